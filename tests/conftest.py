@@ -1,0 +1,15 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with real data sets and models, `$SCHOOLHOUSE_SHARED`; skips where there is none."""
+    folder = os.environ.get("SCHOOLHOUSE_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SCHOOLHOUSE_SHARED names no folder with the real data and models")
+    return Path(folder)

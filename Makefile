@@ -5,8 +5,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+TINY := --model_name_or_path data/tiny/base --tasks tiny_arithmetic,tiny_stories,tiny_facts,tiny_forms,tiny_heldout
 demo: $(INSTALLED)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
+	$(BIN)/accelerate launch --config_file accelerate_config.yaml recipes/sft.py --config recipes/configs/tiny/sft.yaml
+	$(BIN)/python eval/run.py $(TINY) --output_dir outputs/tiny/base/eval
+	$(BIN)/python eval/run.py $(TINY) --adapter_name_or_path outputs/tiny/sft/adapter --output_dir outputs/tiny/sft/eval
+	$(BIN)/python eval/run.py --compare outputs/tiny/base/eval outputs/tiny/sft/eval
+	@echo 'The adapter: outputs/tiny/sft/adapter, its record: outputs/tiny/sft/run.json'
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not evidence"

@@ -1,0 +1,148 @@
+"""Chat templates: the model's own, a plain-text one for base models, and marked ones for assistant-only loss."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+# Two templates that agree on these agree on what SFT and RL render.
+_PROBES = (
+    [{"role": "user", "content": "One?"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " One? \n"}],
+    [
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "\n 1. "},
+        {"role": "user", "content": "Two?"},
+        {"role": "assistant", "content": "2"},
+    ],
+)
+_TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
+
+
+def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """
+    Give a base model's tokenizer a chat template if it has none.
+
+    The fallback (`User: ...`, `Assistant: ...` and the model's own EOS) adds no token, so the embeddings keep their
+    size. The tokens of a prompt are an exact prefix of the tokens of the whole conversation.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Tokenizer to complete, in place. One with a template of its own is left as it is.
+
+    Returns:
+        [`~transformers.PreTrainedTokenizerBase`]: the same tokenizer.
+
+    Raises:
+        `ValueError`: the tokenizer has no EOS token, or cannot spell the fallback.
+    """
+    if tokenizer.chat_template is not None:
+        return tokenizer
+    if tokenizer.eos_token is None:
+        raise ValueError(
+            f"{tokenizer.name_or_path}: the tokenizer has no EOS token, so no answer could end. Set `eos_token` to a "
+            "token of its vocabulary."
+        )
+    template = (TEMPLATES / "fallback.jinja").read_text(encoding="utf-8")
+    ids = tokenizer("System: User: Assistant:\n")["input_ids"]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        raise ValueError(
+            f"{tokenizer.name_or_path}: the vocabulary cannot spell the fallback chat template ('User:', "
+            "'Assistant:', newline). Give the tokenizer a `chat_template` made of its own tokens."
+        )
+    if tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id:
+        # Chats are tokenized without special tokens; the base has read every document after a BOS.
+        template = "{{- bos_token }}" + template
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """
+    The tokenizer's template with `{% generation %}` markers around what the assistant says, EOS included.
+
+    A template is recognised by what it renders, so a copy that differs in layout only is found too.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Tokenizer with a chat template.
+
+    Returns:
+        `str`: a template with markers.
+
+    Raises:
+        `ValueError`: neither Schoolhouse nor TRL has a marked version of this template.
+    """
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    if has_generation_markers(tokenizer.chat_template):
+        return tokenizer.chat_template
+    own = _renderings(tokenizer, tokenizer.chat_template)
+    for path in sorted(TEMPLATES.glob("*_training.jinja")):
+        template = path.read_text(encoding="utf-8")
+        if _renderings(tokenizer, template) == own:
+            return template
+    try:
+        return get_training_chat_template(tokenizer)
+    except ValueError as error:
+        raise ValueError(
+            f"{tokenizer.name_or_path}: assistant_only_loss needs {{% generation %}} markers in the chat template and "
+            "no marked version of this one is known. Set `chat_template_path` to a .jinja file that has them, or use "
+            "data with `prompt` and `completion` columns."
+        ) from error
+
+
+def training_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """
+    A copy of the tokenizer that renders with [`training_chat_template`]; the original is the one to save and share.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Tokenizer with a chat template.
+
+    Returns:
+        [`~transformers.PreTrainedTokenizerBase`]: the copy.
+    """
+    marked = copy.deepcopy(tokenizer)
+    marked.chat_template = training_chat_template(tokenizer)
+    return marked
+
+
+def template_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """
+    Tokens that every chat contains: those of the template itself, and EOS.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Tokenizer with a chat template.
+
+    Returns:
+        `list[int]`: token ids in ascending order.
+    """
+    chat = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
+    ids = set(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+    return sorted(ids | ({tokenizer.eos_token_id} - {None}))
+
+
+def _renderings(tokenizer: PreTrainedTokenizerBase, template: str | dict[str, str]) -> list[str]:
+    from jinja2.exceptions import TemplateError
+
+    texts = []
+    for tools in (None, [_TOOL]):
+        for chat in _PROBES:
+            for prompt in (False, True):
+                try:
+                    text = tokenizer.apply_chat_template(
+                        chat, tools=tools, chat_template=template, add_generation_prompt=prompt, tokenize=False
+                    )
+                except TemplateError as error:  # a template may refuse a role or the order of turns
+                    text = type(error).__name__
+                texts.append(text)
+    return texts

@@ -1,0 +1,227 @@
+"""The public data sets in TRL's columns."""
+
+import hashlib
+import json
+
+import pytest
+
+from data import DATASETS
+from data.builders import SOURCES
+from data.columns import prompt_text
+from data.loading import accounting
+
+
+def say(role, content):
+    return {"role": role, "content": content}
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def test_gsm8k_loses_its_calculator_calls_and_keeps_its_final_answer(tmp_path):
+    answer = "She made 3*500=$<<3*500=1500>>1500 and <<2*0=0>>0.\nSo <<1500=1500>>1,500 in all.\n#### 1,500"
+    path = write(tmp_path / "train.jsonl", [{"question": "How much?", "answer": answer}])
+    (row,) = DATASETS["gsm8k"]("train", path=path)
+    assert row == {
+        "prompt": [say("user", "How much?")],
+        "completion": [say("assistant", "She made 3*500=$1500 and 0.\nSo 1,500 in all.\n#### 1,500")],
+        "answer": "1500",
+    }
+    with pytest.raises(ValueError, match=r"1 of 1 rows are malformed.*train.jsonl:1: .*final answer"):
+        DATASETS["gsm8k"]("train", path=write(tmp_path / "train.jsonl", [{"question": "a", "answer": "b"}]))
+
+
+@pytest.mark.parametrize(
+    "equation, answer, completion",
+    [
+        ("( 76.0 - 25.0 )", 51.0, "76 - 25 = 51\n#### 51"),
+        ("( ( 3.0 + 4.0 ) * 2.0 )", "14.0", "(3 + 4) * 2 = 14\n#### 14"),
+        ("( 9.0 - ( 4.0 - 1.0 ) )", 6.0, "9 - (4 - 1) = 6\n#### 6"),
+        ("( ( 544.0 * 10 ) * 32.0 )", 174080.0, "544 * 10 * 32 = 174080\n#### 174080"),
+        ("( 5.0 / 2.0 )", 2.5, "5 / 2 = 2.5\n#### 2.5"),
+        ("8.0", 8.0, "#### 8"),
+        ("( ( 4.0 - 2.0 ) + 3.0 )", 1.0, "#### 1"),  # as upstream has it: the equation gives 5
+    ],
+)
+def test_a_svamp_equation_becomes_the_worked_step(tmp_path, equation, answer, completion):
+    row = {"ID": "chal-1", "Body": "A body.", "Question": "A question?", "Equation": equation, "Answer": answer}
+    path = write(tmp_path / "svamp.jsonl", [row])
+    (built,) = DATASETS["svamp"]("train", path=path)
+    assert built["prompt"] == [say("user", "A body. A question?")]
+    assert built["completion"] == [say("assistant", completion)]
+    assert built["answer"] == completion.split("#### ")[1]
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"Equation": "( 1.0 - "}, "'Equation' is no arithmetic"),
+        ({"Equation": "__import__('os')"}, "'Equation' is no arithmetic"),
+        ({"Equation": "9 ** 9"}, "'Equation' is no arithmetic"),
+        ({"Answer": "many"}, "'Answer' is no number"),
+        ({"Question": ""}, "'Question' is empty"),
+    ],
+)
+def test_a_malformed_svamp_row_is_named(tmp_path, change, reason):
+    row = {"ID": "chal-1", "Body": "A", "Question": "B?", "Equation": "1.0", "Answer": 1.0} | change
+    with pytest.raises(ValueError, match=f"svamp.jsonl:1: column {reason}"):
+        DATASETS["svamp"]("train", path=write(tmp_path / "svamp.jsonl", [row]))
+
+
+def message(name, *replies, rank=None, **flags):
+    asks = name.startswith("q")
+    return {
+        **{"message_id": name, "text": f"text of {name}", "role": "prompter" if asks else "assistant"},
+        **{"lang": "en", "rank": rank, "replies": list(replies), **flags},
+    }
+
+
+TREE = message(
+    "q0",
+    message(
+        "a-worse",
+        message("q-after-worse", message("a-late", rank=0), message("a-later", rank=2), message("a-as-late", rank=2)),
+        rank=1,
+    ),
+    message(
+        "a-best",
+        message("q1", message("a1")),
+        message("q2", message("a-deleted", rank=0, deleted=True), message("a2", rank=1)),
+        message("q-unanswered"),
+        rank=0,
+    ),
+    message("a-unranked"),
+    message("a-refused", rank=2, review_result=False),
+)
+
+
+def flattened(node, tree, parent=None):
+    yield {key: value for key, value in node.items() if key != "replies"} | {
+        "parent_id": parent,
+        "message_tree_id": tree,
+    }
+    for reply in node["replies"]:
+        yield from flattened(reply, tree, node["message_id"])
+
+
+@pytest.fixture(params=["trees", "messages"])
+def oasst_file(request, tmp_path):
+    """The tree as upstream's two kinds of file have it, beside a French one."""
+    french = message("q-fr", message("a-fr"), lang="fr")
+    if request.param == "trees":
+        rows = [{"message_tree_id": "t1", "prompt": TREE}, {"message_tree_id": "t2", "prompt": french}]
+    else:
+        rows = [*flattened(TREE, "t1"), *flattened(french, "t2")]
+    return write(tmp_path / "oasst.jsonl", rows)
+
+
+def names_in(messages):
+    return [turn["content"].removeprefix("text of ") for turn in messages]
+
+
+def test_oasst_follows_the_best_ranked_replies(oasst_file):
+    rows = DATASETS["oasst"]("train", path=oasst_file)
+    assert [names_in(row["messages"]) for row in rows] == [["q0", "a-best", "q1", "a1"], ["q0", "a-best", "q2", "a2"]]
+    assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"] * 2
+    assert len(DATASETS["oasst"]("train", path=oasst_file, lang=None)) == 3
+
+
+def test_oasst_pairs_are_the_ranked_siblings(oasst_file):
+    rows = DATASETS["oasst_pairs"]("train", path=oasst_file)
+    assert [tuple(names_in(row[column])[-1] for column in ("prompt", "chosen", "rejected")) for row in rows] == [
+        ("q0", "a-best", "a-worse"),
+        ("q-after-worse", "a-late", "a-later"),
+        ("q-after-worse", "a-late", "a-as-late"),
+    ]
+    assert names_in(rows[1]["prompt"]) == ["q0", "a-worse", "q-after-worse"]
+
+
+def test_rasbt_and_tulu_become_conversations(tmp_path):
+    row = {"instruction": "Say hello.", "input": "", "output": "Hello!", "chosen": "Hello.", "rejected": "What?"}
+    path = write(tmp_path / "train.jsonl", [row, row | {"input": "To Ann."}, row | {"rejected": "Hello."}])
+    built = DATASETS["rasbt_instruct"]("train", path=path)
+    assert [row["messages"][0]["content"] for row in built] == ["Say hello.", "Say hello.\n\nTo Ann.", "Say hello."]
+    assert built[0]["messages"][1] == say("assistant", "Hello!")
+    assert [row["rejected"] for row in DATASETS["rasbt_pairs"]("train", path=path)] == [
+        [say("assistant", "What?")]
+    ] * 2
+
+    judged = {"prompt": "Why?", "completion_a": "A", "completion_b": "B"}
+    views = ["a-is-better", "b-is-slightly-better", "tie"]
+    path = write(tmp_path / "prefs.jsonl", [judged | {"preference": view} for view in views])
+    rows = DATASETS["tulu_human_prefs"]("train", path=path)
+    told = [(row["chosen"][0]["content"], row["rejected"][0]["content"], row["strength"]) for row in rows]
+    assert told == [("A", "B", "better"), ("B", "A", "slightly-better")]
+    with pytest.raises(ValueError, match="'preference' holds 'both'"):
+        DATASETS["tulu_human_prefs"]("train", path=write(tmp_path / "prefs.jsonl", [judged | {"preference": "both"}]))
+
+
+def test_a_split_by_hash_knows_two_splits(tmp_path):
+    path = write(tmp_path / "mine.jsonl", [{"instruction": "a", "input": "", "output": "b"}])
+    with pytest.raises(ValueError, match=r"unknown split 'validation'.*'train' and 'test'"):
+        DATASETS["rasbt_instruct"]("validation", path=path)
+    with pytest.raises(ValueError, match="none of the 1 rows falls into split 'test'"):
+        DATASETS["rasbt_instruct"]("test", path=path)
+
+
+def test_every_public_data_set_names_its_licence_and_origin():
+    assert {name for name in DATASETS if not name.startswith("tiny/")} == set(SOURCES)
+    assert all(source.licence and source.origin.startswith("https://") for source in SOURCES.values())
+
+
+REAL = {
+    "gsm8k": ("gsm8k", 7473, 1319),
+    "svamp": ("svamp", 689, 311),
+    "oasst_pairs": ("oasst_en100", 683, 71),
+    "rasbt_instruct": ("rasbt_instruct", 989, 111),
+    "tulu_human_prefs": ("tulu_human_prefs", 716, 58),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data_has_the_published_number_of_rows_in_disjoint_splits(shared, name):
+    folder, in_train, in_test = REAL[name]
+    with accounting() as account:
+        train, test = (DATASETS[name](split, path=str(shared / "data" / folder)) for split in ("train", "test"))
+    assert (len(train), len(test)) == (in_train, in_test) and not account.malformed
+    key = "tree" if name == "oasst_pairs" else None
+    keys = [{row[key] if key else prompt_text(row) for row in rows} for rows in (train, test)]
+    assert not keys[0] & keys[1]
+
+
+def test_real_svamp_falls_apart_as_its_files_do_and_its_equations_hold(shared):
+    wrong = 0
+    for split in ("train", "test"):
+        lines = (shared / f"data/svamp/{split}.jsonl").read_text().splitlines()
+        upstream = {row["ID"]: row for row in map(json.loads, lines)}
+        rows = DATASETS["svamp"](split, path=str(shared / "data/svamp"))
+        assert {row["id"] for row in rows} == set(upstream)
+        for row in rows:
+            step, _, final = row["completion"][0]["content"].rpartition("\n")
+            assert final == f"#### {row['answer']}" and float(row["answer"]) == upstream[row["id"]]["Answer"]
+            wrong += not step
+            if step:
+                left, right = step.split(" = ")
+                assert eval(left) == eval(upstream[row["id"]]["Equation"]) == float(right)
+    assert wrong == 2  # chal-680 contradicts itself, chal-555 has no operation
+
+
+def test_real_oasst_conversations_alternate_and_are_the_same_from_flat_messages(shared, tmp_path):
+    path = shared / "data/oasst_en100/en_100_tree.jsonl"
+    trees = [json.loads(line) for line in path.read_text().splitlines()]
+    flat = [row for tree in trees for row in flattened(tree["prompt"], tree["message_tree_id"])]
+    flat_path = write(tmp_path / "messages.jsonl", flat[::-1])  # whatever the order of the messages
+    for name in ("oasst", "oasst_pairs"):
+        for split in ("train", "test"):
+            rows = DATASETS[name](split, path=str(path)).to_list()
+            by_content = sorted(map(json.dumps, rows))
+            assert sorted(map(json.dumps, DATASETS[name](split, path=flat_path).to_list())) == by_content
+            assert len(set(by_content)) == len(rows)
+            for row in rows:
+                roles = [turn["role"] for turn in row.get("messages") or row["prompt"] + row["chosen"]]
+                assert roles == ["user", "assistant"] * (len(roles) // 2)
+    sides = {int(hashlib.sha256(row["tree"].encode()).hexdigest(), 16) % 10 == 0 for row in rows}
+    assert sides == {True}  # the last split above is the test split

@@ -1,0 +1,25 @@
+"""What models are asked: `TASKS`, name -> task."""
+
+from eval.tasks.base import Item, Task
+from eval.tasks.heldout import HELDOUT_BPB
+from eval.tasks.ifeval import IFEVAL
+from eval.tasks.math import GSM8K, GSM8K_5SHOT, SVAMP
+from eval.tasks.multiple_choice import MULTIPLE_CHOICE
+from eval.tasks.tiny import TINY_ARITHMETIC, TINY_FACTS, TINY_FORMS, TINY_HELDOUT, TINY_STORIES
+
+
+__all__ = ["TASKS", "Item", "Task"]
+
+TASKS: dict[str, Task] = {
+    "gsm8k": GSM8K,
+    "gsm8k_5shot": GSM8K_5SHOT,
+    "svamp": SVAMP,
+    "ifeval": IFEVAL,
+    "multiple_choice": MULTIPLE_CHOICE,
+    "heldout_bpb": HELDOUT_BPB,
+    "tiny_arithmetic": TINY_ARITHMETIC,
+    "tiny_stories": TINY_STORIES,
+    "tiny_facts": TINY_FACTS,
+    "tiny_forms": TINY_FORMS,
+    "tiny_heldout": TINY_HELDOUT,
+}

@@ -1,0 +1,169 @@
+"""The samples a model has given, kept so that none is paid for twice: an append-only JSON-lines file."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    A completion.
+
+    Args:
+        text (`str`):
+            What the model wrote, without special tokens.
+        tokens (`int`):
+            Number of generated tokens, the end-of-sequence token included.
+        finish_reason (`str`):
+            `"stop"`: the model ended its turn; `"length"`: it was cut at `max_new_tokens`.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """
+    Everything a completion depends on: samples with equal keys are interchangeable, all others are not.
+
+    Args:
+        model (`str`):
+            Hash of the base model.
+        adapter (`str` or `None`):
+            Hash of the adapter, `None` for the bare base.
+        prompt (`str`):
+            Hash of the token ids that the model read, so of the rendered prompt and the tokenizer.
+        sampling (`str`):
+            Sampling parameters, stop tokens and dtype as canonical JSON.
+        seed (`int`):
+            Seed of the run; 0 for greedy decoding, which has none.
+        index (`int`):
+            Number of the sample among those of the same prompt.
+    """
+
+    model: str
+    adapter: str | None
+    prompt: str
+    sampling: str
+    seed: int
+    index: int
+
+
+class SampleStore:
+    """
+    Samples on disk: a line each, with its key in plain fields, appended and never rewritten.
+
+    Each batch is one `write` to a file opened for appending and then synced, so that a kill costs at most the batch in
+    progress and two processes can write to one file. A line torn by a crash or a full disk is closed by the next
+    writer, skipped when read and named in `damaged`; its sample is generated anew.
+
+    Args:
+        path (`str` or `Path`):
+            The file; it and its folder are made with the first sample.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.damaged: list[int] = []  # line numbers, from 1
+        self._samples: dict[SampleKey, Sample] = {}
+        for number, line in enumerate(self.path.read_bytes().split(b"\n") if self.path.exists() else (), start=1):
+            if not line.strip():
+                continue
+            try:
+                key, sample = _parse(line)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                self.damaged.append(number)
+            else:
+                self._samples.setdefault(key, sample)
+        if self.damaged:
+            logger.warning(f"{self.path}: skipped {len(self.damaged)} damaged lines, the first is {self.damaged[0]}")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def get(self, key: SampleKey) -> Sample | None:
+        """
+        Looks a sample up.
+
+        Args:
+            key ([`SampleKey`]):
+                What it depends on.
+
+        Returns:
+            [`Sample`] or `None`: the sample, if it has been drawn before.
+        """
+        return self._samples.get(key)
+
+    def add(self, samples: Iterable[tuple[SampleKey, Sample]]) -> None:
+        """
+        Appends a batch and waits until it is on the disk.
+
+        Args:
+            samples (`Iterable[tuple[SampleKey, Sample]]`):
+                Keys and samples; those already in the store are left out.
+
+        Raises:
+            OSError: if the disk did not take the whole batch.
+        """
+        fresh = {key: sample for key, sample in samples if key not in self._samples}
+        lines = "".join(json.dumps(asdict(key) | asdict(sample)) + "\n" for key, sample in fresh.items()).encode()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                lines = b"\n" + lines
+            if os.write(file, lines) != len(lines):
+                raise OSError(f"{self.path}: the disk took only part of a batch; free some space and run again")
+            os.fsync(file)
+        finally:
+            os.close(file)
+        self._samples |= fresh
+
+
+def sampling_json(parameters: dict[str, Any]) -> str:
+    """
+    Sampling parameters in the one form that keys hold.
+
+    Args:
+        parameters (`dict[str, Any]`):
+            JSON-compatible values.
+
+    Returns:
+        `str`: JSON with sorted keys.
+    """
+    return json.dumps(parameters, sort_keys=True)
+
+
+def prompt_hash(token_ids: list[int]) -> str:
+    """
+    SHA-256 of a prompt as the model reads it.
+
+    Args:
+        token_ids (`list[int]`):
+            The rendered prompt's tokens.
+
+    Returns:
+        `str`: the hash.
+    """
+    return hashlib.sha256(json.dumps(token_ids).encode()).hexdigest()
+
+
+def _parse(line: bytes) -> tuple[SampleKey, Sample]:
+    fields = json.loads(line)
+    key = SampleKey(**{name: fields.pop(name) for name in SampleKey.__dataclass_fields__})
+    sample = Sample(**fields)
+    if not (isinstance(sample.text, str) and isinstance(sample.tokens, int) and isinstance(key.index, int)):
+        raise ValueError("a field has the wrong type")
+    return key, sample

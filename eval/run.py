@@ -1,0 +1,112 @@
+"""
+Evaluate a model, with or without an adapter, and compare two results.
+
+python eval/run.py --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct --tasks svamp --output_dir outputs/base
+python eval/run.py --config eval.yaml --adapter_name_or_path outputs/sft/adapter --output_dir outputs/sft/eval
+python eval/run.py --compare outputs/base outputs/sft/eval
+
+An output_dir holds results.json, samples/<task>.jsonl (one graded line per sample) and generations.jsonl, from which
+an interrupted run goes on and a finished one is graded again without generating.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+
+from eval.harness.arguments import EvalArguments, parse_arguments
+from eval.tasks import TASKS
+
+
+def main(argv: list[str]) -> None:
+    try:
+        arguments = parse_arguments(argv)
+        if arguments.compare:
+            from eval.harness.compare import compare_runs
+
+            comparison = compare_runs(*arguments.compare)
+        else:
+            tokenizer, exams, hashes = prepare_all(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        print("eval/run.py: error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+
+    from eval.harness import tables
+    from eval.harness.results import build_results, summarise, write_json, write_samples
+
+    if arguments.compare:
+        if arguments.output_dir:
+            write_json(Path(arguments.output_dir) / "comparison.json", comparison)
+        tables.print_comparison(comparison)
+        return
+
+    from eval.harness.evaluate import examine
+    from eval.harness.models import load_model
+    from eval.harness.store import SampleStore
+
+    model = load_model(
+        arguments.model_name_or_path,
+        arguments.adapter_name_or_path,
+        arguments.dtype,
+        arguments.device,
+        arguments.revision,
+    )
+    folder = Path(arguments.output_dir)
+    store = SampleStore(folder / "generations.jsonl")
+    sampling = {name: getattr(arguments, name) for name in ("num_samples", "temperature", "top_p")} | {
+        "seed": arguments.seed if arguments.temperature else None,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+    }
+    samples = {exam.task.name: examine(exam, model, tokenizer, arguments, store, hashes) for exam in exams}
+    tasks = {
+        exam.task.name: summarise(exam.task, samples[exam.task.name])
+        | {"max_new_tokens": exam.sampling.max_new_tokens}
+        for exam in exams
+    }
+    # Only now, so that samples of this run never lie beside the results of an earlier one.
+    for name, lines in samples.items():
+        write_samples(folder / "samples" / f"{name}.jsonl", lines)
+    command = shlex.join(["python", "eval/run.py", *argv])
+    results = build_results(
+        arguments.model_name_or_path, arguments.adapter_name_or_path, hashes, command, sampling, tasks
+    )
+    write_json(folder / "results.json", results)
+    tables.print_results(results)
+
+
+def prepare_all(arguments: EvalArguments) -> tuple:
+    """
+    Whatever can go wrong before weights load: names, paths, data, prompts.
+
+    Args:
+        arguments ([`EvalArguments`]):
+            The run's arguments.
+
+    Returns:
+        `tuple`: tokenizer, exams and hashes.
+
+    Raises:
+        ValueError: naming what is wrong, in one line.
+    """
+    if unknown := [name for name in arguments.tasks if name not in TASKS]:
+        raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(sorted(TASKS))}")
+
+    from transformers import AutoConfig
+
+    from eval.harness.evaluate import prepare
+    from eval.harness.models import adapter_hash, load_tokenizer, model_hash, template_hash
+
+    hashes = {
+        "model": model_hash(arguments.model_name_or_path, arguments.revision),
+        "adapter": adapter_hash(arguments.adapter_name_or_path) if arguments.adapter_name_or_path else None,
+    }
+    tokenizer = load_tokenizer(arguments.model_name_or_path, arguments.adapter_name_or_path, arguments.revision)
+    config = AutoConfig.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
+    if len(tokenizer) > (rows := config.get_text_config().vocab_size):
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens but the model {rows}: it belongs to another base")
+    exams = [prepare(TASKS[name], arguments, tokenizer, config) for name in arguments.tasks]
+    return tokenizer, exams, hashes | {"chat_template": template_hash(tokenizer)}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,86 @@
+"""The tiny school's exams: sums and stories by level, facts by exposure, forms, and held-out text."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from eval.tasks.base import Item, Task
+from eval.tasks.heldout import text_items
+
+
+def _build(dataset: str, limit: int | None, path: str | None) -> list[Item]:
+    from data import DATASETS
+
+    # The data set lists its levels in turn, so a prefix of it is as mixed as the whole.
+    rows = DATASETS[f"tiny/{dataset}"](split="test", path=path)
+    rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
+    return [
+        Item(f"{dataset}-{number}", row["prompt"], row["answer"], {"level": row["level"]} if "level" in row else {})
+        for number, row in enumerate(rows)
+    ]
+
+
+def score_numbers(completions: Sequence[str], items: Sequence[Item]) -> list[dict[str, Any]]:
+    """
+    Grades answers that are numbers.
+
+    Args:
+        completions (`Sequence[str]`):
+            What the model wrote.
+        items (`Sequence[Item]`):
+            The question of each; `gold` is a solution ended by `#### N`.
+
+    Returns:
+        `list[dict]`: scores, see [`Task`]; `shows_work` holds where an equality stands before the answer.
+    """
+    from eval.graders import grade_many, score_as
+
+    golds = [item.gold for item in items]
+    return [
+        {
+            "correct": grade.correct,
+            "extracted": grade.extracted,
+            "format_ok": grade.format_ok,
+            "right_in_any_form": bool(grade.correct) or score_as("gsm8k/lm-eval-flexible", completion, gold),
+            "shows_work": " = " in completion,
+        }
+        for completion, gold, grade in zip(completions, golds, grade_many(completions, golds), strict=True)
+    ]
+
+
+def score_fact(completion: str, item: Item) -> dict[str, Any]:
+    """Right if the one value that the answer names is the right one; to decline is right where nobody could know."""
+    from data.tiny.builders import DONT_KNOW
+    from data.tiny.world import ATTRIBUTES, towns
+
+    values = {value for attribute in ATTRIBUTES.values() for value in attribute} | set(towns())
+    named = {word.strip(".,!?") for word in completion.split()} & values
+    abstained = DONT_KNOW in completion
+    correct = abstained if item.gold == DONT_KNOW else named == {item.gold} and not abstained
+    return {
+        "correct": correct,
+        "extracted": DONT_KNOW if abstained else " ".join(sorted(named)),
+        "format_ok": abstained or bool(named),
+        "abstained": abstained,
+        "wrong_value": bool(named) and not correct,
+    }
+
+
+def score_form(completion: str, item: Item) -> dict[str, Any]:
+    """Right if the answer is exactly the one that has the form."""
+    return {"correct": completion.strip() == item.gold, "extracted": completion.strip()}
+
+
+def _build_text(limit: int | None, path: str | None) -> list[Item]:
+    from data import DATASETS
+
+    return text_items(DATASETS["tiny/corpus"](split="test", size=limit or 500)["text"])
+
+
+TINY_ARITHMETIC = Task(
+    "tiny_arithmetic", 1, partial(_build, "arithmetic"), max_new_tokens=96, score_many=score_numbers
+)
+TINY_STORIES = Task("tiny_stories", 1, partial(_build, "stories"), max_new_tokens=96, score_many=score_numbers)
+TINY_FACTS = Task("tiny_facts", 1, partial(_build, "facts"), score_fact, max_new_tokens=24)
+TINY_FORMS = Task("tiny_forms", 1, partial(_build, "forms"), score_form, max_new_tokens=32)
+TINY_HELDOUT = Task("tiny_heldout", 1, _build_text, kind="bits_per_byte")

@@ -1,0 +1,209 @@
+"""What crosses the border between a candidate's process and the judge: values of exact builtin types, nothing else.
+
+A value is a JSON document in which every type that JSON lacks is an object with one tag. Nothing is unpickled and no
+class is named, so a returned object cannot bring its own `__eq__`, `__class__` or `__reduce__` along. Only the trusted
+direction, from the judge to the program, is `marshal`: its reader costs a fresh process nothing.
+"""
+
+import json
+import marshal
+import struct
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+
+MAX_FRAME = 2 << 20  # bytes of one message from a program
+MAX_DEPTH = 100  # containers within containers
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_HEADER = struct.Struct(">I")
+_SCALARS = frozenset({type(None), bool, str, float})
+_SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
+_DICTS = frozenset({dict, Counter, defaultdict, OrderedDict})
+
+
+class NotPlain(ValueError):
+    """A value that must not, or cannot, cross the border."""
+
+
+class TooBig(NotPlain):
+    """A value of the right types, but too large or too deep."""
+
+
+def to_plain(value: Any) -> Any:
+    """
+    Rewrite a value as what `json.dumps` can carry.
+
+    `Counter`, `defaultdict` and `OrderedDict` become `dict`, a named tuple becomes `tuple`.
+
+    Args:
+        value (`Any`):
+            A value made of `None`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `bytearray`, `list`, `tuple`,
+            `set`, `frozenset` and `dict`.
+
+    Returns:
+        `Any`: the JSON document as Python objects.
+
+    Raises:
+        `NotPlain`: for any other type.
+        `TooBig`: for more than `MAX_DEPTH` levels or about `MAX_FRAME` bytes.
+    """
+    budget = MAX_FRAME
+
+    def walk(value: Any, depth: int) -> Any:
+        nonlocal budget
+        kind = type(value)
+        if kind is int:
+            budget -= 1 + (value.bit_length() >> 2)
+        elif kind in (str, bytes, bytearray):
+            budget -= 1 + len(value)
+        else:
+            budget -= 1
+        if budget < 0:
+            raise TooBig(f"a value of more than {MAX_FRAME} bytes")
+        if kind in _SCALARS:
+            return value
+        if kind is int:
+            return value if value.bit_length() < 64 else {"i": hex(value)}
+        if depth >= MAX_DEPTH:
+            raise TooBig(f"a value nested more than {MAX_DEPTH} levels deep")
+        depth += 1
+        if kind is list:
+            return [walk(item, depth) for item in value]
+        if kind in _SEQUENCES:
+            return {_SEQUENCES[kind]: [walk(item, depth) for item in value]}
+        if kind in _DICTS:
+            return {"d": [[walk(key, depth), walk(item, depth)] for key, item in value.items()]}
+        if kind is complex:
+            return {"c": [value.real, value.imag]}
+        if kind is bytes or kind is bytearray:
+            return {"b" if kind is bytes else "y": value.hex()}
+        if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            return {"t": [walk(item, depth) for item in tuple.__iter__(value)]}
+        raise NotPlain(f"a value of type {kind.__name__!r}; only builtin types cross the border")
+
+    return walk(value, 0)
+
+
+def from_plain(document: Any) -> Any:
+    """
+    Rebuild the value that `to_plain` wrote; every node is checked, since the writer may be hostile.
+
+    Sets and dicts are filled in a Python loop on purpose: keys chosen to collide make it slow, and a signal handler
+    can only interrupt between byte codes.
+
+    Args:
+        document (`Any`):
+            What `json.loads` returned.
+
+    Returns:
+        `Any`: a value whose every part has an exact builtin type.
+
+    Raises:
+        `NotPlain`: for an unknown tag, a malformed node, an unhashable key or too many levels.
+    """
+
+    def walk(node: Any, depth: int) -> Any:
+        kind = type(node)
+        if kind in _SCALARS or kind is int:
+            return node
+        if depth >= MAX_DEPTH:
+            raise TooBig(f"a value nested more than {MAX_DEPTH} levels deep")
+        depth += 1
+        if kind is list:
+            return [walk(item, depth) for item in node]
+        if len(node) != 1:
+            raise NotPlain("a node without exactly one tag")
+        ((tag, content),) = node.items()
+        if type(content) is not (str if tag in ("i", "b", "y") else list):
+            raise NotPlain(f"a node {tag[:20]!r} with the wrong content")
+        if tag == "t":
+            return tuple([walk(item, depth) for item in content])
+        if tag == "d":
+            return {walk(key, depth): walk(item, depth) for key, item in content}
+        if tag == "s":
+            return {walk(item, depth) for item in content}
+        if tag == "f":
+            return frozenset({walk(item, depth) for item in content})
+        if tag == "i":
+            return int(content, 16)
+        if tag == "b":
+            return bytes.fromhex(content)
+        if tag == "y":
+            return bytearray.fromhex(content)
+        if tag == "c":
+            real, imaginary = content
+            return complex(real, imaginary)
+        raise NotPlain(f"an unknown tag {tag[:20]!r}")
+
+    try:
+        return walk(document, 0)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise NotPlain(f"a malformed value: {error}") from None
+
+
+def write_answer(message: dict[str, Any]) -> bytes:
+    """
+    A message of a program's process: four bytes of length, big-endian, then JSON in ASCII.
+
+    Raises:
+        `TooBig`: if the JSON is longer than `MAX_FRAME` bytes.
+    """
+    body = _to_json(message).encode("ascii")
+    if len(body) > MAX_FRAME:
+        raise TooBig(f"a message of {len(body)} bytes; at most {MAX_FRAME}")
+    return _HEADER.pack(len(body)) + body
+
+
+def read_answer(read: Callable[[int], bytes]) -> Any:
+    """
+    The next message of a program's process, which may have written anything.
+
+    Args:
+        read (`Callable[[int], bytes]`):
+            Returns up to that many bytes, none at the end of the stream.
+
+    Returns:
+        `Any`: what `json.loads` makes of the frame, or `None` at the end of the stream, even within a frame.
+
+    Raises:
+        `NotPlain`: for a length over `MAX_FRAME`, refused before anything is allocated, or a body that is no JSON.
+    """
+    header = _read_exactly(read, _HEADER.size)
+    if header is None:
+        return None
+    (length,) = _HEADER.unpack(header)
+    if length > MAX_FRAME:
+        raise NotPlain(f"a header announcing {length} bytes; at most {MAX_FRAME}")
+    body = _read_exactly(read, length)
+    if body is None:
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise NotPlain(f"a message that is no JSON: {str(error)[:80]}") from None
+
+
+def write_trusted(message: Any) -> bytes:
+    """A message of one of our own processes: four bytes of length, then `marshal`, which needs no Python to read."""
+    body = marshal.dumps(message)
+    return _HEADER.pack(len(body)) + body
+
+
+def read_trusted(read: Callable[[int], bytes]) -> Any:
+    """What `write_trusted` wrote, `None` at the end of the stream. Never for what an untrusted process wrote."""
+    header = _read_exactly(read, _HEADER.size)
+    body = header and _read_exactly(read, _HEADER.unpack(header)[0])
+    return marshal.loads(body) if body else None
+
+
+def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes | None:
+    chunks = []
+    while length:
+        chunk = read(min(length, 1 << 16))
+        if not chunk:
+            return None
+        chunks.append(chunk)
+        length -= len(chunk)
+    return b"".join(chunks)

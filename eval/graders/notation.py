@@ -1,0 +1,84 @@
+"""One answer's text without its dressing: Unicode, markdown and LaTeX written in one plain way."""
+
+import re
+import unicodedata
+
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_SYMBOLS = str.maketrans(
+    {
+        **dict.fromkeys("−‐‑‒–—", "-"),
+        **dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad", None),
+        **dict.fromkeys("“”„", '"'),
+        **dict.fromkeys("‘’", "'"),
+        **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/"},
+        **{"π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "±": r"\pm ", "°": " degrees ", "∅": r"\emptyset "},
+        **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\neq ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "},
+        **{"٫": ".", "٬": ","},
+    }
+)
+
+
+def plain(text: str) -> str:
+    """Writes full-width, superscript and foreign digits, vulgar fractions and mathematical signs in ASCII."""
+    if text.isascii():
+        return text
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda run: "^{" + run.group().translate(_SUPERSCRIPTS) + "}", text)
+    # Both before NFKC, which would turn `1½` into `11/2` and the degree sign's twin into the letter o.
+    text = re.sub(r"[¼-¾⅐-⅞]", lambda sign: " " + unicodedata.normalize("NFKC", sign.group()), text)
+    text = unicodedata.normalize("NFKC", text.replace("º", "°")).translate(_SYMBOLS)
+    return re.sub(r"(?![0-9])\d", lambda digit: str(unicodedata.decimal(digit.group())), text)
+
+
+_NUMBER = re.compile(r"-?\d+")
+_SPACING = re.compile(r"\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])")
+_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mbox|emph)\s*\{([^{}]*)\}")
+_BOX = re.compile(r"\\f?box(?:ed)?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_NOT_EQUAL = re.compile(r"\\not\s*=")
+_DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree")
+_DRESSING = re.compile(r"\*\*|__|`|\$|\\[()\[\]]|[€£¥₹]")
+_FRAC = re.compile(r"\\[dtc]?frac\s*(?:(\d)\s*(\d)|(\d)\s*(?=\{)|(?=\{))")
+_FRAC_TAIL = re.compile(r"(\\frac\{[^{}]*\})\s*(\d)")
+_LEAD = re.compile(r"(?:\\approx|about|approximately|roughly|exactly|only|just|equal to|=|:)\s*", re.I)
+
+
+def _full_frac(match: re.Match) -> str:
+    if match[1]:
+        return rf"\frac{{{match[1]}}}{{{match[2]}}}"
+    return rf"\frac{{{match[3]}}}" if match[3] else r"\frac"
+
+
+def clean(text: str) -> str:
+    r"""Removes markdown, dollar signs, LaTeX spacing and text commands, "about", quotes and the final period.
+
+    Args:
+        text (`str`): One answer as a completion or a data set states it.
+
+    Returns:
+        `str`: The answer alone; `\frac12`, `\dfrac{1}{2}` and `\tfrac1{2}` all come out as `\frac{1}{2}`.
+    """
+    text = plain(text).strip()
+    if _NUMBER.fullmatch(text):
+        return text
+    if "\\" in text:
+        text = text.replace(r"\$", "").replace(r"\%", "%").replace(r"\!", "")
+        text = _SPACING.sub(" ", _DEGREES.sub(" degrees ", _NOT_EQUAL.sub(r"\\neq ", text)))
+        for pattern in (_WORDS, _BOX):
+            for _ in range(3):  # nested no deeper in practice, and bounded: model text may nest without end
+                text, replaced = pattern.subn(r" \1 ", text)
+                if not replaced:
+                    break
+        text = _FRAC_TAIL.sub(r"\1{\2}", _FRAC.sub(_full_frac, text))
+    text = _DRESSING.sub("", text).replace("{,}", ",").strip()
+    for _ in range(4):
+        bare = text.strip("\"' \t\n").rstrip(",;: \t\n\\")
+        if bare.endswith(".") and not bare.endswith(".."):  # 0.333... is no 0.333
+            bare = bare[:-1]
+        if len(bare) > 2 and bare[0] == bare[-1] == "*":
+            bare = bare[1:-1]
+        lead = _LEAD.match(bare)
+        bare = bare[lead.end() :] if lead else bare
+        if bare == text:
+            break
+        text = bare
+    return text

@@ -1,0 +1,76 @@
+"""Supervised fine-tuning: worked examples in, one LoRA adapter out.
+
+    accelerate launch --config_file accelerate_config.yaml recipes/sft.py --config recipes/configs/tiny/sft.yaml
+
+Every key of the YAML can be overridden (`--learning_rate 1e-4`), and `--check` shows what would be trained without
+loading the model. The run folder `output_dir` gets the product in `adapter/` (`model/` with `use_peft: false`), the
+record in `run.json`, and trainer state in `checkpoints/`. The same command again continues a run that was stopped and
+repeats one that was finished; `--resume_from_checkpoint null` starts anew.
+"""
+
+import warnings
+
+from trl import SFTConfig
+
+from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser
+
+
+def main() -> None:
+    parser = RecipeParser(
+        (DataArguments, SFTConfig, ModelArguments),
+        description=__doc__,
+        required=("model_name_or_path", "output_dir"),
+        defaults={"resume_from_checkpoint": "auto"},
+    )
+    data_args, training_args, model_args = parser.parse_args()
+
+    from transformers import set_seed
+    from trl import SFTTrainer
+
+    from data import load_training_data
+    from data.chat_templates import training_tokenizer
+    from recipes.training.callbacks import RunCallback
+    from recipes.training.check import check_sft, config_errors, require_trainable
+    from recipes.training.models import load_policy, load_training_tokenizer, save_policy
+    from recipes.training.record import RunRecord, tokens_trained
+    from recipes.training.trained_tokens import answer_tokens
+
+    set_seed(training_args.seed)
+    with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
+        data = load_training_data(data_args, training_args.seed, kinds=("messages", "prompt-completion", "text"))
+    with config_errors(parser, "model_name_or_path"):
+        tokenizer = load_training_tokenizer(model_args, training_args)
+    require_trainable(parser, training_args, data.train)
+    if parser.check:
+        check_sft(parser, training_args, model_args, data, tokenizer)
+        return
+    marked = tokenizer
+    if training_args.assistant_only_loss:
+        with config_errors(parser, "assistant_only_loss"):
+            marked = training_tokenizer(tokenizer)
+
+    with config_errors(parser, "model_name_or_path"):
+        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer)
+    stop = RunCallback(record)
+    needed = answer_tokens(data.train, tokenizer, training_args) if model_args.trainable_new_tokens else ()
+    trainer = SFTTrainer(
+        load_policy(model_args, training_args, tokenizer, needed),
+        args=training_args,
+        train_dataset=data.train,
+        eval_dataset=data.test if training_args.eval_strategy != "no" else None,
+        processing_class=marked,
+        callbacks=[stop],
+    )
+    dropped = 0 if training_args.packing else len(data.train) - len(trainer.train_dataset)
+    if dropped:
+        warnings.warn(f"{dropped} rows keep no trained token within max_length and are left out", stacklevel=1)
+    trainer.train(resume_from_checkpoint=record.checkpoint)
+    if stop.stopped_by:
+        record.interrupt(trainer)
+        raise SystemExit(128 + stop.stopped_by)
+    product = save_policy(trainer, record.folder, tokenizer)
+    record.finish(trainer, product, tokens=tokens_trained(trainer), dropped_rows=dropped)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Every recipe that ships passes its own `--check`."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import yaml
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data import DATASETS
+from data.chat_templates import ensure_chat_template
+
+
+ROOT = Path(__file__).parents[1]
+BASE = ROOT / "data/tiny/base"
+CONFIGS = sorted(path for path in (ROOT / "recipes/configs").glob("*/*.yaml") if path.parent.name != "accelerate")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """An adapter on the tiny base, as an earlier stage leaves it."""
+    folder = tmp_path_factory.mktemp("stage") / "adapter"
+    model = AutoModelForCausalLM.from_pretrained(BASE)
+    config = LoraConfig(r=32, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(model, config).save_pretrained(folder)
+    ensure_chat_template(AutoTokenizer.from_pretrained(BASE)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_shipped_recipe_passes_its_check(config, request, adapter, monkeypatch, capsys, tmp_path):
+    recipe, values = config.stem.split("_")[0], yaml.safe_load(config.read_text())
+    flags = ["--output_dir", str(tmp_path / "run"), "--check"]
+    if recipe == "pretrain":
+        flags += ["--num_documents", "2000"]
+    if "/" in (name := values.get("model_name_or_path", "")) and not (ROOT / name).exists():
+        # The tiny base stands in for a model of the Hub. Its vocabulary is small, so every text is longer.
+        flags += ["--model_name_or_path", str(BASE)] + ["--max_length", "4096"] * (recipe == "sft")
+    if "adapter_name_or_path" in values:
+        flags += ["--adapter_name_or_path", str(adapter)]
+    dataset = values.get("dataset_name", "")
+    if dataset in DATASETS and not dataset.startswith("tiny/"):
+        flags += ["--dataset_path", str(request.getfixturevalue("shared") / "data" / dataset)]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", [f"{recipe}.py", "--config", str(config), *flags])
+    importlib.import_module(f"recipes.{recipe}").main()
+    assert capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_recipe_script_ships_a_tiny_config():
+    scripts = {path.stem for path in (ROOT / "recipes").glob("*.py")} - {"__init__"}
+    assert scripts <= {path.stem.split("_")[0] for path in CONFIGS if path.parent.name == "tiny"}

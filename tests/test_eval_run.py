@@ -487,3 +487,21 @@ def test_what_makes_a_comparison_unfair_is_noted(tmp_path):
 def test_a_task_without_forms_has_no_form_share():
     lines = [{"id": "a", "correct": True}]
     assert form_share(lines, lines) is None
+
+
+def test_items_seen_in_training_are_told_apart_in_results_and_comparisons(base, adapters, paths, tmp_path, capsys):
+    plain = evaluate(base, tmp_path / "a", paths=paths)
+    asked = [line["prompt"][0]["content"] for line in read_samples(tmp_path / "a", "svamp")]
+    train = tmp_path / "train.jsonl"
+    rows = [{"prompt": [{"role": "user", "content": text}]} for text in [*asked[:2], "Nobody asks this. How many?"]]
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--adapter_name_or_path", adapters[0], "--trained_on", str(train)]
+    known = evaluate(base, tmp_path / "b", *flags, paths=paths)
+    n = len(asked)
+    assert "clean" not in plain["tasks"]["svamp"]
+    assert known["tasks"]["svamp"]["n"] == n and known["tasks"]["svamp"]["clean"]["n"] == n - 2
+    seen = [line["prompt"][0]["content"] for line in read_samples(tmp_path / "b", "svamp") if line["seen"]]
+    assert seen == asked[:2]
+    assert compare_runs(tmp_path / "a", tmp_path / "b")["tasks"]["svamp"]["clean"]["n"] == n - 2
+    run.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert f"on the {n - 2} items that share nothing with the training data" in capsys.readouterr().out

@@ -86,7 +86,7 @@ def build_programs(split: str = "train", size: int | None = None, seed: int = 0,
             "answer": item.code,
             "entry_point": item.entry_point,
             "tests": item.tests,
-            "hidden_tests": item.hidden_tests,
+            "hidden_tests": [test for test in item.hidden_tests if test not in item.tests],
             "level": item.level,
         }
         for item in _distinct(programs.program, list(programs.LEVELS), size, split, seed)

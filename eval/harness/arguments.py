@@ -31,6 +31,8 @@ class EvalArguments:
             Folder of results.json and the samples, or of the comparison.json of `--compare`.
         task_paths (`dict[str, str]`, *optional*):
             Task -> local file or folder to read instead of the Hub.
+        trained_on (`list[str]`, *optional*):
+            Training data (NAME, NAME=PATH or a file), for a second score on the items that share nothing with it.
         limit (`int`, *optional*):
             Number of items of each task, from the top.
         num_samples (`int`, *optional*, defaults to `1`):
@@ -61,6 +63,7 @@ class EvalArguments:
     tasks: list[str] = field(default_factory=list)
     output_dir: str | None = None
     task_paths: dict[str, str] = field(default_factory=dict)
+    trained_on: list[str] = field(default_factory=list)
     limit: int | None = None
     num_samples: int = 1
     temperature: float = 0.0

@@ -29,7 +29,8 @@ def compare_runs(before: str | Path, after: str | Path) -> dict[str, Any]:
     Returns:
         `dict`: `before`, `after`, `notes` (what makes the comparison less than fair) and `tasks`: name -> the fields
         of [`eval.scoring.PairedTest`], `method`, `p_adjusted`, `verdict`, `left_out` (items), `form` (from
-        [`form_share`]) and `metrics` (name -> before and after).
+        [`form_share`]), `clean` (the unadjusted test on the items that share nothing with the training data, where
+        either result knows it and some are shared) and `metrics` (name -> before and after).
 
     Raises:
         ValueError: if the results share no task, or a task's version or items differ.
@@ -49,8 +50,11 @@ def compare_runs(before: str | Path, after: str | Path) -> dict[str, Any]:
         samples = read_samples(before, name), read_samples(after, name)
         _check_items(name, *samples)
         tests[name], method = _test(*samples, family=len(names))
+        seen = {line["id"] for lines in samples for line in lines if line.get("seen")}
+        clean = [[line for line in lines if line["id"] not in seen] for lines in samples]
         tasks[name] = {
             "method": method,
+            "clean": asdict(_test(*clean, family=1)[0]) if seen and all(clean) else None,
             "left_out": len({line["id"] for line in samples[0]}) - tests[name].n,
             "form": form_share(*samples),
             "metrics": {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.harness.arguments import EvalArguments
+from eval.harness.contamination import seen_in_training
 from eval.harness.generation import (
     Sampling,
     bits_per_byte,
@@ -37,12 +38,15 @@ class Exam:
             Token ids of each item's prompt; empty unless completions are asked for.
         sampling ([`Sampling`]):
             How completions are drawn.
+        seen (`set[str]` or `None`):
+            Ids of the items that overlap the training data; `None` where nobody said what it was.
     """
 
     task: Task
     items: list[Item]
     prompts: list[list[int]]
     sampling: Sampling
+    seen: set[str] | None = None
 
 
 def prepare(
@@ -83,7 +87,8 @@ def prepare(
     prompts = [render(tokenizer, item.prompt) for item in items] if task.kind == "generate" else []
     if prompts:
         check_context(config, prompts, sampling.max_new_tokens)
-    return Exam(task, items, prompts, sampling)
+    seen = seen_in_training(items, arguments.trained_on) if arguments.trained_on else None
+    return Exam(task, items, prompts, sampling, seen)
 
 
 def examine(
@@ -118,6 +123,18 @@ def examine(
         `list[dict]`: one per sample, JSON-compatible, in the order of items: `id`, `index`, `prompt`, `gold`, what the
         model gave, and its score: `correct`, `extracted`, `format_ok`, `right_in_any_form` and `metrics`.
     """
+    lines = _ask(exam, model, tokenizer, arguments, store, hashes)
+    return lines if exam.seen is None else [line | {"seen": line["id"] in exam.seen} for line in lines]
+
+
+def _ask(
+    exam: Exam,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    arguments: EvalArguments,
+    store: SampleStore,
+    hashes: dict[str, str | None],
+) -> list[dict[str, Any]]:
     task, items = exam.task, exam.items
     if task.kind == "bits_per_byte":
         measured = bits_per_byte(model, tokenizer, [item.prompt for item in items], arguments.batch_size)

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ def summarise(task: Task, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
             Its samples, from [`eval.harness.evaluate.examine`].
 
     Returns:
-        `dict`: `version`, `n` (items with a verdict), `value`, `standard_error`, `interval` (95 %), `metrics` and
-        `by_level`; value, error and interval are `None` where there is too little to tell.
+        `dict`: `version`, `n` (items with a verdict), `value`, `standard_error`, `interval` (95 %), `metrics`,
+        `by_level` and, where the training data is known, `clean` (the items that share nothing with it); value, error
+        and interval are `None` where there is too little to tell.
     """
     levels: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
@@ -49,6 +50,7 @@ def summarise(task: Task, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         {"version": task.version, "higher_is_better": task.higher_is_better, "items": len({x["id"] for x in lines})}
         | _estimate(lines)
         | {"metrics": _metrics(lines), "by_level": {str(level): _estimate(levels[level]) for level in order}}
+        | ({"clean": _estimate([line for line in lines if not line["seen"]])} if "seen" in lines[0] else {})
     )
 
 
@@ -275,6 +277,8 @@ def _metrics(lines: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         pooled = [part for value in values for part in (value if isinstance(value, list) else [value])]
         if pooled and all(isinstance(part, bool | int | float) for part in pooled):
             metrics[name] = _mean(pooled)
+        if name == "status":
+            metrics |= {f"status/{kind}": number / len(pooled) for kind, number in Counter(pooled).most_common()}
     return metrics | _of_k(lines)
 
 

@@ -17,7 +17,10 @@ def print_results(results: dict[str, Any]) -> None:
     """
     rows, remarks = [], []
     for name, task in results["tasks"].items():
-        for label, part in [(name, task), *((f"  level {level}", part) for level, part in task["by_level"].items())]:
+        parts = {f"  level {level}": part for level, part in task["by_level"].items()}
+        if "clean" in task:
+            parts["  not in training data"] = task["clean"]
+        for label, part in [(name, task), *parts.items()]:
             values = (_number(part[key]) for key in ("value", "standard_error"))
             rows.append([label, str(part["n"]), *values, _interval(part["interval"])])
         readings = [f"{key} {_number(value)}" for key, value in task["metrics"].items()]
@@ -52,6 +55,9 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         if task["form"] and task["form"]["gained"]:
             gained, by_form, share = (task["form"][key] for key in ("gained", "by_form", "share"))
             remarks.append(f"{name}: of {gained:g} items won {by_form:g} ({share:.0%}) lacked only the form before")
+        if clean := task.get("clean"):
+            change = f"{_number(clean['before'])} -> {_number(clean['after'])}, p = {clean['p_value']:.2g}"
+            remarks.append(f"{name}: on the {clean['n']} items that share nothing with the training data {change}")
         if task["left_out"]:
             remarks.append(f"{name}: {task['left_out']} items without a verdict left out")
         changes = [f"{key} {_number(old)} -> {_number(new)}" for key, (old, new) in task["metrics"].items()]

@@ -1,6 +1,7 @@
 """What models are asked: `TASKS`, name -> task."""
 
 from eval.tasks.base import Item, Task
+from eval.tasks.code import HUMANEVAL, MBPP, TINY_CODE
 from eval.tasks.heldout import HELDOUT_BPB
 from eval.tasks.ifeval import IFEVAL
 from eval.tasks.math import GSM8K, GSM8K_5SHOT, SVAMP
@@ -14,11 +15,14 @@ TASKS: dict[str, Task] = {
     "gsm8k": GSM8K,
     "gsm8k_5shot": GSM8K_5SHOT,
     "svamp": SVAMP,
+    "mbpp": MBPP,
+    "humaneval": HUMANEVAL,
     "ifeval": IFEVAL,
     "multiple_choice": MULTIPLE_CHOICE,
     "heldout_bpb": HELDOUT_BPB,
     "tiny_arithmetic": TINY_ARITHMETIC,
     "tiny_stories": TINY_STORIES,
+    "tiny_code": TINY_CODE,
     "tiny_facts": TINY_FACTS,
     "tiny_forms": TINY_FORMS,
     "tiny_heldout": TINY_HELDOUT,

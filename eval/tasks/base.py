@@ -37,7 +37,8 @@ class Task:
     A scorer returns a dict with `correct` (`bool`, or `None` where nothing could be judged; such samples are counted
     as ungraded, never as wrong). `extracted` (the answer that was read) and `format_ok` are optional, and so is
     `right_in_any_form` (right, or wrong in form only), from which the format share of a gain is told. Every other
-    entry is a metric: numbers and booleans are averaged over the samples, lists of them pooled over all samples.
+    entry is a metric: numbers and booleans are averaged over the samples, lists of them pooled over all samples. Of
+    `status`, a text, the share of each kind is reported (`status/timeout`).
 
     Args:
         name (`str`):

@@ -1,0 +1,102 @@
+"""GRPO: practice problems with an answer key in, the same LoRA adapter out, further on.
+
+    accelerate launch --config_file accelerate_config.yaml recipes/grpo.py --config recipes/configs/tiny/grpo_math.yaml
+
+Every key of the YAML can be overridden (`--learning_rate 1e-4`). `--check` shows prompts, batches and rewards without
+loading the model; `--preflight` samples the untrained policy, says what its rewards can teach it and what would fool
+them, and stops. A run prints the same before its first step. With `beta` above 0 the reference is the adapter that
+came in. The run folder is that of `recipes/sft.py`, and the same command again continues a run that was stopped: to
+the very same weights where it stopped between two batches of samples.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import GRPOConfig
+
+from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser
+
+
+@dataclass
+class PracticeArguments:
+    """
+    How answers are paid, and how that is looked at before training.
+
+    Args:
+        rewards (`list[dict[str, Any]]`, *optional*):
+            `{name, weight, and the reward's own parameters}`: a name in `recipes.rewards.REWARDS` or
+            `file.py:function`. With weight 0 a reward is only logged.
+        preflight (`bool`, *optional*, defaults to `False`):
+            Sample the untrained policy, report, and stop.
+        preflight_prompts (`int`, *optional*, defaults to `16`):
+            Prompts that the report is drawn from; 0 for none.
+    """
+
+    rewards: list[dict[str, Any]] | None = field(
+        default=None, metadata={"help": "Entries {name, weight, parameters}; a name or file.py:function."}
+    )
+    preflight: bool = field(default=False, metadata={"help": "Sample the untrained policy, report, and stop."})
+    preflight_prompts: int = field(default=16, metadata={"help": "Prompts that the preflight samples; 0 for none."})
+
+
+def main() -> None:
+    parser = RecipeParser(
+        (DataArguments, PracticeArguments, GRPOConfig, ModelArguments),
+        description=__doc__,
+        required=("model_name_or_path", "output_dir", "rewards"),
+        defaults={"resume_from_checkpoint": "auto"},
+    )
+    data_args, practice_args, training_args, model_args = parser.parse_args()
+
+    from transformers import set_seed
+
+    from data import load_training_data
+    from recipes.training.callbacks import RunCallback
+    from recipes.training.check import config_errors
+    from recipes.training.grpo_trainer import RewardedTrainer
+    from recipes.training.models import load_policy, load_training_tokenizer, save_policy
+    from recipes.training.practice import check_grpo, load_rewards, require_practicable
+    from recipes.training.preflight import preflight
+    from recipes.training.record import RunRecord
+
+    training = not practice_args.preflight
+    if practice_args.preflight_prompts < (not training):
+        parser.error("preflight_prompts", "must be at least 1 with --preflight")
+    set_seed(training_args.seed)
+    rewards = load_rewards(parser, practice_args.rewards, training_args)
+    with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
+        data = load_training_data(data_args, training_args.seed, kinds=("prompt-only",))
+    require_practicable(parser, training_args, data.train, rewards)
+    with config_errors(parser, "model_name_or_path"):
+        tokenizer = load_training_tokenizer(model_args, training_args)
+    if parser.check:
+        check_grpo(parser, training_args, model_args, data, tokenizer, rewards)
+        return
+
+    with config_errors(parser, "model_name_or_path"):
+        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer) if training else None
+    stop = RunCallback(record)
+    trainer = RewardedTrainer(
+        load_policy(model_args, training_args, tokenizer),
+        reward_funcs=rewards,
+        args=training_args,
+        train_dataset=data.train,
+        eval_dataset=data.test if training_args.eval_strategy != "no" else None,
+        processing_class=tokenizer,
+        callbacks=[stop],
+    )
+    if not training:
+        preflight(parser, trainer, data.train, practice_args.preflight_prompts)
+        return
+    if practice_args.preflight_prompts and record.checkpoint is None:
+        record.save(preflight=preflight(parser, trainer, data.train, practice_args.preflight_prompts))
+    trainer.train(resume_from_checkpoint=record.checkpoint)
+    if stop.stopped_by:
+        record.interrupt(trainer)
+        raise SystemExit(128 + stop.stopped_by)
+    product = save_policy(trainer, record.folder, tokenizer)
+    record.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""The rewards that a recipe can name."""
+
+from recipes.rewards.answers import Code, Cosine, Math
+from recipes.rewards.learned import RewardModel
+from recipes.rewards.shape import Format, Overlong, Repetition
+
+
+REWARDS: dict[str, type] = {
+    "math": Math,
+    "code": Code,
+    "cosine": Cosine,
+    "format": Format,
+    "overlong": Overlong,
+    "repetition": Repetition,
+    "reward-model": RewardModel,
+}

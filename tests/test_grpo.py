@@ -1,0 +1,364 @@
+"""`recipes/grpo.py` from its command line: one adapter, exact resumption, what it refuses, optima it must find."""
+
+import json
+import math
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from scipy.optimize import brentq
+from tiny_models import make_tiny_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from trl import GRPOConfig
+
+from recipes.grpo import main
+from recipes.training.emergence import emergence, shows_work
+from recipes.training.grpo_trainer import RewardedTrainer
+
+
+ROOT = Path(__file__).parents[1]
+MINE = """
+def vowels(completions, completion_ids, bonus=0, **_):
+    texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
+    return [sum(letter in "aeiou" for letter in text) / (1 + len(text)) + bonus for text in texts]
+
+def broken(completions, **_):
+    return [float("nan") if index % 4 == 0 else 0.0 for index, _ in enumerate(completions)]
+
+def constant(completions, **_):
+    return [1.0] * len(completions)
+
+def never(completions, **_):
+    return [None] * len(completions)
+
+def letters(completions, **_):
+    worth = {"a": 0.0, "b": 0.3, "c": 0.6, "d": 1.0}
+    return [worth.get(text.strip(), 0.0) for text in completions]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def spelling(letters):
+    """A tokenizer with a token per letter; padding is EOS."""
+    tokenizer = Tokenizer(
+        models.WordLevel({"<eos>": 0} | {c: i for i, c in enumerate(letters, 1)}, unk_token=letters[0])
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory):
+    """A folder with a tiny random model, data, rewards and a recipe."""
+    folder = tmp_path_factory.mktemp("school")
+    make_tiny_model(folder / "base", spelling("?aeobcd0123456789 "))  # few tokens, so that answers do end
+    (folder / "mine.py").write_text(MINE)
+    (folder / "data").mkdir()
+    rows = [{"prompt": [{"role": "user", "content": f"What is {a} + 3?"}], "answer": f"{a + 3}"} for a in range(12)]
+    (folder / "data/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "grpo.yaml").write_text(
+        f"""
+        model_name_or_path: {folder / "base"}
+        dataset_name: {folder / "data"}
+        dataset_test_split: null
+        rewards:
+          - {{name: "{folder / "mine.py"}:vowels"}}
+          - {{name: math, weight: 0}}
+        preflight_prompts: 0
+        output_dir: {folder / "run"}
+        max_steps: 6
+        num_generations: 4
+        max_completion_length: 8
+        lora_dropout: 0
+        per_device_train_batch_size: 8
+        learning_rate: 1.0e-2
+        gradient_checkpointing: false
+        logging_steps: 1
+        save_steps: 2
+        report_to: none
+        use_cpu: true
+        """.replace("\n        ", "\n")
+    )
+    return folder
+
+
+def grpo(monkeypatch, school, run, *flags):
+    command = ["grpo.py", "--config", str(school / "grpo.yaml"), "--output_dir", str(run), *flags]
+    monkeypatch.setattr("sys.argv", command)
+    main()
+    record = run / "run.json"
+    return json.loads(record.read_text()) if record.exists() else None
+
+
+def refusal(monkeypatch, capsys, school, run, *flags):
+    """The one line with which a run is refused."""
+    with pytest.raises(SystemExit) as stopped:
+        grpo(monkeypatch, school, run, *flags)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def weights(run):
+    return (run / "adapter/adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole_run(school):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        grpo(monkeypatch, school, school / "whole")
+    return school / "whole"
+
+
+def test_a_run_leaves_one_adapter_and_its_record(school, whole_run):
+    record = json.loads((whole_run / "run.json").read_text())
+    assert record["status"] == "finished" and record["steps"] == 6 and record["product"] == "adapter"
+    assert {"reward", "rewards/vowels/mean", "rewards/math/mean", "rewards/failed", "entropy"} <= set(
+        record["metrics"]
+    )
+    assert {"completions/mean_length", "emergence/shows_work", "emergence/corrects_itself"} <= set(record["metrics"])
+    assert record["config"]["rewards"][1] == {"name": "math", "weight": 0}
+    base = AutoModelForCausalLM.from_pretrained(school / "base")
+    assert list(PeftModel.from_pretrained(base, whole_run / "adapter").peft_config) == ["default"]
+
+
+@pytest.mark.parametrize("samples_used", [["--lora_dropout", "0.1"], ["--num_iterations", "2", "--beta", "0.1"]])
+def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch, school, tmp_path, samples_used):
+    grpo(monkeypatch, school, tmp_path / "whole", *samples_used)
+    step, raised = RewardedTrainer.training_step, []
+
+    def signalled(self, *args, **kwargs):
+        if self.state.global_step == 3 and not raised:
+            raised.append(1)
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(RewardedTrainer, "training_step", signalled)
+        grpo(patch, school, tmp_path / "stopped", *samples_used)
+    record = grpo(monkeypatch, school, tmp_path / "stopped", *samples_used)
+    assert record["resumed"][0]["from"] == "checkpoint-4"
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    whole = json.loads((tmp_path / "whole/run.json").read_text())
+    assert {**record["metrics"], "step_time": 0} == {**whole["metrics"], "step_time": 0}
+
+
+def test_the_preflight_does_not_change_the_run(monkeypatch, school, tmp_path):
+    flags = ["--lora_dropout", "0.1", "--max_steps", "2"]
+    grpo(monkeypatch, school, tmp_path / "plain", *flags)
+    record = grpo(monkeypatch, school, tmp_path / "looked", *flags, "--preflight_prompts", "3")
+    assert weights(tmp_path / "looked") == weights(tmp_path / "plain")
+    assert record["preflight"]["prompts"] == 3
+
+
+def test_with_beta_the_reference_is_the_adapter_that_came_in(monkeypatch, school, whole_run, tmp_path):
+    flags = ["--adapter_name_or_path", str(whole_run / "adapter"), "--beta", "0.5"]
+    record = grpo(monkeypatch, school, tmp_path / "two", *flags)
+    came_in = load_file(whole_run / "adapter/adapter_model.safetensors")
+    reference = load_file(tmp_path / "two/checkpoints/checkpoint-6/ref/adapter_model.safetensors")
+    product = load_file(tmp_path / "two/adapter/adapter_model.safetensors")
+    assert came_in.keys() == reference.keys() == product.keys()
+    assert all(torch.equal(came_in[name], reference[name]) for name in came_in)
+    assert not any(torch.equal(came_in[name], product[name]) for name in came_in if "lora_B" in name)
+    assert not (tmp_path / "two/adapter/ref").exists()
+    state = json.loads((tmp_path / "two/checkpoints/checkpoint-6/trainer_state.json").read_text())
+    assert state["log_history"][0]["kl"] == pytest.approx(0, abs=1e-6) and record["metrics"]["kl"] > 0
+
+
+def test_trained_token_rows_are_part_of_the_reference(school, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(school / "base")
+    config = LoraConfig(target_modules="all-linear", trainable_token_indices={"embed_tokens": [1, 2]})
+    model = get_peft_model(model, config)
+    rows = [p for name, p in model.named_parameters() if "trainable_tokens_delta" in name]
+    with torch.no_grad():
+        rows[0].add_(1.0)
+    head = model.get_output_embeddings()
+    if not hasattr(head, "bias"):
+        head.bias = None
+    trainer = RewardedTrainer(
+        model,
+        reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
+        args=GRPOConfig(str(tmp_path), beta=0.1, use_cpu=True, bf16=False, report_to="none", num_generations=4),
+        train_dataset=Dataset.from_list([{"prompt": "a"}] * 8),
+        processing_class=AutoTokenizer.from_pretrained(school / "base"),
+    )
+    named = dict(trainer.model.named_parameters())
+    pairs = [(p, named[n.removesuffix("default") + "ref"]) for n, p in named.items() if n.endswith(".default")]
+    assert pairs and all(torch.equal(mine, reference) for mine, reference in pairs)
+
+
+def test_a_failed_grader_takes_its_completions_out_and_is_counted(monkeypatch, school, tmp_path):
+    seen = []
+    generate = RewardedTrainer._generate_and_score_completions
+
+    def watched(self, inputs):
+        output = generate(self, inputs)
+        seen.append((output["advantages"], list(self._logs["rewards"]["vowels"])[-len(inputs) :]))
+        return output
+
+    monkeypatch.setattr(RewardedTrainer, "_generate_and_score_completions", watched)
+    mine = school / "mine.py"
+    flags = ["--rewards", f"[{{name: '{mine}:vowels'}}, {{name: '{mine}:broken'}}, {{name: '{mine}:never'}}]"]
+    record = grpo(monkeypatch, school, tmp_path / "run", *flags, "--scale_rewards", "none")
+    assert record["metrics"]["rewards/failed"] == 0.25 and record["metrics"]["rewards/idle"] == 0
+    for advantages, vowels in seen:
+        for start in range(0, 8, 4):
+            paid = torch.tensor(vowels[start + 1 : start + 4])
+            assert math.isnan(vowels[start]) and advantages[start] == 0
+            torch.testing.assert_close(advantages[start + 1 : start + 4], paid - paid.mean())
+
+
+def test_a_reward_of_weight_zero_does_not_bring_back_a_row_that_nothing_pays(monkeypatch, school, tmp_path):
+    mine = school / "mine.py"
+    flags = ["--rewards", f"[{{name: '{mine}:never'}}, {{name: '{mine}:vowels', weight: 0}}]", "--max_steps", "1"]
+    record = grpo(monkeypatch, school, tmp_path / "run", *flags)
+    assert record["metrics"]["rewards/idle"] == 1 and record["metrics"]["grad_norm"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--num_generations", "3"], ("num_generations", "divisible")),
+        (["--per_device_train_batch_size", "64"], ("12 training rows do not fill one batch of 16 prompts",)),
+        (["--rewards", "[{name: code}]"], ("rewards[0]", "applies to no row", "answer, prompt", "tests")),
+        (["--rewards", "[{name: math}, {name: formt}]"], ("rewards[1].name", "did you mean format")),
+        (["--reward_weights", "[1.0, 2.0]"], ("reward_weights", "entry of `rewards`")),
+        (["--remove_unused_columns", "true"], ("remove_unused_columns",)),
+    ],
+)
+def test_what_would_train_nothing_is_refused_before_weights_load(monkeypatch, capsys, school, tmp_path, flags, words):
+    monkeypatch.setattr("recipes.training.models.load_policy", lambda *_: pytest.fail("weights were loaded"))
+    line = refusal(monkeypatch, capsys, school, tmp_path / "run", *flags)
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_preflight_reports_and_stops(monkeypatch, capsys, school, tmp_path):
+    assert grpo(monkeypatch, school, tmp_path / "run", "--preflight", "--preflight_prompts", "4") is None
+    out = capsys.readouterr().out
+    assert "4 prompts, 4 completions each" in out and "pass@4" in out and "without variance" in out
+    assert not list((tmp_path / "run").glob("*"))
+
+
+def test_the_preflight_warns_of_what_fools_the_rewards(monkeypatch, capsys, school, tmp_path):
+    rewards = f"[{{name: '{school / 'mine.py'}:vowels', weight: -1.0}}]"  # nothing at all has no vowel either
+    grpo(monkeypatch, school, tmp_path / "run", "--preflight", "--preflight_prompts", "4", "--rewards", rewards)
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING")]
+    assert any("nothing at all earns" in line for line in warned)
+    assert not any("the the the" in line for line in warned)
+
+
+def test_the_preflight_stops_a_run_with_nothing_to_learn(monkeypatch, capsys, school, tmp_path):
+    rewards = f"[{{name: '{school / 'mine.py'}:constant'}}]"
+    line = refusal(
+        monkeypatch, capsys, school, tmp_path / "run", "--preflight_prompts", "4", "--rewards", rewards,
+    )  # fmt: skip
+    assert "rewards: within each of the 4 sampled groups" in line and "mean 1.000" in line
+
+
+def test_emergence_tells_corrections_for_the_better_from_those_for_the_worse():
+    texts = [
+        "3+4 = 7\n#### 7",
+        "#### 8\nWait, 3+4 = 7\n#### 7",
+        "The answer is 7. Hmm, actually\n#### 8",
+        "wait for it: #### 7",
+    ]
+    rows = [{"answer": "7"}] * 4 + [{"answer": "def f(): 0", "tests": ["f() == 0"]}]
+    assert emergence([*texts, "wait"], rows) == {
+        "emergence/shows_work": 0.5,
+        "emergence/corrects_itself": 0.75,
+        "emergence/wrong_to_right": 0.25,
+        "emergence/right_to_wrong": 0.25,
+    }
+    assert emergence(["wait"], rows[4:]) == {}
+    assert shows_work("48/2 = 24") and not shows_work("x = y, so #### 24")
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A model that answers one prompt with one of five tokens: its whole policy can be written down."""
+    folder = tmp_path_factory.mktemp("letters")
+    make_tiny_model(folder / "base", spelling("abcd"), tied=False)
+    model = AutoModelForCausalLM.from_pretrained(folder / "base")
+    model.lm_head.weight.data *= 10  # a frozen head of small weights would keep every policy near uniform
+    model.save_pretrained(folder / "base")
+    (folder / "mine.py").write_text(MINE)
+    (folder / "train.jsonl").write_text((json.dumps({"prompt": "a"}) + "\n") * 4)
+    (folder / "grpo.yaml").write_text(
+        f"""
+        model_name_or_path: {folder / "base"}
+        dataset_name: {folder / "train.jsonl"}
+        dataset_test_split: null
+        rewards: [{{name: "{folder / "mine.py"}:letters"}}]
+        preflight_prompts: 0
+        output_dir: {folder / "run"}
+        num_generations: 128
+        per_device_train_batch_size: 256
+        max_completion_length: 1
+        scale_rewards: none
+        loss_type: dr_grpo
+        learning_rate: 1.0e-2
+        lr_scheduler_type: linear
+        lora_r: 8
+        lora_alpha: 16
+        lora_dropout: 0
+        gradient_checkpointing: false
+        save_strategy: "no"
+        logging_steps: 20
+        report_to: none
+        use_cpu: true
+        """.replace("\n        ", "\n")
+    )
+    return folder
+
+
+def policy(folder, adapter=None):
+    model = AutoModelForCausalLM.from_pretrained(folder / "base")
+    model = PeftModel.from_pretrained(model, adapter) if adapter else model
+    with torch.no_grad():
+        return model.eval()(torch.tensor([[1]])).logits[0, -1].double().softmax(-1)
+
+
+WORTH = torch.tensor([0.0, 0.0, 0.3, 0.6, 1.0], dtype=torch.float64)
+
+
+def test_it_finds_the_best_answer(monkeypatch, letters, tmp_path):
+    grpo(monkeypatch, letters, tmp_path / "run", "--max_steps", "60")
+    assert policy(letters) @ WORTH < 0.6
+    assert policy(letters, tmp_path / "run/adapter") @ WORTH > 0.98
+
+
+def reverse_kl_optimum(reference, worth, beta):
+    """p(x) = ref(x) exp(r(x) / beta) / Z."""
+    return (reference.log() + worth / beta).softmax(-1)
+
+
+def forward_kl_optimum(reference, worth, beta):
+    """r(x) + beta ref(x) / p(x) is the same for all x: TRL's default estimate has the gradient of KL(ref, p)."""
+    level = brentq(
+        lambda level: (beta * reference / (level - worth)).sum() - 1, worth.max() + 1e-9, worth.max() + beta
+    )
+    return beta * reference / (level - worth)
+
+
+@pytest.mark.parametrize(("corrected", "optimum_of"), [("true", reverse_kl_optimum), ("false", forward_kl_optimum)])
+def test_it_finds_the_optimum_of_reward_and_divergence(monkeypatch, letters, tmp_path, corrected, optimum_of):
+    flags = ["--max_steps", "80", "--beta", "0.5", "--use_bias_correction_kl", corrected]
+    grpo(monkeypatch, letters, tmp_path / "run", *flags)
+    reference, found = policy(letters), policy(letters, tmp_path / "run/adapter")
+    # An answer is part of its own group's mean, which shrinks its advantage by (G - 1) / G.
+    optimum = optimum_of(reference, WORTH * 127 / 128, 0.5)
+    assert (optimum - reference).abs().sum() / 2 > 0.2
+    assert (optimum - found).abs().sum() / 2 < 0.02

@@ -1,0 +1,245 @@
+"""Rewards: their values against closed forms, what is left out of a sum, and how a recipe's mistakes are told."""
+
+import math
+import pickle
+import sys
+import types
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_models import make_tiny_tokenizer
+
+from recipes.rewards import (
+    REWARDS,
+    Code,
+    Cosine,
+    Format,
+    Math,
+    Overlong,
+    Repetition,
+    RewardModel,
+    build_rewards,
+    leave_out,
+    total,
+)
+from recipes.training.strict_yaml import ValueProblem
+
+
+def ask(reward, completions, ids=None, **columns):
+    """Calls a reward as TRL does."""
+    ids = ids or [[0]] * len(completions)
+    told = {"trainer_state": None, "log_extra": print, "log_metric": print}
+    return reward(prompts=[""] * len(completions), completions=completions, completion_ids=ids, **columns, **told)
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Stands in for the sandbox: a program passes as many of its tests as it has lines."""
+    seen = []
+
+    def grade_programs(completions, items):
+        seen.extend(items)
+        grades = []
+        for text, item in zip(completions, items, strict=True):
+            share = min(1.0, len(text.splitlines()) / len(item["tests"]))
+            broken = text == "broken"
+            grades.append(
+                SimpleNamespace(
+                    passed=None if broken else share == 1,
+                    fraction=None if broken else share,
+                    status="sandbox_error" if broken else "passed",
+                    program=text,
+                )
+            )
+        return grades
+
+    module = types.ModuleType("eval.graders.code")
+    module.grade_programs = grade_programs
+    monkeypatch.setitem(sys.modules, "eval.graders.code", module)
+    return seen
+
+
+def test_math_pays_right_answers_and_no_row_without_an_answer():
+    completions = ["3 + 4 = 7\n#### 7", "#### 8", "who knows", "#### 7", "#### 7"]
+    answers = ["1 + 6 = 7\n#### 7", "7", "7", None, ""]
+    assert ask(Math(), completions, answer=answers) == [1, 0, 0, None, None]
+    assert ask(Math(), completions) == [None] * 5
+    messages = [[{"role": "assistant", "content": text}] for text in completions]
+    assert ask(Math(), messages, answer=answers) == [1, 0, 0, None, None]
+    assert ask(Math(), [[{"role": "assistant", "content": None}]], answer=["7"]) == [0]
+
+
+def test_math_fails_where_the_grader_does(monkeypatch):
+    monkeypatch.setattr("eval.graders.grade_many", lambda texts, *_: [SimpleNamespace(correct=None)] * len(texts))
+    (value,) = ask(Math(), ["#### 9^9^9"], answer=["7"])
+    assert math.isnan(value)
+
+
+def test_a_row_with_tests_is_paid_by_its_tests_alone(judged):
+    columns = {"answer": ["def f(): 1", "7"], "tests": [["a", "b"], None], "entry_point": ["f", None]}
+    assert ask(Math(), ["one line", "#### 7"], **columns) == [None, 1]
+    assert ask(Code(), ["one line", "#### 7"], **columns) == [0.5, None]
+    assert ask(Code("all"), ["one line", "#### 7"], **columns) == [0, None]
+    assert ask(Format(), ["#### 7", "#### 7"], **columns) == [None, 1]
+    assert judged[0]["tests"] == ["a", "b"] and judged[0]["entry_point"] == "f"
+
+
+def test_programs_are_judged_in_the_sandbox():
+    completions = [
+        "def f(n):\n    return n + 1",
+        "def f(n):\n    return 2",
+        "def f(n): oops",
+        "import os; os._exit(0)",
+    ]
+    columns = {"tests": [["assert f(1) == 2", "assert f(2) == 3"]] * 4, "entry_point": ["f"] * 4}
+    assert ask(Code(), completions, **columns) == [1, 0.5, 0, 0]
+    assert ask(Code("all"), completions, **columns) == [1, 0, 0, 0]
+
+
+def test_hidden_tests_are_never_read(judged):
+    ask(Code(), ["x"], tests=[["a"]], hidden_tests=[["secret"]], entry_point=["f"])
+    assert "secret" not in str(judged)
+
+
+def test_code_fails_where_the_sandbox_could_not_judge(judged):
+    values = ask(Code(), ["broken", "x"], tests=[["a"], ["a"]], entry_point=["f", "f"])
+    assert math.isnan(values[0]) and values[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("style", "good", "bad"),
+    [
+        ("hash", "so\n#### 7", r"\boxed{7}"),
+        ("boxed", r"so \boxed{7}", "#### 7"),
+        ("think-answer", "<think>so</think><answer>7</answer>", "<answer>7</answer>"),
+    ],
+)
+def test_format_pays_the_form_and_not_the_answer(style, good, bad):
+    wrong = good.replace("7", "8")
+    assert ask(Format(style), [good, wrong, bad, ""], answer=["7"] * 4) == [1, 1, 0, 0]
+    assert ask(Format(style), [good, bad]) == [1, 0]
+
+
+def test_overlong_falls_in_a_line_before_the_limit():
+    reward = Overlong(soft=10, max_length=30)
+    ids = [[0] * length for length in (0, 20, 21, 25, 30, 40)]
+    assert ask(reward, [""] * 6, ids) == pytest.approx([0, 0, -0.1, -0.5, -1, -1])
+
+
+def test_repetition_is_the_share_of_n_grams_seen_before():
+    texts = [[1, 2, 3, 4, 5], [7] * 13, [1, 2, 3, 1, 2, 3, 1, 2, 3], [1, 2]]
+
+    def naive(ids, n):
+        counts = Counter(tuple(ids[i : i + n]) for i in range(len(ids) - n + 1))
+        return -sum(count - 1 for count in counts.values()) / max(1, sum(counts.values()))
+
+    for n in (1, 2, 4):
+        assert ask(Repetition(n), [""] * 4, texts) == pytest.approx([naive(ids, n) for ids in texts])
+    assert ask(Repetition(4), [""], [[7] * 13]) == pytest.approx([-0.9])
+
+
+def test_cosine_pays_brevity_where_right_and_length_where_wrong():
+    reward = Cosine(max_length=100)
+    ids = [[0] * length for length in (0, 50, 100, 0, 50, 100, 0)]
+    texts = ["#### 7"] * 3 + ["#### 8"] * 3 + ["#### 7"]
+    answers = ["7"] * 6 + [None]
+    values = ask(reward, texts, ids, answer=answers)
+    assert values[:6] == pytest.approx([1, 0.75, 0.5, -1, -0.75, -1]) and values[6] is None
+
+
+def test_what_does_not_apply_is_left_out_and_what_failed_takes_no_part():
+    nan, inf = math.nan, math.inf
+    weights = torch.tensor([1.0, 0.5, 0.0])
+    values = torch.tensor([[1.0, 1.0, 9.0], [nan, 1.0, 9.0], [nan, nan, 9.0], [inf, 1.0, 9.0], [1.0, 1.0, nan]])
+    kept, failed = leave_out(values, weights)
+    assert failed.tolist() == [False, False, False, True, False]
+    assert kept.isnan().all(dim=1).tolist() == [False, False, True, True, False]
+    expected = torch.tensor([1.5, 0.5, nan, nan, 1.5])
+    torch.testing.assert_close(total(values, weights), expected, equal_nan=True)
+
+
+def test_only_a_failure_of_a_reward_that_counts_is_passed_on(tmp_path):
+    (tmp_path / "mine.py").write_text("def score(completions, **_):\n    return [1, None, float('nan')]\n")
+    name = f"{tmp_path / 'mine.py'}:score"
+    counted, logged = build_rewards([{"name": name}, {"name": name, "weight": 0}], 10)
+    assert ask(counted, ["", "", ""]) == [1, None, math.inf]
+    assert ask(logged, ["", "", ""]) == [1, None, None]
+
+
+def test_a_function_of_ones_own_gets_columns_and_parameters(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def score(completions, colour, factor, **_):\n"
+        "    return [factor * (c == x) for c, x in zip(completions, colour)]\n"
+    )
+    (reward,) = build_rewards([{"name": f"{tmp_path / 'mine.py'}:score", "weight": 2.0, "factor": 3}], 10)
+    assert reward.__name__ == "score" and reward.weight == 2.0
+    assert ask(pickle.loads(pickle.dumps(reward)), ["red", "blue"], colour=["red", "red"]) == [3, 0]
+
+
+def test_rewards_are_built_by_name_and_survive_pickling():
+    entries = [
+        {"name": "math"},
+        {"name": "format", "weight": 0.1, "style": "boxed"},
+        {"name": "overlong", "weight": 0.5, "soft": 4},
+        {"name": "repetition", "weight": 0.2, "ngram": 2},
+        {"name": "format", "weight": 0},
+    ]
+    rewards = build_rewards(entries, max_completion_length=10)
+    assert [reward.__name__ for reward in rewards] == ["math", "format", "overlong", "repetition", "format-2"]
+    assert rewards[2].function == Overlong(soft=4, max_length=10)
+    completions, ids = ["#### 7", r"\boxed{7}"], [[1] * 8, [1, 2, 1, 2]]
+    for reward in rewards:
+        again = pickle.loads(pickle.dumps(reward))
+        assert ask(again, completions, ids, answer=["7", "8"]) == ask(reward, completions, ids, answer=["7", "8"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "where", "words"),
+    [
+        ({"name": "maths"}, "name", "did you mean math"),
+        ({"weight": 1.0}, None, "needs a name"),
+        ({"name": "format", "stile": "hash"}, "stile", "did you mean style"),
+        ({"name": "format", "style": "box"}, "style", "boxed"),
+        ({"name": "overlong", "soft": "64"}, "soft", "remove the quotes"),
+        ({"name": "overlong", "soft": 0}, "soft", "at least 1"),
+        ({"name": "math", "weight": "1"}, "weight", "expected a number"),
+        ({"name": "reward-model"}, None, "needs the key model"),
+        ({"name": "nowhere.py:f"}, "name", "does not exist"),
+        ({"name": f"{__file__}:nothing"}, "name", "has no function 'nothing'"),
+    ],
+)
+def test_a_wrong_entry_is_told_with_its_place(entry, where, words):
+    with pytest.raises(ValueProblem, match=words) as problem:
+        build_rewards([{"name": "math"}, entry], 10)
+    assert problem.value.path == (("rewards", 1, where) if where else ("rewards", 1))
+
+
+def test_weights_of_zero_alone_are_refused():
+    with pytest.raises(ValueProblem, match="nothing is rewarded"):
+        build_rewards([{"name": "math", "weight": 0}], 10)
+
+
+def test_every_name_is_documented_with_what_it_reads():
+    for cls in REWARDS.values():
+        assert cls.__doc__.strip() and cls.reads
+
+
+def test_a_reward_model_scores_the_last_token_even_where_padding_is_eos(tmp_path):
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    tokenizer = make_tiny_tokenizer()  # pads with EOS
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForSequenceClassification(LlamaConfig(vocab_size=len(tokenizer), num_labels=1, **size)).eval()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    reward = RewardModel(str(tmp_path / "model"), batch_size=2)
+    texts = ["short", "a much longer completion than that", "mid length"]
+    values = reward(["Q: "] * 3, texts, [[0]] * 3)
+    for text, value in zip(texts, values, strict=True):
+        ids = torch.tensor([tokenizer("Q: " + text)["input_ids"] + [tokenizer.eos_token_id]])
+        hidden = model.model(ids).last_hidden_state[0, -1]
+        assert value == pytest.approx(model.score(hidden).item(), abs=1e-5)
+    assert pickle.loads(pickle.dumps(reward))._loaded is None

@@ -254,3 +254,21 @@ def test_the_sandbox_ends_with_its_process():
     passed, pids = done.stdout.splitlines()
     assert passed == "True"
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids.split())
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        " def f(n):\n    n = n + 1\n    return n",  # after a template that ends in "Assistant:"
+        "  def f(n):\n      n = n + 1\n      return n",
+        " def f(n):\n    n = n + 1\n    return n\n",
+    ],
+)
+def test_a_blank_before_the_first_line_is_no_syntax_error(completion):
+    grade = grade_programs([completion], [{"tests": ["assert f(1) == 2"], "entry_point": "f"}])[0]
+    assert grade.passed is True, grade
+
+
+def test_a_wrong_program_after_a_blank_stays_wrong():
+    item = {"tests": ["assert f(1) == 2"], "entry_point": "f"}
+    assert grade_programs([" def f(n):\n    return n"], [item])[0].status == "wrong_answer"

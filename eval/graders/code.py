@@ -123,6 +123,10 @@ def extract_program(completion: str, prompt: str | None, entry_point: str) -> st
     """
     text = completion.rpartition("</think>")[2].partition("<think>")[0]
     text = text.replace("\r\n", "\n").replace("\r", "\n")  # lines are counted as Python counts them
+    if not defines(text, entry_point):
+        # A chat template that ends in "Assistant:" leaves a blank in front of the first line, or of them all.
+        shifted = (textwrap.dedent(text), text.lstrip(" "))
+        text = next((program for program in shifted if defines(program, entry_point)), text)
     fenced = [(block, bool(end)) for block, end in _FENCE.findall(text)]
     answers = [(code, closed) for block, closed in fenced if defines(code := textwrap.dedent(block), entry_point)]
     if answers:

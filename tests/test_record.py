@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset
 
-from recipes.training.record import RunRecord, final_metrics, git_state, last_checkpoint, tokens_trained, write_json
-from recipes.training.redaction import REDACTED, redact
+from eval.harness.redaction import REDACTED, redact
+from eval.harness.results import build_results, git_state
+from recipes.training.record import RunRecord, final_metrics, last_checkpoint, tokens_trained, write_json
 
 
 def test_no_secret_is_written(monkeypatch):
@@ -175,3 +176,10 @@ def test_the_revision_is_this_checkouts(monkeypatch, tmp_path):
 
 def test_redacted_is_recognisable():
     assert redact({"password": "x"}) == {"password": REDACTED}
+
+
+def test_results_hide_what_the_run_record_hides(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "planted-in-the-environment")
+    command = "run.py --x planted-in-the-environment --y ghp_abcdefghij0123456789"
+    written = json.dumps(build_results("https://me:password1@host/model", None, {}, command, {}, {}))
+    assert not any(text in written for text in ("planted-in", "ghp_abc", "password1"))

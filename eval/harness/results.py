@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from eval.harness.redaction import redact
 from eval.scoring import bootstrap_mean, clustered_standard_error, maj_at_k, pass_at_k, wilson
 from eval.tasks.base import Task
 
 
 SCHEMA = 1
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "math-verify")
+PACKAGES = (
+    *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy"),
+    "math-verify",
+)
 
 
 def summarise(task: Task, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -233,10 +237,9 @@ def without_secrets(text: str) -> str:
             A command or a path.
 
     Returns:
-        `str`: with Hugging Face tokens and passwords in addresses blotted out, and the home folder as `~`.
+        `str`: without tokens, secrets of the environment and passwords in addresses, the home folder as `~`.
     """
-    text = re.sub(r"\bhf_\w{8,}", "hf_***", text)
-    text = re.sub(r"://[^/\s@]+@", "://***@", text)
+    text = redact(text)
     home = str(Path.home())
     return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\s|$)", "~", text)
 

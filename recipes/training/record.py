@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -16,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.harness.models import adapter_hash, model_hash, template_hash
+from eval.harness.redaction import redact
+from eval.harness.results import git_state, versions
 from recipes.training.models import weights_dtype
-from recipes.training.redaction import redact
 
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
     from data.loading import LoadedData
     from recipes.training.arguments import RecipeParser
-
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 
 # Keys that name a run rather than change what it computes.
 _NOT_COMPARED = {"output_dir", "resume_from_checkpoint", "run_name", "report_to", "disable_tqdm", "hub_token"}
@@ -115,7 +112,7 @@ class RunRecord:
             "chat_template": template_hash(tokenizer),
             "data": data.sources,
             "git": git_state(),
-            "versions": {"python": platform.python_version(), **_versions()},
+            "versions": versions(),
             "hardware": hardware(training_args.world_size),
             "started": _now(),
         }
@@ -304,19 +301,6 @@ def write_json(path: Path, value: Any) -> None:
     part.replace(path)
 
 
-def git_state() -> dict[str, Any] | None:
-    """Revision of this checkout and whether it was changed since; `None` outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        root = Path(__file__).parents[2]
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"revision": git("rev-parse", "HEAD"), "dirty": git("status", "--porcelain") != ""}
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def hardware(processes: int) -> dict[str, Any]:
     """
     What the run ran on.
@@ -339,16 +323,6 @@ def hardware(processes: int) -> dict[str, Any]:
         or (["mps"] if torch.backends.mps.is_available() else []),
         "processes": processes,
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _now() -> str:

@@ -342,12 +342,16 @@ def escapes(layer: str, outside: Outside) -> list[str]:
 
 
 def _start_threads() -> None:
-    go_on = threading.Event()
+    go_on, started = threading.Event(), []
     try:
         for _ in range(MAX_THREADS + 1):
-            threading.Thread(target=go_on.wait, daemon=True).start()
+            thread = threading.Thread(target=go_on.wait, daemon=True)
+            thread.start()
+            started.append(thread)
     finally:
         go_on.set()
+        for thread in started:  # a thread that still held a lock when a later attempt forks would hang the child
+            thread.join()
 
 
 def _attach(segment: int) -> None:
@@ -356,7 +360,9 @@ def _attach(segment: int) -> None:
 
 
 def _fork() -> None:
-    child = _syscall(_number(_FILTERED, "clone"), int(signal.SIGCHLD), 0, 0, 0, 0)
+    # A call that keeps the interpreter's lock: with the lock given up, a child could wait for it for ever.
+    clone = ctypes.PyDLL(None, use_errno=True).syscall
+    child = clone(*map(ctypes.c_long, (_number(_FILTERED, "clone"), int(signal.SIGCHLD), 0, 0, 0, 0)))
     if child == 0:
         os._exit(0)
     _call(child)

@@ -107,6 +107,14 @@ def gold_utility(person: Person, text: str) -> float:
     )
 
 
+def utility_for(name: str, text: str) -> float:
+    """[`gold_utility`] of a text about the person of that name; `ValueError` if nobody has it."""
+    person = next((person for person in people() if person.name == name), None)
+    if person is None:
+        raise ValueError(f"nobody in the tiny world is called {name!r}: the gold utility judges tiny/descriptions")
+    return gold_utility(person, text)
+
+
 def subjects(split: str) -> list[Person]:
     """The people whom the descriptions of a split are about."""
     return [person for person in people()[:DESCRIBED] if split_of("description", person.name) == split]

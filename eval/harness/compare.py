@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.harness.results import item_values, read_results, read_samples
-from eval.scoring import PairedTest, holm, mcnemar_exact, paired_bootstrap
+from eval.scoring import PairedTest, WinRate, holm, mcnemar_exact, paired_bootstrap, win_rate
 
 
 LEVEL = 0.05  # of the tests of all tasks together
@@ -29,8 +29,9 @@ def compare_runs(before: str | Path, after: str | Path) -> dict[str, Any]:
     Returns:
         `dict`: `before`, `after`, `notes` (what makes the comparison less than fair) and `tasks`: name -> the fields
         of [`eval.scoring.PairedTest`], `method`, `p_adjusted`, `verdict`, `left_out` (items), `form` (from
-        [`form_share`]), `clean` (the unadjusted test on the items that share nothing with the training data, where
-        either result knows it and some are shared) and `metrics` (name -> before and after).
+        [`form_share`]), `win_rate` (from [`judged_win_rate`]), `clean` (the unadjusted test on the items that share
+        nothing with the training data, where either result knows it and some are shared) and `metrics` (name -> before
+        and after).
 
     Raises:
         ValueError: if the results share no task, or a task's version or items differ.
@@ -57,6 +58,7 @@ def compare_runs(before: str | Path, after: str | Path) -> dict[str, Any]:
             "clean": asdict(_test(*clean, family=1)[0]) if seen and all(clean) else None,
             "left_out": len({line["id"] for line in samples[0]}) - tests[name].n,
             "form": form_share(*samples),
+            "win_rate": asdict(rate) if (rate := judged_win_rate(*samples)) else None,
             "metrics": {
                 metric: [old["metrics"][metric], new["metrics"][metric]]
                 for metric in old["metrics"]
@@ -96,6 +98,34 @@ def form_share(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
     gained = sum(gains.values())
     by_form = sum(min(gain, max(0.0, in_any_form[name] - first[name])) for name, gain in gains.items())
     return {"gained": gained, "by_form": by_form, "share": by_form / gained if gained else None}
+
+
+def judged_win_rate(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> WinRate | None:
+    """
+    How often the second model's answer is judged better than the first one's to the same item.
+
+    Args:
+        before (`Sequence[dict]`):
+            Samples of one task.
+        after (`Sequence[dict]`):
+            Samples of the same items.
+
+    Returns:
+        [`~eval.scoring.WinRate`] or `None`: `None` unless the task's scorer gives a `utility`, and for items of a
+        single source. Lengths are tokens.
+    """
+    if any("utility" not in line.get("metrics", {}) for line in (*before, *after)):
+        return None
+    sources = {line["id"]: line.get("cluster", line["id"]) for line in before}
+    if len(set(sources.values())) < 2:
+        return None
+    scores, lengths = ([{name: [] for name in sources} for _ in range(2)] for _ in range(2))
+    for side, lines in enumerate((before, after)):
+        for line in lines:
+            scores[side][line["id"]].append(line["metrics"]["utility"])
+            lengths[side][line["id"]].append(line["tokens"])
+    sides = [list(answers.values()) for answers in (*scores, *lengths)]
+    return win_rate(*sides, clusters=list(sources.values()))
 
 
 def _test(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], family: int) -> tuple[PairedTest, str]:

@@ -58,6 +58,12 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         if clean := task.get("clean"):
             change = f"{_number(clean['before'])} -> {_number(clean['after'])}, p = {clean['p_value']:.2g}"
             remarks.append(f"{name}: on the {clean['n']} items that share nothing with the training data {change}")
+        if rate := task.get("win_rate"):
+            plain, fair = (
+                f"{rate[key]:.1%} [{rate[f'{prefix}interval'][0]:.1%}, {rate[f'{prefix}interval'][1]:.1%}]"
+                for key, prefix in (("value", ""), ("length_controlled", "length_controlled_"))
+            )
+            remarks.append(f"{name}: by utility {plain} of the answers beat those before, at equal length {fair}")
         if task["left_out"]:
             remarks.append(f"{name}: {task['left_out']} items without a verdict left out")
         changes = [f"{key} {_number(old)} -> {_number(new)}" for key, (old, new) in task["metrics"].items()]

@@ -1,5 +1,6 @@
-"""What the numbers can bear: intervals, paired tests on the same items, pass@k and maj@k."""
+"""What the numbers can bear: intervals, paired tests and win rates on the same items, pass@k, the turn of a proxy."""
 
+from eval.scoring.goodhart import TurningPoint, WinRate, summarise_run, turning_point, win_rate
 from eval.scoring.intervals import bootstrap_mean, clustered_standard_error, wilson
 from eval.scoring.paired import PairedTest, holm, mcnemar_exact, paired_bootstrap, smallest_detectable_effect
 from eval.scoring.sampling import maj_at_k, pass_at_k
@@ -7,6 +8,8 @@ from eval.scoring.sampling import maj_at_k, pass_at_k
 
 __all__ = [
     "PairedTest",
+    "TurningPoint",
+    "WinRate",
     "bootstrap_mean",
     "clustered_standard_error",
     "holm",
@@ -15,5 +18,8 @@ __all__ = [
     "paired_bootstrap",
     "pass_at_k",
     "smallest_detectable_effect",
+    "summarise_run",
+    "turning_point",
     "wilson",
+    "win_rate",
 ]

@@ -6,7 +6,7 @@ from eval.tasks.heldout import HELDOUT_BPB
 from eval.tasks.ifeval import IFEVAL
 from eval.tasks.math import GSM8K, GSM8K_5SHOT, SVAMP
 from eval.tasks.multiple_choice import MULTIPLE_CHOICE
-from eval.tasks.tiny import TINY_ARITHMETIC, TINY_FACTS, TINY_FORMS, TINY_HELDOUT, TINY_STORIES
+from eval.tasks.tiny import TINY_ARITHMETIC, TINY_DESCRIPTIONS, TINY_FACTS, TINY_FORMS, TINY_HELDOUT, TINY_STORIES
 
 
 __all__ = ["TASKS", "Item", "Task"]
@@ -25,5 +25,6 @@ TASKS: dict[str, Task] = {
     "tiny_code": TINY_CODE,
     "tiny_facts": TINY_FACTS,
     "tiny_forms": TINY_FORMS,
+    "tiny_descriptions": TINY_DESCRIPTIONS,
     "tiny_heldout": TINY_HELDOUT,
 }

@@ -1,4 +1,4 @@
-"""The tiny school's exams: sums and stories by level, facts by exposure, forms, and held-out text."""
+"""The tiny school's exams: sums and stories by level, facts by exposure, forms, descriptions, and held-out text."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,6 +6,9 @@ from typing import Any
 
 from eval.tasks.base import Item, Task
 from eval.tasks.heldout import text_items
+
+
+GOOD = 3.0  # as three true facts and a proper end, less a flaw; one in five of the teacher's descriptions
 
 
 def _build(dataset: str, limit: int | None, path: str | None) -> list[Item]:
@@ -71,6 +74,25 @@ def score_form(completion: str, item: Item) -> dict[str, Any]:
     return {"correct": completion.strip() == item.gold, "extracted": completion.strip()}
 
 
+def _build_descriptions(limit: int | None, path: str | None) -> list[Item]:
+    from data.tiny.conversations import question_about, subjects
+
+    # Each person once: to ask about one again would only repeat the item.
+    people = subjects("test")[:limit]
+    return [
+        Item(f"descriptions-{number}", [{"role": "user", "content": question_about(person)}], person.name)
+        for number, person in enumerate(people)
+    ]
+
+
+def score_description(completion: str, item: Item) -> dict[str, Any]:
+    """The gold utility, the judge that no reward model is trained on; right from [`GOOD`] of at most 4.5 points."""
+    from data.tiny.conversations import utility_for
+
+    utility = utility_for(item.gold, completion)
+    return {"correct": utility >= GOOD, "utility": utility}
+
+
 def _build_text(limit: int | None, path: str | None) -> list[Item]:
     from data import DATASETS
 
@@ -83,4 +105,6 @@ TINY_ARITHMETIC = Task(
 TINY_STORIES = Task("tiny_stories", 1, partial(_build, "stories"), max_new_tokens=96, score_many=score_numbers)
 TINY_FACTS = Task("tiny_facts", 1, partial(_build, "facts"), score_fact, max_new_tokens=24)
 TINY_FORMS = Task("tiny_forms", 1, partial(_build, "forms"), score_form, max_new_tokens=32)
+# For a win rate with an interval worth having: --num_samples 8 --temperature 1, there are only some two dozen people.
+TINY_DESCRIPTIONS = Task("tiny_descriptions", 1, _build_descriptions, score_description, max_new_tokens=96)
 TINY_HELDOUT = Task("tiny_heldout", 1, _build_text, kind="bits_per_byte")

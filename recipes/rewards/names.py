@@ -1,6 +1,7 @@
 """The rewards that a recipe can name."""
 
 from recipes.rewards.answers import Code, Cosine, Math
+from recipes.rewards.gold import Gold
 from recipes.rewards.learned import RewardModel
 from recipes.rewards.shape import Format, Overlong, Repetition
 
@@ -10,6 +11,7 @@ REWARDS: dict[str, type] = {
     "code": Code,
     "cosine": Cosine,
     "format": Format,
+    "gold": Gold,
     "overlong": Overlong,
     "repetition": Repetition,
     "reward-model": RewardModel,

@@ -205,7 +205,7 @@ def test_rewards_are_built_by_name_and_survive_pickling():
         ({"name": "overlong", "soft": "64"}, "soft", "remove the quotes"),
         ({"name": "overlong", "soft": 0}, "soft", "at least 1"),
         ({"name": "math", "weight": "1"}, "weight", "expected a number"),
-        ({"name": "reward-model"}, None, "needs the key model"),
+        ({"name": "reward_model"}, None, "needs the key model"),
         ({"name": "nowhere.py:f"}, "name", "does not exist"),
         ({"name": f"{__file__}:nothing"}, "name", "has no function 'nothing'"),
     ],
@@ -235,7 +235,7 @@ def test_a_reward_model_scores_the_last_token_even_where_padding_is_eos(tmp_path
     model = LlamaForSequenceClassification(LlamaConfig(vocab_size=len(tokenizer), num_labels=1, **size)).eval()
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    reward = RewardModel(str(tmp_path / "model"), batch_size=2)
+    reward = RewardModel(str(tmp_path / "model"), normalize=False, batch_size=2)
     texts = ["short", "a much longer completion than that", "mid length"]
     values = reward(["Q: "] * 3, texts, [[0]] * 3)
     for text, value in zip(texts, values, strict=True):

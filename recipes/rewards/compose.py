@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from recipes.rewards.learned import UserFunction
+from recipes.rewards.learned import RewardModel, UserFunction
 from recipes.rewards.names import REWARDS
 from recipes.training.strict_yaml import ValueProblem, check_type, nearest
 
@@ -100,9 +100,13 @@ def _known(name: str, parameters: dict[str, Any], index: int, max_completion_len
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in parameters:
             raise ValueProblem(("rewards", index), f"the reward {name!r} needs the key {key}")
-    if "max_length" in fields and parameters.get("max_length") is None:
+    # A reward model's limit is of prompt and completion together.
+    if "max_length" in fields and cls is not RewardModel and parameters.get("max_length") is None:
         parameters["max_length"] = max_completion_length
-    return cls(**parameters)
+    try:
+        return cls(**parameters)
+    except ValueError as error:
+        raise ValueProblem(("rewards", index), str(error)) from None
 
 
 def _user_function(name: str, parameters: dict[str, Any], index: int) -> UserFunction:

@@ -3,39 +3,81 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.rewards.rows import Row, text_of
+from eval.harness.reward_models import conversation_ids, load_scorer, load_statistics, member_folders, score_ids
+from recipes.rewards.rows import Row
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
+COMBINE = ("mean", "min", "mean-std")
+
 
 @dataclass
 class RewardModel:
     """
-    The score of a one-label sequence classifier on prompt and completion.
+    The score of a reward model, or of an ensemble, on prompt and completion.
 
     With messages every completion ends as the chat template ends a turn, so a reward model cannot see truncation; to
     plain text EOS is appended, as its trainer did.
 
     Args:
         model (`str`):
-            Reward model, or reward adapter (its base is the one that its configuration names).
+            Reward adapter (its base is the one that its configuration names), reward model, or the folder `members`
+            of an ensemble.
         base (`str`, *optional*):
             Base of a reward adapter, where it lies elsewhere than the adapter says.
+        normalize (`bool`, *optional*, defaults to `True`):
+            Count in standard deviations from the mean that the model had on its reference samples
+            (`reward_statistics.json`), each member in its own.
+        combine (`str`, *optional*, defaults to `"mean"`):
+            What an ensemble says: `"mean"`, `"min"` (worst case) or `"mean-std"` (mean minus `lam` standard
+            deviations of the members; Coste et al. 2024, "Reward model ensembles help mitigate overoptimization").
+        lam (`float`, *optional*, defaults to `1.0`):
+            See `combine`.
+        max_length (`int`, *optional*):
+            Tokens of prompt and completion that are read, by default as many as the base has positions. Of a longer
+            text the beginning is left out, and `truncated` counts it.
         batch_size (`int`, *optional*, defaults to `32`):
             Texts scored at once.
+
+    Attributes:
+        truncated (`int`): texts so far that were cut.
+        spread (`list[float]`): standard deviation of the members on each text of the last call; 0 for a single model.
+
+    Raises:
+        ValueError: for another `combine`, or normalisation without statistics.
     """
 
     model: str
     base: str | None = None
+    normalize: bool = True
+    combine: str = "mean"
+    lam: float = 1.0
+    max_length: int | None = None
     batch_size: int = 32
     reads = "any row"
+    truncated: int = field(default=0, init=False, compare=False)
+    spread: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
     _loaded: tuple[Any, Any] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        if self.combine not in COMBINE:
+            raise ValueError(f"combine is {self.combine!r}: it must be one of {', '.join(COMBINE)}")
+        if self.normalize:
+            self.statistics  # noqa: B018  what is missing shows before weights load
+
+    @property
+    def statistics(self) -> list[dict[str, float]]:
+        """Mean and deviation of each member's scores on its reference samples."""
+        return [load_statistics(folder) for folder in member_folders(self.model)]
 
     def applies(self, row: Row) -> bool:
         return True
@@ -43,58 +85,48 @@ class RewardModel:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": None}
 
-    def _load(self) -> tuple[Any, Any]:
-        from accelerate import PartialState
-        from peft import PeftConfig, PeftModel
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(self.model)
-        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        adapted = (Path(self.model) / "adapter_config.json").is_file()
-        base = self.base or (PeftConfig.from_pretrained(self.model).base_model_name_or_path if adapted else self.model)
-        scorer = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, use_safetensors=True)
-        scorer.config.pad_token_id = tokenizer.pad_token_id
-        if adapted:
-            scorer = PeftModel.from_pretrained(scorer, self.model)
-        return scorer.eval().to(PartialState().device), tokenizer
-
     def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
-        import torch
-
         if self._loaded is None:
-            self._loaded = self._load()
+            self._loaded = load_scorer(self.model, self.base)
         scorer, tokenizer = self._loaded
-        texts = [
-            prompt + text_of(completion) + tokenizer.eos_token
-            if isinstance(prompt, str)
-            else tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
+        rows = [
+            conversation_ids(tokenizer, prompt, completion)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        scores: list[float] = []
-        for start in range(0, len(texts), self.batch_size):
-            batch = tokenizer(
-                texts[start : start + self.batch_size],
-                return_tensors="pt",
-                padding=True,
-                padding_side="right",
-                add_special_tokens=isinstance(prompts[0], str),
+        limit = self.max_length or scorer.config.get_text_config().max_position_embeddings
+        long = sum(len(row) > limit for row in rows)
+        if long and not self.truncated:
+            warnings.warn(
+                f"{self.model}: {long} of {len(rows)} texts are over {limit} tokens: their beginning is not read",
+                stacklevel=2,
             )
-            batch.pop("token_type_ids", None)
-            with torch.inference_mode():
-                # The head reads the last token that is no padding; where padding is EOS it would count from the front
-                # of the padding, which only a mask tells from the answer's own EOS.
-                scores += _last_logits(scorer, batch.to(scorer.device)).tolist()
-        return scores
+        self.truncated += long
+        scores = score_ids(scorer, [row[-limit:] for row in rows], self.batch_size, tokenizer.pad_token_id).double()
+        if self.normalize:
+            mean, sd = (scores.new_tensor([own[key] for own in self.statistics])[:, None] for key in ("mean", "sd"))
+            scores = (scores - mean) / sd
+        self.spread = scores.std(dim=0, correction=0).tolist()
+        return combined(scores, self.combine, self.lam).tolist()
 
 
-def _last_logits(scorer: Any, batch: Any) -> Any:
-    """Scores (B,) at the last attended token, also where the padding token is an ordinary one."""
-    import torch
+def combined(scores: Tensor, how: str, lam: float = 1.0) -> Tensor:
+    """
+    What an ensemble says.
 
-    model = scorer.get_base_model() if hasattr(scorer, "get_base_model") else scorer
-    hidden = model.base_model(**batch).last_hidden_state
-    last = batch["attention_mask"].sum(dim=1) - 1
-    return model.score(hidden[torch.arange(len(last), device=hidden.device), last])[:, 0].float()
+    Args:
+        scores (`torch.Tensor` of shape `(members, B)`):
+            Of each member.
+        how (`str`):
+            `"mean"`, `"min"` or `"mean-std"`.
+        lam (`float`, *optional*, defaults to `1.0`):
+            Weight of the members' standard deviation (that of the population) in `"mean-std"`.
+
+    Returns:
+        `torch.Tensor` of shape `(B,)`
+    """
+    if how == "min":
+        return scores.min(dim=0).values
+    return scores.mean(dim=0) - (lam * scores.std(dim=0, correction=0) if how == "mean-std" else 0)
 
 
 @dataclass

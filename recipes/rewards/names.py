@@ -14,5 +14,5 @@ REWARDS: dict[str, type] = {
     "gold": Gold,
     "overlong": Overlong,
     "repetition": Repetition,
-    "reward-model": RewardModel,
+    "reward_model": RewardModel,
 }

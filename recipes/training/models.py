@@ -160,7 +160,13 @@ def lora_config(model_args: Any, tokenizer: PreTrainedTokenizerBase, answer_toke
     return config
 
 
-def save_policy(trainer: Trainer, run: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
+def save_policy(
+    trainer: Trainer,
+    run: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str | None = None,
+    files: dict[str, Any] | None = None,
+) -> Path:
     """
     Save a run's product; to be called on every process, as sharded weights are gathered from all.
 
@@ -171,9 +177,13 @@ def save_policy(trainer: Trainer, run: Path, tokenizer: PreTrainedTokenizerBase)
             Run folder.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Saved along, with its chat template.
+        name (`str`, *optional*):
+            Of the folder in `run`; by default `adapter`, or `model` where every weight was trained.
+        files (`dict[str, Any]`, *optional*):
+            JSON files that belong to the product, by name.
 
     Returns:
-        `Path`: `run/adapter`, or `run/model` where every weight was trained.
+        `Path`: the folder.
     """
     from accelerate.utils import is_peft_model
 
@@ -183,9 +193,9 @@ def save_policy(trainer: Trainer, run: Path, tokenizer: PreTrainedTokenizerBase)
     elif trainer.is_deepspeed_enabled:
         state = trainer.accelerator.get_state_dict(trainer.deepspeed)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    folder = run / ("adapter" if is_peft_model(model) else "model")
+    folder = run / (name or ("adapter" if is_peft_model(model) else "model"))
     if trainer.is_world_process_zero():
-        save_adapter(model, folder, tokenizer, state_dict=state)
+        save_adapter(model, folder, tokenizer, state_dict=state, files=files)
     trainer.accelerator.wait_for_everyone()
     return folder
 
@@ -195,6 +205,7 @@ def save_adapter(
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
     state_dict: dict[str, Tensor] | None = None,
+    files: dict[str, Any] | None = None,
 ) -> None:
     """
     Save one adapter (of a whole model: the model) and the tokenizer. The folder appears complete or not at all.
@@ -208,6 +219,8 @@ def save_adapter(
             Saved along, with its chat template.
         state_dict (`dict[str, torch.Tensor]`, *optional*):
             Gathered weights, where the model's own are sharded.
+        files (`dict[str, Any]`, *optional*):
+            JSON files that belong to the product, by name.
     """
     from accelerate.utils import is_peft_model
 
@@ -226,6 +239,8 @@ def save_adapter(
         else:
             model.save_pretrained(part, state_dict=state_dict)
         tokenizer.save_pretrained(part)
+        for name, value in (files or {}).items():
+            (part / name).write_text(json.dumps(value, indent=2) + "\n")
 
 
 @contextmanager

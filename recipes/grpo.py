@@ -10,31 +10,24 @@ the very same weights where it stopped between two batches of samples.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from trl import GRPOConfig
 
-from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser
+from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser, RewardArguments
 
 
 @dataclass
-class PracticeArguments:
+class PracticeArguments(RewardArguments):
     """
     How answers are paid, and how that is looked at before training.
 
     Args:
-        rewards (`list[dict[str, Any]]`, *optional*):
-            `{name, weight, and the reward's own parameters}`: a name in `recipes.rewards.REWARDS` or
-            `file.py:function`. With weight 0 a reward is only logged.
         preflight (`bool`, *optional*, defaults to `False`):
             Sample the untrained policy, report, and stop.
         preflight_prompts (`int`, *optional*, defaults to `16`):
             Prompts that the report is drawn from; 0 for none.
     """
 
-    rewards: list[dict[str, Any]] | None = field(
-        default=None, metadata={"help": "Entries {name, weight, parameters}; a name or file.py:function."}
-    )
     preflight: bool = field(default=False, metadata={"help": "Sample the untrained policy, report, and stop."})
     preflight_prompts: int = field(default=16, metadata={"help": "Prompts that the preflight samples; 0 for none."})
 

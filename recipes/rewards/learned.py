@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.harness.reward_models import conversation_ids, load_scorer, load_statistics, member_folders, score_ids
+from eval.harness.reward_models import (
+    conversation_ids,
+    is_adapter,
+    load_scorer,
+    load_statistics,
+    member_folders,
+    score_ids,
+)
 from recipes.rewards.rows import Row
 
 
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 COMBINE = ("mean", "min", "mean-std")
 
@@ -84,6 +92,26 @@ class RewardModel:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": None}
+
+    def stands_on(self, base: str) -> bool:
+        """Whether this is an adapter, or an ensemble of them, on that base model."""
+        from peft import PeftConfig
+
+        folder = member_folders(self.model)[0]
+        if not is_adapter(folder):
+            return False
+        own = self.base or PeftConfig.from_pretrained(folder).base_model_name_or_path
+        return own == base or (Path(own).is_dir() and Path(own).resolve() == Path(base).resolve())
+
+    def load_on(self, classifier: PreTrainedModel) -> None:
+        """
+        Put the adapter on a base in memory, whose tensors may be shared, rather than load one.
+
+        Args:
+            classifier ([`~transformers.PreTrainedModel`]):
+                One-label classifier without adapters.
+        """
+        self._loaded = load_scorer(self.model, classifier)
 
     def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
         if self._loaded is None:

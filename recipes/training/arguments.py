@@ -8,14 +8,14 @@ data_args, training_args, model_args = parser.parse_args()
 """
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from trl import ModelConfig
 
 from recipes.training.recipe_parser import RecipeParser
 
 
-__all__ = ["DataArguments", "DatasetEntry", "ModelArguments", "RecipeParser"]
+__all__ = ["DataArguments", "DatasetEntry", "ModelArguments", "RecipeParser", "RewardArguments"]
 
 
 class DatasetEntry(TypedDict, total=False):
@@ -86,6 +86,22 @@ class DataArguments:
     max_eval_rows: int | None = field(default=None, metadata={"help": "Rows of the test split to use at most."})
     drop_overlap: bool = field(
         default=False, metadata={"help": "Leave out training rows whose prompt is one of the test split's."}
+    )
+
+
+@dataclass
+class RewardArguments:
+    """
+    How answers are paid.
+
+    Args:
+        rewards (`list[dict[str, Any]]`, *optional*):
+            `{name, weight, and the reward's own parameters}`: a name in `recipes.rewards.REWARDS` or
+            `file.py:function`. With weight 0 a reward is only logged.
+    """
+
+    rewards: list[dict[str, Any]] | None = field(
+        default=None, metadata={"help": "Entries {name, weight, parameters}; a name or file.py:function."}
     )
 
 

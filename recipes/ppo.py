@@ -1,0 +1,76 @@
+"""PPO: prompts without an answer key, paid by a reward model, in; the same LoRA adapter out, further on.
+
+    accelerate launch --config_file accelerate_config.yaml recipes/ppo.py --config recipes/configs/tiny/ppo.yaml
+
+Policy, reference, value model and a reward adapter on the same base share its weights. `rewards` are those of
+`recipes/grpo.py`; the value model begins with the first reward adapter that counts and stands on the same base. Every
+key of the YAML can be overridden (`--kl_coef 0.1`), and `--check` shows prompts, batches and rewards without loading
+the model. The run folder is that of `recipes/sft.py`, and the same command again continues a run that was stopped: to
+the very same weights where it stopped between two batches of samples.
+"""
+
+from recipes.trainers import PPOConfig
+from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser, RewardArguments
+
+
+def main() -> None:
+    parser = RecipeParser(
+        (DataArguments, RewardArguments, PPOConfig, ModelArguments),
+        description=__doc__,
+        required=("model_name_or_path", "output_dir", "rewards"),
+        defaults={"resume_from_checkpoint": "auto"},
+    )
+    data_args, reward_args, training_args, model_args = parser.parse_args()
+
+    from transformers import set_seed
+
+    from data import load_training_data
+    from eval.harness.reward_models import member_folders
+    from recipes.rewards import RewardModel
+    from recipes.trainers import PPOTrainer
+    from recipes.training.callbacks import RunCallback
+    from recipes.training.check import config_errors
+    from recipes.training.models import load_policy, load_training_tokenizer, save_policy
+    from recipes.training.practice import check_grpo, load_rewards, require_practicable
+    from recipes.training.record import RunRecord
+
+    set_seed(training_args.seed)
+    rewards = load_rewards(parser, reward_args.rewards, training_args)
+    with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
+        data = load_training_data(data_args, training_args.seed, kinds=("prompt-only",))
+    require_practicable(parser, training_args, data.train, rewards)
+    with config_errors(parser, "model_name_or_path"):
+        tokenizer = load_training_tokenizer(model_args, training_args)
+    if parser.check:
+        check_grpo(parser, training_args, model_args, data, tokenizer, rewards)
+        return
+
+    with config_errors(parser, "model_name_or_path"):
+        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer)
+    stop = RunCallback(record)
+    judges = [
+        member_folders(reward.function.model)[0]
+        for reward in rewards
+        if reward.weight and isinstance(reward.function, RewardModel)
+        if reward.function.stands_on(model_args.model_name_or_path)
+    ]
+    trainer = PPOTrainer(
+        load_policy(model_args, training_args, tokenizer),
+        reward_funcs=rewards,
+        args=training_args,
+        train_dataset=data.train,
+        eval_dataset=data.test if training_args.eval_strategy != "no" else None,
+        processing_class=tokenizer,
+        callbacks=[stop],
+        value_adapter=judges[0] if judges and model_args.use_peft else None,
+    )
+    trainer.train(resume_from_checkpoint=record.checkpoint)
+    if stop.stopped_by:
+        record.interrupt(trainer)
+        raise SystemExit(128 + stop.stopped_by)
+    product = save_policy(trainer, record.folder, tokenizer)
+    record.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Models that hold no weights of their own: other adapters and heads on the policy's frozen tensors."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+HEAD = "score"
+
+
+def shared_classifier(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """
+    A one-label classifier whose tensors are the policy's own frozen ones, in a module tree of its own.
+
+    Switching adapters on one module while gradients are recorded gives wrong gradients under gradient checkpointing;
+    a second tree over the same tensors costs no more than its adapter.
+
+    Args:
+        policy ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
+            Causal language model. Trainable weights cannot be shared: without adapters all are copied.
+
+    Returns:
+        [`~transformers.PreTrainedModel`]: without adapters, with a head `score` of zeros in fp32.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    shared = {id(tensor): tensor for tensor in [*policy.parameters(), *policy.buffers()] if not tensor.requires_grad}
+    twin = copy.deepcopy(policy, shared)
+    if isinstance(twin, PeftModel):
+        twin = twin.unload()
+    config = copy.deepcopy(twin.config)
+    config.num_labels = 1
+    with torch.device("meta"):
+        classifier = AutoModelForSequenceClassification.from_config(config)
+    setattr(classifier, classifier.base_model_prefix, twin.base_model)
+    device = next(twin.parameters()).device
+    setattr(classifier, HEAD, nn.Linear(config.get_text_config().hidden_size, 1, bias=False, device=device))
+    nn.init.zeros_(classifier.score.weight)
+    return classifier
+
+
+def value_model(policy: PreTrainedModel | PeftModel, reward_adapter: str | None = None) -> PreTrainedModel | PeftModel:
+    """
+    The model that tells what a completion will earn from each of its tokens on.
+
+    Args:
+        policy ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
+            What is trained. Its frozen tensors are shared; a policy without adapters gets a whole copy.
+        reward_adapter (`str`, *optional*):
+            Folder of a reward adapter on the same base to begin with; otherwise it begins with the policy's LoRA
+            tensors and a head of zeros.
+
+    Returns:
+        [`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]: for [`token_values`], without dropout.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    classifier = shared_classifier(policy)
+    if not isinstance(policy, PeftModel):
+        return classifier.requires_grad_(True)
+    if reward_adapter is not None:
+        config = PeftConfig.from_pretrained(reward_adapter)
+        config.lora_dropout = 0.0  # old and new values are compared: they must not differ by chance
+        return PeftModel.from_pretrained(classifier, reward_adapter, config=config, is_trainable=True)
+    config = copy.deepcopy(policy.peft_config["default"])
+    config.task_type, config.inference_mode, config.modules_to_save, config.lora_dropout = (
+        "SEQ_CLS",
+        False,
+        [HEAD],
+        0.0,
+    )
+    if config.trainable_token_indices:  # a classifier has no output embeddings
+        kept = {name: rows for name, rows in config.trainable_token_indices.items() if name != "lm_head"}
+        config.trainable_token_indices = kept or None
+    model = get_peft_model(classifier, config)
+    tensors = get_peft_model_state_dict(policy, adapter_name="default", save_embedding_layers=False)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    set_peft_model_state_dict(model, own | {name: tensor for name, tensor in tensors.items() if name in own})
+    return model
+
+
+def token_values(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, completion_length: int) -> Tensor:
+    """
+    Values before each token of the completions is chosen.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            From [`value_model`].
+        input_ids (`torch.Tensor`):
+            Prompts and completions, shape (B, P + T).
+        attention_mask (`torch.Tensor`):
+            Shape (B, P + T).
+        completion_length (`int`):
+            T.
+
+    Returns:
+        `torch.Tensor`: shape (B, T), fp32, in units of the reward.
+    """
+    classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = classifier.base_model(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    hidden = hidden[:, -completion_length - 1 : -1]
+    return classifier.score(hidden.float()).squeeze(-1).float()

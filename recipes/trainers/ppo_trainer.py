@@ -72,10 +72,13 @@ class PPOTrainer(RewardedTrainer):
         policy = self.accelerator.unwrap_model(self.model)
         self.value_model = value_model(policy, value_adapter).to(self.accelerator.device)
         self.value_model.train()
+        if config.gradient_checkpointing:
+            self.value_model.gradient_checkpointing_enable(
+                config.gradient_checkpointing_kwargs or {"use_reentrant": False}
+            )
         self._share_base(policy)
-        decayed = [parameter for parameter in self.value_model.parameters() if parameter.requires_grad]
         self.value_optimizer = torch.optim.AdamW(
-            decayed,
+            [parameter for parameter in self.value_model.parameters() if parameter.requires_grad],
             lr=config.learning_rate if config.value_learning_rate is None else config.value_learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,

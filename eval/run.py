@@ -41,15 +41,26 @@ def main(argv: list[str]) -> None:
 
     from eval.harness.evaluate import examine
     from eval.harness.models import load_model
+    from eval.harness.preference import describe_preferences
+    from eval.harness.reward_models import load_scorer
     from eval.harness.store import SampleStore
 
-    model = load_model(
-        arguments.model_name_or_path,
-        arguments.adapter_name_or_path,
-        arguments.dtype,
-        arguments.device,
-        arguments.revision,
-    )
+    if exams[0].task.kind == "preference":
+        model, tokenizer = load_scorer(
+            arguments.adapter_name_or_path or arguments.model_name_or_path,
+            arguments.model_name_or_path,
+            arguments.dtype,
+            arguments.device,
+            arguments.revision,
+        )
+    else:
+        model = load_model(
+            arguments.model_name_or_path,
+            arguments.adapter_name_or_path,
+            arguments.dtype,
+            arguments.device,
+            arguments.revision,
+        )
     folder = Path(arguments.output_dir)
     store = SampleStore(folder / "generations.jsonl")
     sampling = {name: getattr(arguments, name) for name in ("num_samples", "temperature", "top_p")} | {
@@ -60,7 +71,11 @@ def main(argv: list[str]) -> None:
     samples = {exam.task.name: examine(exam, model, tokenizer, arguments, store, hashes) for exam in exams}
     tasks = {
         exam.task.name: summarise(exam.task, samples[exam.task.name])
-        | {"max_new_tokens": exam.sampling.max_new_tokens}
+        | (
+            {"preference": describe_preferences(model, tokenizer, exam.items, samples[exam.task.name])}
+            if exam.task.kind == "preference"
+            else {"max_new_tokens": exam.sampling.max_new_tokens}
+        )
         for exam in exams
     }
     # Only now, so that samples of this run never lie beside the results of an earlier one.
@@ -90,17 +105,26 @@ def prepare_all(arguments: EvalArguments) -> tuple:
     """
     if unknown := [name for name in arguments.tasks if name not in TASKS]:
         raise ValueError(f"unknown task {unknown[0]!r}; known: {', '.join(sorted(TASKS))}")
+    judges = {TASKS[name].kind == "preference" for name in arguments.tasks}
+    if len(judges) > 1:
+        raise ValueError(
+            f"tasks {', '.join(arguments.tasks)}: some ask a reward model, some a language model; evaluate them apart"
+        )
 
     from transformers import AutoConfig
 
     from eval.harness.evaluate import prepare
-    from eval.harness.models import adapter_hash, load_tokenizer, model_hash, template_hash
+    from eval.harness.models import load_tokenizer, model_hash, template_hash
+    from eval.harness.reward_models import member_folders, require_task, scorer_hash
 
     hashes = {
         "model": model_hash(arguments.model_name_or_path, arguments.revision),
-        "adapter": adapter_hash(arguments.adapter_name_or_path) if arguments.adapter_name_or_path else None,
+        "adapter": scorer_hash(arguments.adapter_name_or_path) if arguments.adapter_name_or_path else None,
     }
-    tokenizer = load_tokenizer(arguments.model_name_or_path, arguments.adapter_name_or_path, arguments.revision)
+    adapters = member_folders(arguments.adapter_name_or_path) if arguments.adapter_name_or_path else []
+    for adapter in adapters:
+        require_task(adapter, "SEQ_CLS" if judges == {True} else "CAUSAL_LM")
+    tokenizer = load_tokenizer(arguments.model_name_or_path, adapters[0] if adapters else None, arguments.revision)
     config = AutoConfig.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
     if len(tokenizer) > (rows := config.get_text_config().vocab_size):
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens but the model {rows}: it belongs to another base")

@@ -41,6 +41,7 @@ def main() -> None:
         defaults={"resume_from_checkpoint": "auto"},
     )
     data_args, preference_args, training_args, model_args = parser.parse_args()
+    training_args.remove_unused_columns = False  # the rows have none, and sampling by length reads `length`
 
     from transformers import set_seed
     from trl import RewardTrainer

@@ -78,8 +78,12 @@ def build_stories(split: str = "train", size: int | None = None, seed: int = 0, 
 
 
 def build_programs(split: str = "train", size: int | None = None, seed: int = 0, **_) -> "Dataset":
-    """Functions to write. Columns: `prompt`, `answer` (code), `entry_point`, `tests`, `hidden_tests`, `level`."""
-    size = size or {"train": 3000, "test": 240}[split]
+    """
+    Functions to write, also longer ones than the imitator is shown.
+
+    Columns: `prompt`, `answer` (code), `entry_point`, `tests`, `hidden_tests`, `level` (1 to 5).
+    """
+    size = size or {"train": 3000, "test": 400}[split]
     return _dataset(
         {
             "prompt": _user(item.question),
@@ -161,7 +165,7 @@ def build_preferences(
             "rejected": _assistant(pair["rejected"]),
             "margin": pair["margin"],
         }
-        for pair in islice(pairs, size or {"train": 2000, "test": 500}[split])
+        for pair in islice(pairs, size or {"train": 6000, "test": 500}[split])
     )
 
 
@@ -176,7 +180,7 @@ def build_sft(split: str = "train", size: int | None = None, seed: int = 0, **_)
     of = {kind: kinds.count(kind) for kind in SFT_SHARES}
     sums = _distinct(arithmetic.arithmetic, list(arithmetic.LEVELS), of["sums"], split, seed + 1)
     stories = _distinct(arithmetic.word_problem, list(arithmetic.WORD_LEVELS), of["stories"], split, seed + 1)
-    functions = _distinct(programs.program, list(programs.LEVELS), of["programs"], split, seed + 1)
+    functions = _distinct(programs.program, programs.SHOWN, of["programs"], split, seed + 1)
 
     def turn(kind: str) -> tuple[str, str]:
         if kind in ("sums", "stories"):

@@ -16,6 +16,7 @@ from eval.harness.generation import (
     render,
     stop_token_ids,
 )
+from eval.harness.preference import rate_pairs
 from eval.harness.store import Sample, SampleKey, SampleStore, prompt_hash, sampling_json
 from eval.tasks.base import Item, Task
 
@@ -136,6 +137,9 @@ def _ask(
     hashes: dict[str, str | None],
 ) -> list[dict[str, Any]]:
     task, items = exam.task, exam.items
+    if task.kind == "preference":
+        rated = rate_pairs(model, tokenizer, items, arguments.batch_size)
+        return [_line(item) | line for item, line in zip(items, rated, strict=True)]
     if task.kind == "bits_per_byte":
         measured = bits_per_byte(model, tokenizer, [item.prompt for item in items], arguments.batch_size)
         return [

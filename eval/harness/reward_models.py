@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -74,12 +75,13 @@ def load_scorer(
     folders = member_folders(model)
     tokenizer = AutoTokenizer.from_pretrained(folders[0], padding_side="right")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    adapters = [require_reward_adapter(folder) for folder in folders] if is_adapter(folders[0]) else []
+    adapters = [require_task(folder, "SEQ_CLS") for folder in folders] if is_adapter(folders[0]) else []
     if base is None:
         base = PeftConfig.from_pretrained(adapters[0]).base_model_name_or_path if adapters else model
     if isinstance(base, str):
         device = str(device or PartialState().device)
-        with suppress_seqcls_warning():
+        # An adapter brings the head; without one, a missing head must be told of.
+        with suppress_seqcls_warning() if adapters else contextlib.nullcontext():
             base, loading = AutoModelForSequenceClassification.from_pretrained(
                 base,
                 revision=revision,
@@ -127,26 +129,31 @@ def is_adapter(model: str) -> bool:
     return cached_file(model, "adapter_config.json", _raise_exceptions_for_missing_entries=False) is not None
 
 
-def require_reward_adapter(adapter: str) -> str:
+def require_task(adapter: str, task: str) -> str:
     """
-    The local folder of a reward adapter that has its head: one saved without it would score at random.
+    The local folder of an adapter for a task; a reward adapter must have its head, or it would score at random.
 
     Args:
         adapter (`str`):
             Hub id or folder.
+        task (`str`):
+            peft's name of the task: `"SEQ_CLS"` for reward models, `"CAUSAL_LM"` for language models.
 
     Returns:
         `str`: the folder.
 
     Raises:
-        ValueError: if it is an adapter for another task, or has no weights of a head.
+        ValueError: if it is an adapter for another task, or the weights of the head are missing.
     """
     from safetensors import safe_open
 
     folder = adapter_folder(adapter)
-    task = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
+    actual = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
+    if actual != task and {actual, task} & {"SEQ_CLS"}:
+        wanted = "a reward model, as recipes/reward.py makes one" if task == "SEQ_CLS" else "a language model"
+        raise ValueError(f"{adapter} is an adapter for {actual}; wanted is {wanted} ({task})")
     if task != "SEQ_CLS":
-        raise ValueError(f"{adapter} is an adapter for {task}, no reward model (SEQ_CLS): recipes/reward.py makes one")
+        return str(folder)
     with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
         if not any("score" in name.split(".") for name in weights.offset_keys()):
             raise ValueError(f"{adapter} was saved without its head `score`, so it would score at random")

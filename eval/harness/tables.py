@@ -26,7 +26,20 @@ def print_results(results: dict[str, Any]) -> None:
         readings = [f"{key} {_number(value)}" for key, value in task["metrics"].items()]
         if readings:
             remarks.append(f"{name}: " + ", ".join(readings))
+        if "preference" in task:
+            remarks += [f"{name}: {line}" for line in _preference(task["preference"])]
     _print(["task", "n", "value", "standard error", "95 % interval"], rows, remarks)
+
+
+def _preference(found: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, labels in (("calibration", ""), ("calibration_with_noisy_labels", ", noisy labels")):
+        if part := found.get(key):
+            mean, most = part["ece_by_chance"]
+            lines.append(f"calibration error{labels} {part['ece']:.4f} (by chance {mean:.4f}, 95 % below {most:.4f})")
+    if bias := found["length_bias"]:
+        lines.append(f"ten more tokens are paid {bias['sd_per_10_tokens']:+.3f} sd {_interval(bias['interval'])}")
+    return [*lines, f"a score differs by up to {found['batch_invariance']:.1e} sd between batch sizes 1 and 32"]
 
 
 def print_comparison(comparison: dict[str, Any]) -> None:

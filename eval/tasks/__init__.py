@@ -6,6 +6,7 @@ from eval.tasks.heldout import HELDOUT_BPB
 from eval.tasks.ifeval import IFEVAL
 from eval.tasks.math import GSM8K, GSM8K_5SHOT, SVAMP
 from eval.tasks.multiple_choice import MULTIPLE_CHOICE
+from eval.tasks.preferences import OASST_PAIRS, RASBT_PAIRS, TINY_PREFERENCES, TULU_HUMAN_PREFS
 from eval.tasks.tiny import TINY_ARITHMETIC, TINY_DESCRIPTIONS, TINY_FACTS, TINY_FORMS, TINY_HELDOUT, TINY_STORIES
 
 
@@ -20,6 +21,10 @@ TASKS: dict[str, Task] = {
     "ifeval": IFEVAL,
     "multiple_choice": MULTIPLE_CHOICE,
     "heldout_bpb": HELDOUT_BPB,
+    "tulu_human_prefs": TULU_HUMAN_PREFS,
+    "oasst_pairs": OASST_PAIRS,
+    "rasbt_pairs": RASBT_PAIRS,
+    "tiny_preferences": TINY_PREFERENCES,
     "tiny_arithmetic": TINY_ARITHMETIC,
     "tiny_stories": TINY_STORIES,
     "tiny_code": TINY_CODE,

@@ -50,9 +50,10 @@ class Task:
             instead of the Hub where `path` is given.
         score (`Callable[[Any, Item], dict]`):
             Scores one answer: a completion (`str`) for kind `"generate"`, the log-likelihoods (`list[float]`, nats) of
-            `item.meta["choices"]` for `"loglikelihood"`. Kind `"bits_per_byte"` has none.
+            `item.meta["choices"]` for `"loglikelihood"`. Kinds `"bits_per_byte"` and `"preference"` have none.
         kind (`str`, *optional*, defaults to `"generate"`):
-            What the model is asked to do: `"generate"`, `"loglikelihood"` or `"bits_per_byte"`.
+            What the model is asked to do: `"generate"`, `"loglikelihood"` or `"bits_per_byte"`; of a reward model,
+            `"preference"`: to score `item.meta["chosen"]` above `item.meta["rejected"]`.
         max_new_tokens (`int`, *optional*, defaults to `256`):
             Length at which a completion is cut.
         stop (`tuple[str, ...]`, *optional*, defaults to `()`):
@@ -65,7 +66,7 @@ class Task:
     version: int
     build: Callable[[int | None, str | None], list[Item]]
     score: Callable[[Any, Item], dict[str, Any]] | None = None
-    kind: Literal["generate", "loglikelihood", "bits_per_byte"] = "generate"
+    kind: Literal["generate", "loglikelihood", "bits_per_byte", "preference"] = "generate"
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ()
     score_many: Callable[[Sequence[Any], Sequence[Item]], list[dict[str, Any]]] | None = None

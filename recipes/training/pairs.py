@@ -28,7 +28,8 @@ class Pairs:
 
     Args:
         rows (`datasets.Dataset`):
-            `chosen_ids` and `rejected_ids`, and `margin` where it was asked for.
+            `chosen_ids`, `rejected_ids`, `length` (tokens of the longer side, which `train_sampling_strategy` reads),
+            and `margin` where it was asked for.
         counts (`dict[str, int]`):
             `read` and `used`; left out: `ties` (the data says so), `equal` (two equal texts), `empty` (a side without
             text), `too_long` (a side over `max_length`); used all the same: `repeated`, `contradicted` (the same pair
@@ -117,7 +118,9 @@ def encode_pairs(
     }
     columns = ["chosen_ids", "rejected_ids", *(["margin"] if use_margin and "margin" in rows.column_names else [])]
     kept = [index for index, fault in enumerate(faults) if fault is None]
-    return Pairs(encoded.select_columns(columns).select(kept), counts, longer / max(unequal, 1), lengths)
+    used = encoded.select_columns(columns).select(kept)
+    longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in used]
+    return Pairs(used.add_column("length", longest), counts, longer / max(unequal, 1), lengths)
 
 
 def _fault_of(row: dict[str, Any], chosen: list[int], rejected: list[int], limit: float) -> str | None:

@@ -1,7 +1,9 @@
 """The tiny school: right answers, known levels, and a line between train and test that nothing crosses."""
 
+import hashlib
 import random
 import re
+from collections import Counter
 from itertools import islice
 
 import pytest
@@ -47,8 +49,8 @@ def test_a_story_tells_every_number_of_its_solution():
 
 def test_tests_accept_the_right_program_and_reject_one_without_its_first_step():
     rng, rejected, changed = random.Random(4), 0, 0
-    for _ in range(300):
-        item = programs.program(rng)
+    for number in range(500):
+        item = programs.program(rng, number % 5 + 1)
         for code, right in ((item.code, True), (re.sub(r"\n    .*", "", item.code, count=1), False)):
             namespace = {}
             try:
@@ -106,6 +108,25 @@ def test_the_corpus_holds_no_question_of_the_test_split():
         for row in TINY_DATASETS[f"tiny/{name}"]("test")
     ]
     assert [question for question in asked if question in lines] == []
+
+
+def test_what_is_read_and_shown_has_at_most_three_operations_and_practice_has_more():
+    def operations(text):
+        return max((program.count("\n    ") - 1 for program in re.findall(r"def .*(?:\n    .*)+", text)), default=0)
+
+    shown = {operations(row["completion"][0]["content"]) for row in TINY_DATASETS["tiny/sft"]("train")}
+    read = {operations(text) for text in islice(documents("train"), 5000)}
+    assert shown == read == {0, 1, 2, 3}
+    for split, levels in (("train", {3: 1000, 4: 1000, 5: 1000}), ("test", {1: 80, 2: 80, 3: 80, 4: 80, 5: 80})):
+        rows = TINY_DATASETS["tiny/programs"](split)
+        assert Counter(rows["level"]) == levels
+        assert all(operations(row["answer"]) == row["level"] for row in rows)
+
+
+def test_the_shipped_base_has_read_what_the_generators_still_write():
+    digest = hashlib.sha256("\0".join(islice(documents("train"), 3000)).encode()).hexdigest()
+    # Another text would ask for another base.
+    assert digest == "22b2e85f14c6d929c1c18431202309fe1def56a411e506292a89a124d53ab7f1"
 
 
 def test_streams_repeat_with_the_seed_and_differ_without():

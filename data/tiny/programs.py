@@ -1,4 +1,4 @@
-"""Tiny Python functions: a chain of one to three operations, described in words, with tests."""
+"""Tiny Python functions: a chain of one to five operations, described in words, with tests."""
 
 import random
 from collections.abc import Callable
@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from data.tiny.splits import split_of
 
 
-LEVELS = {1: "one operation", 2: "two operations", 3: "three operations"}
+LEVELS = {
+    1: "one operation",
+    2: "two operations",
+    3: "three operations",
+    4: "four operations",
+    5: "five operations",
+}
+SHOWN = [1, 2, 3]  # what the base reads and the imitator is shown
+PRACTISED = [3, 4, 5]  # shorter ones are right after that, and where all answers are right nothing is learned
 NAMES = ["f", "solve", "run", "apply", "make"]
 
 # kind of input -> operation -> (words, code, what it does). `{k}` is a number from 2 to 9, the same in all three.
@@ -96,8 +104,8 @@ def _value(rng: random.Random, kind: str) -> object:
 
 
 def program(rng: random.Random, level: int | None = None) -> Program:
-    """A function of the given level, or of any."""
-    level = level or rng.choice(list(LEVELS))
+    """A function of the given level, or of any that is shown."""
+    level = level or rng.choice(SHOWN)
     kind = rng.choice(list(_STEPS))
     chosen = [(name, rng.randint(2, 9)) for name in rng.sample(list(_STEPS[kind]), level)]
     final = rng.choice(list(_RETURNS[kind]))

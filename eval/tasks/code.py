@@ -124,5 +124,5 @@ def _score(completion: str, item: Item) -> dict[str, Any]:
 MBPP = Task("mbpp", 1, partial(_build, "mbpp"), _score, max_new_tokens=512, score_many=score_programs)
 HUMANEVAL = Task("humaneval", 1, _build_humaneval, _score, max_new_tokens=512, score_many=score_programs)
 TINY_CODE = Task(
-    "tiny_code", 1, partial(_build, "tiny/programs"), _score, max_new_tokens=96, score_many=score_programs
+    "tiny_code", 2, partial(_build, "tiny/programs"), _score, max_new_tokens=112, score_many=score_programs
 )

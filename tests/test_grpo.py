@@ -161,6 +161,9 @@ def test_the_preflight_does_not_change_the_run(monkeypatch, school, tmp_path):
     record = grpo(monkeypatch, school, tmp_path / "looked", *flags, "--preflight_prompts", "3")
     assert weights(tmp_path / "looked") == weights(tmp_path / "plain")
     assert record["preflight"]["prompts"] == 3
+    # Another preflight is no other run: the same folder is taken, and another setting is not.
+    again = grpo(monkeypatch, school, tmp_path / "looked", *flags, "--preflight_prompts", "2")
+    assert again["status"] == "finished" and again["preflight"]["prompts"] == 2
 
 
 def test_with_beta_the_reference_is_the_adapter_that_came_in(monkeypatch, school, whole_run, tmp_path):
@@ -218,6 +221,42 @@ def test_a_failed_grader_takes_its_completions_out_and_is_counted(monkeypatch, s
             paid = torch.tensor(vowels[start + 1 : start + 4])
             assert math.isnan(vowels[start]) and advantages[start] == 0
             torch.testing.assert_close(advantages[start + 1 : start + 4], paid - paid.mean())
+
+
+@pytest.mark.parametrize("loss_type", ["dr_grpo", "dapo"])
+def test_a_failed_completion_has_no_say_in_the_divergence(monkeypatch, school, whole_run, tmp_path, loss_type):
+    losses = []
+    generate, loss_of = RewardedTrainer._generate_and_score_completions, RewardedTrainer._compute_loss
+
+    def moved(self, inputs):
+        output = generate(self, inputs)
+        failed = output["advantages"].new_tensor([float(index % 4 == 0) for index in range(len(inputs))])
+        # As if the policy had left its reference by far, at failed completions alone.
+        output["ref_per_token_logps"] = output["ref_per_token_logps"] + 5 * failed.unsqueeze(1)
+        assert torch.equal(output["completion_mask"].sum(dim=1) == 0, failed.bool())
+        assert output["num_items_in_batch"] == output["completion_mask"].sum()
+        return output
+
+    monkeypatch.setattr(RewardedTrainer, "_generate_and_score_completions", moved)
+    monkeypatch.setattr(
+        RewardedTrainer, "_compute_loss", lambda self, *args: losses.append(loss_of(self, *args)) or losses[-1]
+    )
+    rewards = f"[{{name: '{school / 'mine.py'}:broken'}}]"  # 0 for all that it does not fail on
+    adapter = ["--adapter_name_or_path", str(whole_run / "adapter"), "--max_steps", "1"]
+    record = grpo(
+        monkeypatch,
+        school,
+        tmp_path / "run",
+        "--rewards",
+        rewards,
+        "--beta",
+        "0.5",
+        "--loss_type",
+        loss_type,
+        *adapter,
+    )
+    assert record["metrics"]["rewards/failed"] == 0.25
+    assert record["metrics"]["kl"] == pytest.approx(0, abs=1e-6) and losses[0].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_reward_of_weight_zero_does_not_bring_back_a_row_that_nothing_pays(monkeypatch, school, tmp_path):

@@ -15,8 +15,10 @@ class RewardedTrainer(GRPOTrainer):
     """
     [`~trl.GRPOTrainer`] in which a completion with a failed grader takes no part, and which logs what emerges.
 
-    Its reward functions are [`recipes.rewards.Reward`]s. It adds to TRL's log `rewards/failed` and `rewards/idle`
-    (shares of completions left out: a grader failed, or no reward applies) and `emergence/*`.
+    Its reward functions are [`recipes.rewards.Reward`]s. A completion left out has advantage 0 and its tokens masked
+    like padding, so that it has no say in the KL term, the entropy or the normaliser of the loss either. It adds to
+    TRL's log `rewards/failed` and `rewards/idle` (shares of completions left out: a grader failed, or no reward
+    applies) and `emergence/*`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -40,4 +42,16 @@ class RewardedTrainer(GRPOTrainer):
         idle = values.isnan().all(dim=1) & ~failed
         metrics["rewards/failed"].append(failed.float().mean().item())
         metrics["rewards/idle"].append(idle.float().mean().item())
+        self._paid = ~values.isnan().all(dim=1)
         return values
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        mask = output["completion_mask"]
+        start = self.accelerator.process_index * len(mask)  # rewards are those of all processes
+        paid = self._paid[start : start + len(mask)]
+        if not self._paid.all():
+            output["completion_mask"] = mask = mask * paid.unsqueeze(1)
+            tokens = mask * output["tool_mask"] if "tool_mask" in output else mask
+            output["num_items_in_batch"] = self.accelerator.gather(tokens.sum()).sum()
+        return output

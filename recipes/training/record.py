@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from recipes.training.arguments import RecipeParser
 
 _HASHES = {"adapter": adapter_hash, "members": scorer_hash, "model": model_hash}
-# Keys that name a run rather than change what it computes.
-_NOT_COMPARED = {"output_dir", "resume_from_checkpoint", "run_name", "report_to", "disable_tqdm", "hub_token"}
+# Keys that name a run, or say what is shown before it, rather than change what it computes.
+_NOT_COMPARED = {
+    "output_dir", "resume_from_checkpoint", "run_name", "report_to", "disable_tqdm", "hub_token", "preflight",
+    "preflight_prompts",
+}  # fmt: skip
 
 
 class RunRecord:

@@ -19,7 +19,7 @@ from eval.sandbox import Job, Sandbox, SandboxError, entry_point_of
 from eval.sandbox import sandbox as sandbox_module
 from eval.sandbox.codec import MAX_FRAME, NotPlain, TooBig, from_plain, read_answer, to_plain, write_answer
 from eval.sandbox.jobs import STATUSES
-from eval.sandbox.judge import ROOT, Unsupported, Zygote, ZygoteLost, prepare, wall_limit
+from eval.sandbox.judge import ROOT, Unsupported, Zygote, ZygoteLost, prepare
 
 
 if sys.platform != "linux":
@@ -39,7 +39,7 @@ def judge(sandbox, program, tests="assert f(1) == 2", **options):
 
 
 def gone(pids):
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
@@ -182,7 +182,7 @@ def test_a_job_is_judged_in_exactly_one_way(fields):
         ("import ctypes\ndef f(x): ctypes.string_at(0)", "crashed"),
         ("def f(x): return object()", "bad_return"),
         ("import os\ndef f(x): os.write(3, b'x' * 99)", "protocol"),
-        ("def f(x):\n    while True: print(x)", "output_limit"),
+        ("def f(x):\n    while True: print('x' * 9999)", "output_limit"),  # long before its CPU time is used up
     ],
 )
 def test_each_outcome_has_its_status(sandbox, program, status):
@@ -224,7 +224,7 @@ def test_a_crash_ends_the_tests_and_keeps_what_had_passed(sandbox):
         ("print(8)\nwhile True: pass", "8", "timeout"),
         ("print(8)\nopen('/tmp/x', 'w')", "8", "denied"),
         ("import os\nprint(8, flush=True)\nos.abort()", "8", "crashed"),
-        ("while True: print(8)", "8", "output_limit"),
+        ("while True: print('8' * 9999)", "8", "output_limit"),
     ],
 )
 def test_scripts_are_judged_by_what_they_print(sandbox, program, expected, status):
@@ -312,19 +312,21 @@ def test_the_same_program_gets_the_same_verdict(sandbox):
 
 
 def test_waiting_is_not_counted_as_computing(sandbox):
-    verdict = judge(sandbox, "import time\ndef f(x):\n    time.sleep(0.6)\n    return 2", timeout_s=0.3)
-    assert verdict.passed and verdict.cpu_s < 0.3
+    verdict = judge(sandbox, "import time\ndef f(x):\n    time.sleep(1.2)\n    return 2", timeout_s=1)
+    assert verdict.passed and verdict.cpu_s < 1
 
 
 def test_computing_is_counted_up_to_the_limit(sandbox):
     verdict = judge(sandbox, "def f(x):\n    while True: pass", timeout_s=0.3)
-    assert verdict.status == "timeout" and "CPU" in verdict.detail and 0.3 <= verdict.cpu_s < 0.6
+    assert verdict.status == "timeout" and "CPU" in verdict.detail
+    assert 0.3 <= verdict.cpu_s < 1.3  # how late the zygote wakes on a busy core is not ours
 
 
 def test_waiting_is_bounded_too(sandbox):
     start = time.monotonic()
-    assert judge(sandbox, "import time\ntime.sleep(1000)", timeout_s=0.1).status == "timeout"
-    assert time.monotonic() - start < wall_limit(0.1) + 5
+    verdict = judge(sandbox, "import time\ntime.sleep(1000)", timeout_s=0.1)
+    assert verdict.status == "timeout" and "waited" in verdict.detail
+    assert time.monotonic() - start < 60
 
 
 def test_a_value_that_makes_the_tests_slow_stops_neither_judge_nor_trainer(sandbox, monkeypatch):
@@ -355,7 +357,7 @@ def test_dead_or_hung_processes_are_replaced():
             assert judge(sandbox, good).passed
         zygote = processes(sandbox._judges[0].process.pid)[-1]
         os.kill(zygote, signal.SIGSTOP)
-        assert judge(sandbox, good, timeout_s=0.1).passed
+        assert judge(sandbox, good, timeout_s=0.3).passed
         assert gone([zygote])
 
 
@@ -455,13 +457,14 @@ def test_a_forked_copy_starts_its_own_processes():
 def test_closing_ends_what_still_runs():
     sandbox = Sandbox(workers=1)
     pids = processes(sandbox._judges[0].process.pid)
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(judge, sandbox, "import time\ntime.sleep(1000)")
+    with ThreadPoolExecutor(2) as pool:  # one of the two programs waits for the only judge
+        asked = [pool.submit(judge, sandbox, f"import time\ntime.sleep({seconds})") for seconds in (1000, 2000)]
         time.sleep(0.3)
         pids += processes(sandbox._judges[0].process.pid)
         sandbox.close()
-        with pytest.raises(SandboxError, match="closed"):
-            running.result(timeout=10)
+        for waiting in asked:
+            with pytest.raises(SandboxError, match="closed"):
+                waiting.result(timeout=60)
     assert gone(pids) and sandbox._judges[0].process.poll() is not None
 
 
@@ -545,7 +548,8 @@ def test_every_probe_succeeds_where_nothing_is_locked():
     # A probe that could not escape from nothing would call a missing layer present.
     layers = ["landlock", "netns", "ipcns", "pidns", "threads", "rlimits", "seccomp"]
     layers += ["uid", "capabilities"] if os.getuid() == 0 else []
-    run = subprocess.run([sys.executable, "-c", PROBE, *layers], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", PROBE, *layers]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert [layer for layer, worked in json.loads(run.stdout).items() if not worked] == []
 
 

@@ -34,7 +34,7 @@ from eval.sandbox.zygote import OUT_OF_MEMORY
 ROOT = str(Path(__file__).resolve().parents[2])
 # A token in the trainer's environment is nobody's business here; a fixed hash seed gives one program one verdict.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-GRACE_S = 2.0  # wall seconds beyond a program's own limit after which a silent zygote counts as hung
+GRACE_S = 5.0  # wall seconds beyond a program's own limit after which a silent zygote counts as hung
 MAX_MEMORY = 2 << 30  # bytes of data of the judge: a returned number may make a test ask for more
 
 # What a program raises, the tests see, if it is a plain error. StopIteration would end a test's `all(map(...))` early.

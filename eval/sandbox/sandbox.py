@@ -11,7 +11,7 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import asdict, astuple
 from typing import Any, Self
 
@@ -47,6 +47,7 @@ class _Judge:
     def __init__(self, core: int, without: tuple[str, ...]):
         self._arguments = [str(core), *without]
         self._closed = False
+        self._replacing = threading.Lock()  # or a judge started while another thread closes would outlive the sandbox
         self._start()
 
     def _start(self) -> None:
@@ -86,10 +87,11 @@ class _Judge:
             verdict = Verdict("timeout", 0.0, "the tests did not finish on what the program returned")
         except OSError as error:
             verdict = Verdict("sandbox_error", None, f"the judge died: {error}")
-        self.kill()
-        if self._closed:
-            raise SandboxError("the sandbox was closed while this program ran")
-        self._start()
+        with self._replacing:
+            if self._closed:
+                raise SandboxError("the sandbox was closed while this program ran")
+            self.kill()
+            self._start()
         self.hello()
         return verdict
 
@@ -102,8 +104,9 @@ class _Judge:
 
     def close(self) -> None:
         """End it for good, even in the middle of a job."""
-        self._closed = True
-        self.kill()
+        with self._replacing:
+            self._closed = True
+            self.kill()
 
 
 class Sandbox:
@@ -201,12 +204,12 @@ class Sandbox:
         if os.getpid() != self._process:
             self._stop.detach()  # the judges, the threads and perhaps a held lock belong to the process that forked
             self._start()
-        if not self._stop.alive:
-            raise SandboxError("the sandbox is closed: open another one")
         keys = [hashlib.sha256(repr(astuple(job)).encode("utf-8", "surrogatepass")).digest() for job in jobs]
         verdicts: dict[bytes, Verdict] = {}
         waiting = {}
-        with self._lock:
+        with self._lock:  # which `close` takes too: no job is handed to threads that are being shut down
+            if not self._stop.alive:
+                raise SandboxError("the sandbox is closed: open another one")
             for key, job in zip(keys, jobs, strict=True):
                 if key in self._cache:
                     self._cache.move_to_end(key)
@@ -214,7 +217,10 @@ class Sandbox:
                 elif key not in waiting:
                     waiting[key] = (job, self._threads.submit(self._judge, job))
         for key, (job, future) in waiting.items():
-            verdict = verdicts[key] = future.result()
+            try:
+                verdict = verdicts[key] = future.result()
+            except CancelledError:
+                raise SandboxError("the sandbox was closed before this program ran") from None
             # Neither our own failures nor the patience of a busy machine say anything about the next time.
             waited = verdict.status == "timeout" and verdict.cpu_s < job.timeout_s
             if verdict.status != "sandbox_error" and not waited:
@@ -242,8 +248,9 @@ class Sandbox:
 
     def close(self) -> None:
         """End every process of the sandbox."""
-        self._stop()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._stop()
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self

@@ -44,12 +44,12 @@ def main() -> None:
     training_args.remove_unused_columns = False  # the rows have none, and sampling by length reads `length`
 
     from transformers import set_seed
-    from trl import RewardTrainer
 
     from data import load_training_data
     from recipes.training.callbacks import RunCallback
     from recipes.training.check import config_errors
     from recipes.training.models import load_training_tokenizer, save_policy
+    from recipes.training.pair_trainer import PairTrainer
     from recipes.training.pairs import check_reward, encode_pairs, require_pairs
     from recipes.training.record import RunRecord
     from recipes.training.reward_model import begin_members, load_reward_model, reference_statistics
@@ -74,7 +74,7 @@ def main() -> None:
         stop = RunCallback(record)
         with config_errors(parser, "adapter_name_or_path", "model_name_or_path"):
             model = load_reward_model(model_args, member.training_args, tokenizer)
-        trainer = RewardTrainer(
+        trainer = PairTrainer(
             model,
             args=member.training_args,
             train_dataset=pairs.rows,

@@ -88,6 +88,7 @@ def school(tmp_path_factory):
         num_train_epochs: 2
         learning_rate: 1.0e-2
         gradient_checkpointing: false
+        train_sampling_strategy: group_by_length
         logging_steps: 1
         save_steps: 2
         report_to: none

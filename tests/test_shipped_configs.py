@@ -1,6 +1,7 @@
 """Every recipe that ships passes its own `--check`."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from data.chat_templates import ensure_chat_template
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "data/tiny/base"
+FOLDERS = {"oasst_pairs": "oasst_en100"}  # where a data set's folder has another name
 CONFIGS = sorted(path for path in (ROOT / "recipes/configs").glob("*/*.yaml") if path.parent.name != "accelerate")
 
 
@@ -36,12 +38,16 @@ def test_a_shipped_recipe_passes_its_check(config, request, adapter, monkeypatch
         flags += ["--num_documents", "2000"]
     if "/" in (name := values.get("model_name_or_path", "")) and not (ROOT / name).exists():
         # The tiny base stands in for a model of the Hub. Its vocabulary is small, so every text is longer.
-        flags += ["--model_name_or_path", str(BASE)] + ["--max_length", "4096"] * (recipe == "sft")
+        flags += ["--model_name_or_path", str(BASE)] + ["--max_length", "4096"] * (recipe in ("sft", "reward"))
     if "adapter_name_or_path" in values:
         flags += ["--adapter_name_or_path", str(adapter)]
     dataset = values.get("dataset_name", "")
     if dataset in DATASETS and not dataset.startswith("tiny/"):
-        flags += ["--dataset_path", str(request.getfixturevalue("shared") / "data" / dataset)]
+        flags += ["--dataset_path", str(request.getfixturevalue("shared") / "data" / FOLDERS.get(dataset, dataset))]
+    if mixture := values.get("datasets"):
+        shared = request.getfixturevalue("shared") / "data"
+        entries = [{**entry, "path": str(shared / FOLDERS.get(entry["name"], entry["name"]))} for entry in mixture]
+        flags += ["--datasets", json.dumps(entries)]
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", [f"{recipe}.py", "--config", str(config), *flags])
     importlib.import_module(f"recipes.{recipe}").main()

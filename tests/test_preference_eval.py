@@ -115,6 +115,8 @@ def test_verdicts_follow_the_scores_and_a_tie_is_none(judge):
     for line in lines:
         chosen, rejected = line["scores"]
         assert line["correct"] == (None if chosen == rejected else chosen > rejected)
+        longer, shorter = line["lengths"]
+        assert line["metrics"]["longer_is_chosen"] == (None if longer == shorter else longer > shorter)
         assert line["metrics"]["log_loss"] == pytest.approx(np.log1p(np.exp(rejected - chosen)))
     found = describe_preferences(scorer, tokenizer, items, lines)
     assert found["batch_invariance"] < 1e-4

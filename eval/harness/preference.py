@@ -47,33 +47,32 @@ def rate_pairs(
     every = score_ids(scorer, [row[-limit:] for row in rows], batch_size, tokenizer.pad_token_id).double().numpy()
     differences = every[:, ::2] - every[:, 1::2]
     scores = every.mean(axis=0)
+    lengths = [len(row) for row in rows]
     return [
         {
             "correct": None if difference == 0 else bool(difference > 0),
-            "scores": [float(score) for score in scores[2 * number : 2 * number + 2]],
-            "lengths": [len(row) for row in rows[2 * number : 2 * number + 2]],
-            "metrics": {
-                "log_loss": float(np.logaddexp(0, -difference)),
-                "cut": max(map(len, rows[2 * number : 2 * number + 2])) > limit,
-            }
-            | (
-                {"members_agree": bool((np.sign(differences[:, number]) == np.sign(difference)).all())}
-                if len(every) > 1
-                else {}
-            )
-            | (
-                {
-                    "agrees_with_noisy_label": float(
-                        0.5 if difference == 0 else (difference > 0) == item.meta["label_is_right"]
-                    ),
-                    "ceiling_with_noisy_labels": item.meta["label_is_right"],
-                }
-                if "label_is_right" in item.meta
-                else {}
-            ),
+            "scores": scores[2 * number : 2 * number + 2].tolist(),
+            "lengths": lengths[2 * number : 2 * number + 2],
+            "metrics": _metrics(item, differences[:, number], lengths[2 * number : 2 * number + 2], limit),
         }
         for number, (item, difference) in enumerate(zip(items, differences.mean(axis=0), strict=True))
     ]
+
+
+def _metrics(item: Item, votes: np.ndarray, lengths: list[int], limit: int) -> dict[str, Any]:
+    difference = votes.mean()
+    metrics: dict[str, Any] = {
+        "log_loss": float(np.logaddexp(0, -difference)),
+        "cut": max(lengths) > limit,
+        # What a judge that only counts words would get; equal lengths tell it nothing.
+        "longer_is_chosen": None if lengths[0] == lengths[1] else lengths[0] > lengths[1],
+    }
+    if len(votes) > 1:
+        metrics["members_agree"] = bool((np.sign(votes) == np.sign(difference)).all())
+    if (label_is_right := item.meta.get("label_is_right")) is not None:
+        agrees = 0.5 if difference == 0 else float((difference > 0) == label_is_right)
+        metrics |= {"agrees_with_noisy_label": agrees, "ceiling_with_noisy_labels": label_is_right}
+    return metrics
 
 
 def describe_preferences(

@@ -139,7 +139,41 @@ def run_theirs(job: dict[str, Any]) -> Any:
 
 def run_ours(job: dict[str, Any]) -> Any:
     """Trains with `recipes.trainers.PPOTrainer`; returns the clock."""
-    raise NotImplementedError
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+    from recipes.rewards import Reward, RewardModel
+    from recipes.trainers import PPOConfig, PPOTrainer
+
+    set_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(job["model"], padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype="float32")
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **LORA))
+    if not hasattr(head := model.get_output_embeddings(), "bias"):
+        head.bias = None
+    args = PPOConfig(
+        output_dir=job["output_dir"],
+        max_steps=job["updates"] * job["epochs"],
+        per_device_train_batch_size=job["micro_batch"],
+        gradient_accumulation_steps=job["episodes"] // job["micro_batch"],
+        num_iterations=job["epochs"],
+        max_completion_length=job["tokens"],
+        generation_kwargs={"min_new_tokens": job["tokens"]},  # TRL 1.12 fills its answers up too
+        **SHARED,
+    )
+    timer = clock()
+    reward = RewardModel(job["reward_adapter"], base=job["model"], normalize=False)
+    PPOTrainer(
+        model,
+        args=args,
+        reward_funcs=[Reward("reward_model", 1.0, reward)],
+        train_dataset=Dataset.from_list([{"prompt": text} for text in job["prompts"]]),
+        processing_class=tokenizer,
+        callbacks=[timer],
+        value_adapter=job["reward_adapter"],
+    ).train()
+    return timer
 
 
 def work(job: dict[str, Any]) -> None:

@@ -5,22 +5,25 @@
 Policy, reference, value model and a reward adapter on the same base share its weights. `rewards` are those of
 `recipes/grpo.py`; the value model begins with the first reward adapter that counts and stands on the same base. Every
 key of the YAML can be overridden (`--kl_coef 0.1`), and `--check` shows prompts, batches and rewards without loading
-the model. The run folder is that of `recipes/sft.py`, and the same command again continues a run that was stopped: to
-the very same weights where it stopped between two batches of samples.
+the model. With `gold_reward`, a reward of weight 0 judges what the others are worth: `goodhart.json` in the run folder
+has both against the divergence, and the adapter of the step where gold was highest is the product. The run folder is
+otherwise that of `recipes/sft.py`, and the same command again continues a run that was stopped: to the very same
+weights where it stopped between two batches of samples.
 """
 
 from recipes.trainers import PPOConfig
 from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser, RewardArguments
+from recipes.training.goodhart import GoodhartArguments, GoodhartGauge, require_gold
 
 
 def main() -> None:
     parser = RecipeParser(
-        (DataArguments, RewardArguments, PPOConfig, ModelArguments),
+        (DataArguments, RewardArguments, GoodhartArguments, PPOConfig, ModelArguments),
         description=__doc__,
         required=("model_name_or_path", "output_dir", "rewards"),
         defaults={"resume_from_checkpoint": "auto"},
     )
-    data_args, reward_args, training_args, model_args = parser.parse_args()
+    data_args, reward_args, gold_args, training_args, model_args = parser.parse_args()
 
     from transformers import set_seed
 
@@ -36,6 +39,7 @@ def main() -> None:
 
     set_seed(training_args.seed)
     rewards = load_rewards(parser, reward_args.rewards, training_args)
+    require_gold(parser, gold_args, rewards)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
         data = load_training_data(data_args, training_args.seed, kinds=("prompt-only",))
     require_practicable(parser, training_args, data.train, rewards)
@@ -47,7 +51,7 @@ def main() -> None:
 
     with config_errors(parser, "model_name_or_path"):
         record = RunRecord.begin(parser, training_args, model_args, data, tokenizer)
-    stop = RunCallback(record)
+    stop, gauge = RunCallback(record), GoodhartGauge(record.folder, gold_args)
     judges = [
         member_folders(reward.function.model)[0]
         for reward in rewards
@@ -61,7 +65,7 @@ def main() -> None:
         train_dataset=data.train,
         eval_dataset=data.test if training_args.eval_strategy != "no" else None,
         processing_class=tokenizer,
-        callbacks=[stop],
+        callbacks=[stop, gauge],
         value_adapter=judges[0] if judges and model_args.use_peft else None,
     )
     trainer.train(resume_from_checkpoint=record.checkpoint)
@@ -69,6 +73,7 @@ def main() -> None:
         record.interrupt(trainer)
         raise SystemExit(128 + stop.stopped_by)
     product = save_policy(trainer, record.folder, tokenizer)
+    gauge.keep_best(product, record.is_writer)
     record.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
 
 

@@ -134,6 +134,8 @@ class RewardModel:
             mean, sd = (scores.new_tensor([own[key] for own in self.statistics])[:, None] for key in ("mean", "sd"))
             scores = (scores - mean) / sd
         self.spread = scores.std(dim=0, correction=0).tolist()
+        if len(scores) > 1 and "log_metric" in columns:
+            columns["log_metric"]("reward_model/spread", sum(self.spread) / len(self.spread))
         return combined(scores, self.combine, self.lam).tolist()
 
 

@@ -247,7 +247,28 @@ def _folder_hash(folder: Path, config: str, weights: str) -> str:
     for name, exists in ((config, (folder / config).exists()), (weights, bool(files))):
         if not exists:
             raise ValueError(f"{folder} has no {name} (pickled weights are refused: save the model as safetensors)")
-    settings = json.loads((folder / config).read_text())
+
+    def digest(file: Path) -> bytes:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").digest()
+
+    return folder_digest(json.loads((folder / config).read_text()), [digest(file) for file in files])
+
+
+def folder_digest(settings: dict, weights: list[bytes]) -> str:
+    """
+    The hash of a model or an adapter from its parts, wherever they were read.
+
+    Args:
+        settings (`dict`):
+            Its config.
+        weights (`list[bytes]`):
+            SHA-256 of each of its weights' files, in the order of their names.
+
+    Returns:
+        `str`: the hash.
+    """
+    settings = dict(settings)
     for key, value in settings.items():
         # peft writes sets of module names in no fixed order.
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
@@ -255,7 +276,6 @@ def _folder_hash(folder: Path, config: str, weights: str) -> str:
     digest = hashlib.sha256(
         json.dumps({key: settings[key] for key in settings.keys() - _IRRELEVANT}, sort_keys=True).encode()
     )
-    for file in files:
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+    for part in weights:
+        digest.update(part)
     return digest.hexdigest()

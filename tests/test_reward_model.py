@@ -284,6 +284,19 @@ def test_an_ensemble_differs_in_seeds_and_goes_on_where_it_was_stopped(monkeypat
     assert torch.equal(scores["members"], torch.cat([scores["members/0"], scores["members/1"]]))
 
 
+def test_a_reward_model_needs_no_sft_adapter(monkeypatch, school, tmp_path):
+    recipe = (school / "reward.yaml").read_text().replace(f"adapter_name_or_path: {school / 'sft'}", "lora_r: 4")
+    (tmp_path / "reward.yaml").write_text(recipe)
+    record = reward(monkeypatch, tmp_path, tmp_path / "new")
+    assert record["parent_adapter"] is None
+    config = json.loads((tmp_path / "new/adapter/adapter_config.json").read_text())
+    assert (config["task_type"], config["modules_to_save"], config["r"]) == ("SEQ_CLS", ["score"], 4)
+    scorer, tokenizer = load_scorer(str(tmp_path / "new/adapter"))
+    rows = [conversation_ids(tokenizer, row["prompt"], row[side]) for row in SUMS for side in ("chosen", "rejected")]
+    scores = score_ids(scorer, rows)[0]
+    assert (scores[::2] > scores[1::2]).float().mean() > 0.9
+
+
 def test_every_weight_can_be_trained(monkeypatch, school, tmp_path):
     recipe = (school / "reward.yaml").read_text().replace(f"adapter_name_or_path: {school / 'sft'}", "use_peft: false")
     (tmp_path / "reward.yaml").write_text(recipe)
@@ -491,3 +504,21 @@ def test_what_would_score_at_random_is_refused(school, whole_run, tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             load_scorer(str(folder))
+
+
+@pytest.mark.evidence
+@pytest.mark.timeout(3600)
+def test_a_reward_model_sees_through_a_careless_annotator_on_every_seed(tmp_path):
+    """A quarter of its labels is wrong, so no judge agrees with more than three quarters of such labels."""
+    from test_tiny_course import measure, run
+
+    run("recipes/sft.py", "--config", "recipes/configs/tiny/sft.yaml", "--output_dir", tmp_path / "sft")
+    for seed in (0, 1, 2):
+        folder = tmp_path / f"reward{seed}"
+        flags = ("--adapter_name_or_path", tmp_path / "sft/adapter", "--seed", seed, "--output_dir", folder)
+        run("recipes/reward.py", "--config", "recipes/configs/tiny/reward.yaml", *flags)
+        measure(folder / "eval", "tiny_preferences", "--adapter_name_or_path", folder / "adapter")
+        task = json.loads((folder / "eval/results.json").read_text())["tasks"]["tiny_preferences"]
+        assert task["value"] >= 0.75, seed
+        assert 0.5 < task["metrics"]["agrees_with_noisy_label"] < task["metrics"]["ceiling_with_noisy_labels"]
+        assert task["preference"]["batch_invariance"] < 1e-4

@@ -74,6 +74,8 @@ def load_reward_model(
         config = lora_config(model_args, tokenizer)
         config.task_type = "SEQ_CLS"
         model = get_peft_model(model, _with_head(config))
+    if model_args.use_peft:
+        model.peft_config["default"].modules_to_save = [HEAD]  # peft adds every name that a head may have
     classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
     classifier.forward = functools.partial(_forward, classifier)
     return model
@@ -105,7 +107,6 @@ def _begin_with(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         raise ValueError(f"{adapter} brings whole modules ({', '.join(other)}), which no reward model takes over")
     config.task_type, config.inference_mode, config.base_model_name_or_path = "SEQ_CLS", False, None
     model = get_peft_model(model, _with_head(config))
-    model.peft_config["default"].modules_to_save = [HEAD]
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {name: tensor for name, tensor in tensors.items() if "lm_head" not in name.split(".")}
     head = {name for name in wanted if HEAD in name.split(".")}

@@ -196,7 +196,8 @@ def model_hash(model_name_or_path: str, revision: str | None = None) -> str:
     from transformers import AutoConfig
 
     try:
-        commit = AutoConfig.from_pretrained(model_name_or_path, revision=revision)._commit_hash
+        config = AutoConfig.from_pretrained(model_name_or_path, revision=revision)
+        commit = getattr(config, "_commit_hash", None) or _cached_commit(model_name_or_path, revision)
     except OSError as error:
         raise ValueError(f"model {model_name_or_path} is no folder, nor is it on the Hub: {error}") from error
     if commit is None:  # two models without a name would share their samples
@@ -235,6 +236,14 @@ def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     if tokenizer.chat_template is None:
         return None
     return hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode()).hexdigest()
+
+
+def _cached_commit(model: str, revision: str | None) -> str | None:
+    # The cache keeps the files of a commit in a folder of its name.
+    from transformers.utils import cached_file
+
+    commit = Path(cached_file(model, "config.json", revision=revision)).parent.name
+    return commit if len(commit) == 40 else None
 
 
 def _is_local(name: str) -> bool:

@@ -1,0 +1,185 @@
+"""
+Share an adapter on the Hub with a card that can be believed, and check one that was shared.
+
+python recipes/share.py push outputs/tiny/sft user/my-adapter --base_model user/my-base
+python recipes/share.py pull user/my-adapter --output_dir outputs/theirs
+python recipes/share.py verify user/my-adapter --limit 200
+python recipes/share.py merge outputs/tiny/sft/adapter --output_dir outputs/merged --dtype bfloat16
+
+`push` takes a run folder, or the folder of a course, whose stages become sub-folders. The repository is private unless
+you say --public. `verify` exits with 0 for "reproduced", 1 for "differs" and 3 for "cannot tell". A merged model
+becomes a GGUF file with llama.cpp: python convert_hf_to_gguf.py outputs/merged --outfile model.gguf --outtype q8_0
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from recipes.sharing.secrets import shown
+
+
+def main(argv: list[str]) -> int:
+    arguments = parse_arguments(argv)
+    try:
+        return arguments.action(arguments)
+    except (ValueError, OSError) as error:
+        print(f"recipes/share.py: error: {shown(error, 600)}", file=sys.stderr)
+        return 2
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(required=True, metavar="push|pull|verify|merge")
+
+    action = actions.add_parser("push", help="upload an adapter or a course")
+    action.set_defaults(action=push_adapter)
+    action.add_argument("folder", help="run folder, its adapter folder, or a course's folder")
+    action.add_argument("repo_id", help="owner/name on the Hub")
+    action.add_argument("--base_model", help="Hub id of the base, where the run knows only a folder")
+    action.add_argument("--results", nargs="*", default=[], help="folders of results, of this adapter and of its base")
+    action.add_argument("--license", help="your decision, where none follows from base and data")
+    visibility = action.add_mutually_exclusive_group()
+    visibility.add_argument("--public", action="store_true", default=None, help="everybody may see it")
+    visibility.add_argument("--private", dest="public", action="store_false", help="only you (the default)")
+    action.add_argument("--overwrite", action="store_true", help="replace a different adapter that is there")
+    action.add_argument("--dry_run", metavar="FOLDER", help="write what would be uploaded there instead")
+
+    for name, function in (("pull", pull_adapter), ("verify", verify_claims)):
+        action = actions.add_parser(name, help="download and check" if name == "pull" else "measure the claims again")
+        action.set_defaults(action=function)
+        action.add_argument("repo_id", help="owner/name on the Hub")
+        action.add_argument("--revision", help="branch, tag or commit")
+        action.add_argument("--output_dir", required=name == "pull", help="folder for what is downloaded")
+        if name == "verify":
+            action.add_argument("--base_model", help="folder or Hub id of the base, instead of the one named there")
+            action.add_argument("--stage", help="one stage of a course")
+            action.add_argument("--tasks", help="of the claimed tasks only these, comma-separated")
+            action.add_argument("--task_paths", help="local data for tasks, as eval/run.py takes it")
+            action.add_argument("--limit", type=int, help="items per task; by default as many as the claim")
+
+    action = actions.add_parser("merge", help="adapter and base as one checkpoint, after a parity check")
+    action.set_defaults(action=merge_adapter)
+    action.add_argument("adapter", help="Hub id or folder of the adapter")
+    action.add_argument("--output_dir", required=True)
+    action.add_argument("--base_model", help="folder or Hub id of the base, instead of the one the adapter names")
+    action.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    return parser.parse_args(argv)
+
+
+def push_adapter(arguments: argparse.Namespace) -> int:
+    from huggingface_hub import HfApi
+
+    from recipes.sharing.stages import read_stages
+    from recipes.sharing.upload import build_files, check_account, push
+
+    stages = read_stages(arguments.folder, arguments.results)
+    api = HfApi()
+    repo_id = check_account(api, arguments.repo_id)
+    public = ask_visibility(repo_id) if arguments.public is None else arguments.public
+    files = build_files(api, repo_id, stages, arguments.base_model, arguments.license, public)
+    size = sum(map(len, files.values())) / 1e6
+    print(f"{'public' if public else 'private'} repository {repo_id}: {len(files)} files, {size:.1f} MB")
+    if arguments.dry_run:
+        for path, content in files.items():
+            (Path(arguments.dry_run) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(arguments.dry_run) / path).write_bytes(content)
+        return 0
+    commit = push(api, repo_id, files, [stage.tag for stage in stages], public, arguments.overwrite)
+    print(f"{api.endpoint}/{repo_id} at {commit[:12]}, tags {', '.join(stage.tag for stage in stages)}")
+    return 0
+
+
+def ask_visibility(repo_id: str) -> bool:
+    """Whether the repository shall be public; without somebody to ask it is private."""
+    if not sys.stdin.isatty():
+        return False
+    return input(f"Shall everybody be able to see {repo_id}? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def pull_adapter(arguments: argparse.Namespace) -> int:
+    from huggingface_hub import HfApi
+
+    from recipes.sharing.download import pull
+
+    lineage = pull(HfApi(), arguments.repo_id, Path(arguments.output_dir), arguments.revision)
+    base = shown(lineage["base"]["name"])
+    for stage in lineage["stages"]:
+        print(f"{shown(stage['name'])}: {Path(arguments.output_dir) / stage['folder']}, on {base}")
+    print(f"{len(lineage['files'])} files are those of the lineage")
+    return 0
+
+
+def verify_claims(arguments: argparse.Namespace) -> int:
+    from huggingface_hub import HfApi
+
+    from eval.harness.results import read_results
+    from recipes.sharing.download import published_values, pull
+    from recipes.sharing.verify import DIFFERS, REPRODUCED, judge, overall
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(arguments.output_dir or scratch) / "adapter"
+        lineage = pull(HfApi(), arguments.repo_id, folder, arguments.revision)
+        stages = [stage for stage in lineage["stages"] if arguments.stage in (None, stage["name"])]
+        if not stages:
+            raise ValueError(
+                f"--stage {arguments.stage}: there is {', '.join(shown(x['name']) for x in lineage['stages'])}"
+            )
+        verdicts = []
+        for stage in stages:
+            adapter = folder / stage["folder"]
+            if not (adapter / "results.json").is_file():
+                print(f"{shown(stage['name'])}: claims nothing")
+                continue
+            claims = read_results(adapter)["tasks"]
+            wanted = arguments.tasks.split(",") if arguments.tasks else list(claims)
+            for task, value in published_values(folder, stage["folder"]).items():
+                if task not in claims or value != claims[task]["value"]:
+                    raise ValueError(
+                        f".eval_results says {shown(value)} of {shown(task)}, results.json something else"
+                    )
+            base = arguments.base_model or lineage["base"]["name"]
+            found = measure_again(
+                base, adapter, wanted, arguments, Path(scratch) / "eval" / (stage["folder"] or "root")
+            )
+            for task in wanted:
+                verdict, why = judge(claims[task], found["tasks"][task])
+                verdicts.append(verdict)
+                print(f"{shown(stage['name'])} {shown(task)}: {verdict} ({why})")
+    print(verdict := overall(verdicts))
+    return {REPRODUCED: 0, DIFFERS: 1}.get(verdict, 3)
+
+
+def measure_again(base: str, adapter: Path, tasks: list[str], arguments: argparse.Namespace, folder: Path) -> dict:
+    """results.json of eval/run.py on the adapter, in a process of its own."""
+    script = Path(__file__).parents[1] / "eval" / "run.py"
+    command = [sys.executable, str(script), "--model_name_or_path", base, "--adapter_name_or_path", str(adapter)]
+    command += ["--tasks", ",".join(tasks), "--output_dir", str(folder)]
+    command += ["--limit", str(arguments.limit)] if arguments.limit else []
+    command += ["--task_paths", arguments.task_paths] if arguments.task_paths else []
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise ValueError(f"eval/run.py ended with {run.returncode}: {shown(run.stderr[-500:], 500)}")
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def merge_adapter(arguments: argparse.Namespace) -> int:
+    from eval.harness.models import adapter_folder
+    from recipes.sharing.merge import TOLERANCE, merge
+
+    base = arguments.base_model
+    if base is None:
+        config = json.loads((adapter_folder(arguments.adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+        base = config["base_model_name_or_path"]
+    difference = merge(base, arguments.adapter, Path(arguments.output_dir), arguments.dtype)
+    print(
+        f"{arguments.output_dir}: {arguments.dtype}; logits differ from base + adapter by {difference:.1e} of the "
+        f"largest (allowed {TOLERANCE[arguments.dtype]:.0e})"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -25,11 +25,16 @@ class PreferenceArguments:
     Args:
         num_members (`int`, *optional*, defaults to `1`):
             Reward models to train, on `seed`, `seed + 1`, ...: they differ in their heads and the order of the data.
+        head_learning_rate (`float`, *optional*):
+            Learning rate of the head, which begins at random; `learning_rate` by default.
         use_margin (`bool`, *optional*, defaults to `False`):
             Let the loss ask for at least the data's `margin` between the two scores.
     """
 
     num_members: int = field(default=1, metadata={"help": "Reward models to train, on seed, seed + 1, ..."})
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the head, which begins at random."}
+    )
     use_margin: bool = field(default=False, metadata={"help": "Let the loss ask for the data's margin."})
 
 
@@ -81,6 +86,7 @@ def main() -> None:
             eval_dataset=test.rows if training_args.eval_strategy != "no" else None,
             processing_class=tokenizer,
             callbacks=[stop],
+            head_learning_rate=preference_args.head_learning_rate,
         )
         trainer.train(resume_from_checkpoint=member.checkpoint)
         if stop.stopped_by:

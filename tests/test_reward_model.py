@@ -89,6 +89,7 @@ def school(tmp_path_factory):
         learning_rate: 1.0e-2
         gradient_checkpointing: false
         train_sampling_strategy: group_by_length
+        head_learning_rate: 2.0e-2
         logging_steps: 1
         save_steps: 2
         report_to: none
@@ -423,6 +424,20 @@ def test_loss_and_gradients_are_those_of_unpadded_pairs_though_padding_is_eos(sc
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4)
 
 
+def test_only_the_head_learns_at_its_own_rate(monkeypatch, school, tmp_path):
+    flags = ["--learning_rate", "1e-12", "--head_learning_rate", "1e-2", "--max_steps", "1"]
+    reward(monkeypatch, school, tmp_path / "run", *flags, "--warmup_steps", "0")
+    trained = load_file(tmp_path / "run/adapter/adapter_model.safetensors")
+    args = RewardConfig(str(tmp_path), use_cpu=True, bf16=False, report_to=[], seed=42)
+    names = ModelArguments(model_name_or_path=str(school / "base"), adapter_name_or_path=str(school / "sft"))
+    begun = load_reward_model(names, args, AutoTokenizer.from_pretrained(school / "sft")).state_dict()
+    for name, tensor in trained.items():
+        inner = "base_model.model.score.modules_to_save.default.weight" if "score" in name else None
+        start = begun[inner or name.replace(".weight", ".default.weight")]
+        # Adam's first step is the learning rate.
+        assert (tensor - start).abs().max().item() == pytest.approx(1e-2 if inner else 0, abs=1e-4)
+
+
 def test_accumulated_batches_train_as_one(monkeypatch, school, tmp_path):
     flags = ["--learning_rate", "1e-3", "--train_sampling_strategy", "random"]
     reward(monkeypatch, school, tmp_path / "one", *flags)
@@ -508,8 +523,8 @@ def test_what_would_score_at_random_is_refused(school, whole_run, tmp_path):
 
 @pytest.mark.evidence
 @pytest.mark.timeout(3600)
-def test_a_reward_model_sees_through_a_careless_annotator_on_every_seed(tmp_path):
-    """A quarter of its labels is wrong, so no judge agrees with more than three quarters of such labels."""
+def test_a_reward_model_taught_by_a_careless_annotator_beats_mere_length_on_every_seed(tmp_path):
+    """A quarter of its labels is wrong, so no judge agrees with more than about three quarters of such labels."""
     from test_tiny_course import measure, run
 
     run("recipes/sft.py", "--config", "recipes/configs/tiny/sft.yaml", "--output_dir", tmp_path / "sft")
@@ -519,6 +534,9 @@ def test_a_reward_model_sees_through_a_careless_annotator_on_every_seed(tmp_path
         run("recipes/reward.py", "--config", "recipes/configs/tiny/reward.yaml", *flags)
         measure(folder / "eval", "tiny_preferences", "--adapter_name_or_path", folder / "adapter")
         task = json.loads((folder / "eval/results.json").read_text())["tasks"]["tiny_preferences"]
-        assert task["value"] >= 0.75, seed
+        assert task["interval"][0] > task["metrics"]["longer_is_chosen"] > 0.5, seed
         assert 0.5 < task["metrics"]["agrees_with_noisy_label"] < task["metrics"]["ceiling_with_noisy_labels"]
+        # Its certainty is that of the labels it saw.
+        error = task["preference"]["calibration_with_noisy_labels"]
+        assert error["ece"] < error["ece_by_chance"][1]
         assert task["preference"]["batch_invariance"] < 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import warnings
 from dataclasses import dataclass, field
@@ -82,7 +83,7 @@ class RewardModel:
         if self.normalize:
             self.statistics  # noqa: B018  what is missing shows before weights load
 
-    @property
+    @functools.cached_property
     def statistics(self) -> list[dict[str, float]]:
         """Mean and deviation of each member's scores on its reference samples."""
         return [load_statistics(folder) for folder in member_folders(self.model)]

@@ -107,8 +107,8 @@ BOUNDS: tuple[tuple[str, Callable[[float], bool], frozenset[str]], ...] = (
         "0 or more",
         lambda value: value >= 0,
         frozenset(
-            "learning_rate weight_decay warmup_steps max_grad_norm beta neftune_noise_alpha eval_steps "
-            "eval_delay dataloader_num_workers".split()
+            "learning_rate head_learning_rate weight_decay warmup_steps max_grad_norm beta neftune_noise_alpha "
+            "eval_steps eval_delay dataloader_num_workers".split()
         ),
     ),
     ("from 0 to below 2**32", lambda value: 0 <= value < 2**32, frozenset({"seed", "data_seed"})),

@@ -1,4 +1,4 @@
-"""TRL's reward trainer with batches by length that a resumed run finds again."""
+"""TRL's reward trainer with two things it lacks: batches by length that a resumed run finds again, a quicker head."""
 
 from typing import Any
 
@@ -9,11 +9,32 @@ from trl import RewardTrainer
 
 class PairTrainer(RewardTrainer):
     """
-    [`~trl.RewardTrainer`] in which `train_sampling_strategy: group_by_length` depends on seed and epoch alone.
+    [`~trl.RewardTrainer`] in which `train_sampling_strategy: group_by_length` depends on seed and epoch alone (the
+    Trainer draws these batches from the global generator, so a run resumed after its first epoch would draw others),
+    and the head, which begins at random, may learn at a rate of its own.
 
-    The Trainer draws these batches from the global generator, so a run that is resumed after its first epoch would
-    draw others.
+    Args:
+        head_learning_rate (`float`, *optional*):
+            Learning rate of the head; that of everything else by default.
     """
+
+    def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.head_learning_rate = head_learning_rate
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.head_learning_rate is not None:
+            head = [
+                parameter
+                for name, parameter in self.model.named_parameters()
+                if parameter.requires_grad and "score" in name.split(".")
+            ]
+            options = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+            for group in optimizer.param_groups:
+                group["params"] = [parameter for parameter in group["params"] if all(parameter is not p for p in head)]
+            optimizer.add_param_group({**options, "params": head, "lr": self.head_learning_rate})
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)

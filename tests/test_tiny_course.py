@@ -39,3 +39,32 @@ def test_sft_teaches_the_tiny_base_to_answer_on_every_seed(tmp_path):
             assert changes[task]["difference"] > 0 and changes[task]["p_adjusted"] < 0.01, (seed, task)
         # A third to two thirds, so that practice has room to show a gain.
         assert 0.33 < changes["tiny_arithmetic"]["after"] < 0.67, seed
+
+
+@pytest.fixture(scope="module")
+def imitator(tmp_path_factory):
+    """The adapter of `tiny/sft.yaml`, which practice starts from."""
+    folder = tmp_path_factory.mktemp("sft")
+    run("recipes/sft.py", "--config", "recipes/configs/tiny/sft.yaml", "--output_dir", folder)
+    return folder / "adapter"
+
+
+@pytest.mark.evidence
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("recipe", "task", "points", "p"),
+    [("grpo_math", "tiny_arithmetic", 15, 0.01), ("grpo_code", "tiny_code", 5, 0.05)],
+)
+def test_practice_raises_the_pass_rate_on_every_seed(tmp_path, imitator, recipe, task, points, p):
+    before = measure(tmp_path / "before", task, "--adapter_name_or_path", imitator)
+    for seed in (0, 1, 2):
+        folder, config = tmp_path / f"seed{seed}", f"recipes/configs/tiny/{recipe}.yaml"
+        start = ("--adapter_name_or_path", imitator)
+        run("recipes/grpo.py", "--config", config, "--seed", seed, "--output_dir", folder, *start)
+        after = measure(folder / "eval", task, "--adapter_name_or_path", folder / "adapter")
+        change = compare(before, after)[task]
+        assert change["difference"] >= points / 100 and change["p_adjusted"] < p, (seed, change)
+        if task == "tiny_code":  # what the shown tests pay for, the hidden ones find as well
+            samples = [json.loads(line) for line in next((folder / "eval/samples").glob("*.jsonl")).open()]
+            fitted = [s["correct"] and s["metrics"]["hidden_passed"] is False for s in samples]
+            assert sum(fitted) <= 0.05 * len(samples), seed

@@ -204,22 +204,24 @@ def replay(gauge, policy, series):
 
 def test_the_gauge_stops_when_gold_has_not_risen_for_long_enough(tmp_path, policy):
     gauge = GoodhartGauge(tmp_path, GoodhartArguments(gold_reward="gold", gold_patience=3))
-    assert replay(gauge, policy, [(1, 1.0), (2, 2.0), (3, 1.9), (4, 1.8), (5, 1.7), (6, 1.6)]) == 5
-    assert step_of(tmp_path / "best_by_gold") == {2}
+    # Means over three points: 1.3 at the third, 1.6 at the fourth, then lower. The lucky first point is not the best.
+    golds = [2.0, 0.9, 1.0, 2.9, 0.2, 0.1, 0.1, 0.1]
+    assert replay(gauge, policy, [(step, gold) for step, gold in enumerate(golds, 1)]) == 7
+    assert step_of(tmp_path / "best_by_gold") == {4}
     written = json.loads((tmp_path / "goodhart.json").read_text())
-    assert written["stopped"] == {"by": "gold_patience", "step": 5}
-    assert written["peak"] == {"step": 2, "kl": 2, "gold": 2.0, "interval": None}
+    assert written["stopped"] == {"by": "gold_patience", "step": 7}
+    assert written["peak"] == {"step": 4, "kl": 4, "gold": 2.9, "interval": None}
     assert written["points"][0] == {
-        **{"step": 1, "kl": 1, "proxy": 1, "gold": 1.0, "length": None, "eos_rate": 0.75, "entropy": None},
+        **{"step": 1, "kl": 1, "proxy": 1, "gold": 2.0, "length": None, "eos_rate": 0.75, "entropy": None},
         **{"repetition": 0.5, "spread": None},
     }
 
 
 def test_the_gauge_stops_beyond_the_budget_and_keeps_the_best_within_it(tmp_path, policy):
     gauge = GoodhartGauge(tmp_path, GoodhartArguments(gold_reward="gold", kl_budget=4.5))
-    assert replay(gauge, policy, [(1, 1.0), (2, 2.0), (4, 1.5), (5, 9.0), (6, 9.0)]) == 4
-    assert step_of(tmp_path / "best_by_gold") == {2}
-    assert json.loads((tmp_path / "goodhart.json").read_text())["stopped"] == {"by": "kl_budget", "step": 4}
+    assert replay(gauge, policy, [(1, 1.0), (2, 2.0), (3, 2.0), (4, 1.5), (5, 9.0), (6, 9.0)]) == 5
+    assert step_of(tmp_path / "best_by_gold") == {4}
+    assert json.loads((tmp_path / "goodhart.json").read_text())["stopped"] == {"by": "kl_budget", "step": 5}
 
 
 def test_without_limits_the_gauge_only_watches_and_best_by_gold_becomes_the_product(tmp_path, policy):
@@ -233,7 +235,7 @@ def test_without_limits_the_gauge_only_watches_and_best_by_gold_becomes_the_prod
     product = tmp_path / "adapter"
     save_adapter(policy[0], product, policy[1])
     gauge.keep_best(product, is_writer=True)
-    assert step_of(product) == {6} and step_of(tmp_path / "last") == {12}
+    assert step_of(product) == {7} and step_of(tmp_path / "last") == {12}
     assert not (product / "stale").exists() and not (tmp_path / "best_by_gold").exists()
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from recipes.training.arguments import RecipeParser
 
 
+# Logged points whose mean is compared: the highest of many noisy single ones would often be an early stroke of luck.
+WINDOW = 3
+
+
 @dataclass
 class GoodhartArguments:
     """
@@ -26,9 +30,9 @@ class GoodhartArguments:
     Args:
         gold_reward (`str`, *optional*):
             An entry of `rewards` with weight 0, by its name in the logs: it is measured, never optimised. The adapter
-            of the step where it was highest is kept.
+            of the step where its mean over the last three logged points was highest is kept.
         gold_patience (`int`, *optional*):
-            Stop after so many logged points without a new highest gold.
+            Stop after so many logged points without a new highest mean.
         kl_budget (`float`, *optional*):
             Stop where the KL divergence from the reference exceeds so many nats per sequence.
     """
@@ -121,14 +125,15 @@ class GoodhartGauge(TrainerCallback):
         judged = [point for point in points if point["gold"] is not None]
         budget, patience = self.args.kl_budget, self.args.gold_patience
         within = [point for point in judged if budget is None or point["kl"] <= budget]
-        best = max(within, key=lambda point: point["gold"], default=None)
+        recent = [within[end - WINDOW : end] for end in range(WINDOW, len(within) + 1)]
+        best = max(recent, key=lambda window: sum(point["gold"] for point in window), default=None)
         if budget is not None and points[-1]["kl"] > budget:
             self.stopped = {"by": "kl_budget", "step": state.global_step}
-        elif patience is not None and best is not None and len(within) - within.index(best) > patience:
+        elif patience is not None and best is not None and len(recent) - recent.index(best) > patience:
             self.stopped = {"by": "gold_patience", "step": state.global_step}
         control.should_training_stop = control.should_training_stop or self.stopped is not None
         if state.is_world_process_zero:
-            if best is points[-1]:
+            if best is not None and best[-1] is points[-1]:
                 save_adapter(kwargs["model"], self.folder / self.KEPT, kwargs["processing_class"])
             self._write(points, judged)
 

@@ -298,7 +298,11 @@ class _Handler(BaseHTTPRequestHandler):
         def listed(kind: str, named: dict[str, str]) -> list[dict]:
             return [{"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": oid} for name, oid in named.items()]
 
-        return {"branches": listed("heads", repository.refs), "tags": listed("tags", repository.tags)}, {}
+        return {
+            "converts": [],
+            "branches": listed("heads", repository.refs),
+            "tags": listed("tags", repository.tags),
+        }, {}
 
     def info(self, repo_id: str, revision: str = "main", body: bytes = b"") -> tuple:
         repository = self._repository(repo_id)

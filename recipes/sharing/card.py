@@ -164,7 +164,7 @@ def model_card(
         if stage.folder:
             parts.append(f"## Stage {stage.folder}")
             level = "###"
-        parts += [f"{level} Results", _results(stage), f"{level} Known failures", _failures(stage)]
+        parts += [f"{level} Results", _results(stage, base, repo_id), f"{level} Known failures", _failures(stage)]
         parts += [f"{level} Training", _training(stage, base)]
     parts += ["## Training data", _data(stages)]
     parts += ["## Intended use and licence", _licence(stages, licence, clashes)]
@@ -216,7 +216,26 @@ def _after(stage: Stage, stages: list[Stage]) -> str:
     return f"`{known}`" if known else f"adapter `{parent['hash'][:12]}`"
 
 
-def _results(stage: Stage) -> str:
+def eval_command(results: dict[str, Any], base: str, repo_id: str) -> str:
+    """
+    The command of an eval as a stranger can run it.
+
+    Args:
+        results (`dict[str, Any]`):
+            results.json.
+        base (`str`):
+            Hub id of the base, for the folder it was measured in.
+        repo_id (`str`):
+            Where the adapter lies now.
+
+    Returns:
+        `str`: without local paths of model and adapter.
+    """
+    names = {results["model"]: base, results["adapter"]: repo_id}
+    return published(shlex.join(names.get(word, word) for word in shlex.split(results["command"])))
+
+
+def _results(stage: Stage, base_model: str, repo_id: str) -> str:
     if not stage.own_results:
         return "**Not measured.** Nothing is claimed."
     base = {
@@ -247,7 +266,7 @@ def _results(stage: Stage) -> str:
         f"revision `{(first['git'] or {}).get('revision', 'unknown')[:12]}`"
         + (" with local changes" if (first["git"] or {}).get("dirty") else "")
         + ".\n\n"
-        + fenced(published(first["command"]), "bash")
+        + fenced(eval_command(first, base_model, repo_id), "bash")
     )
 
 
@@ -281,7 +300,7 @@ def _failures(stage: Stage) -> str:
                     lines.append(f"{told} the intervals of base and adapter overlap; this table shows no gain.")
                 elif (task["value"] > before["value"]) != task["higher_is_better"]:
                     lines.append(f"{told} it does worse than the base.")
-            elif task["value"] is not None and task["higher_is_better"] and task["value"] < 0.5:
+            if task["value"] is not None and task["higher_is_better"] and task["value"] < 0.5:
                 lines.append(f"{told} {1 - task['value']:.0%} of the answers are wrong.")
     if not lines:
         lines = ["None was recorded by the measurements above; what they do not ask was not looked at."]

@@ -13,7 +13,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from eval.harness.redaction import REDACTED, redact
+from eval.harness.redaction import redact
 
 
 LOCAL = "<local>"
@@ -162,6 +162,3 @@ def fenced(text: str, language: str = "") -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     text = "".join(char for char in text if char == "\n" or unicodedata.category(char)[0] != "C")
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
-__all__ = ["LOCAL", "REDACTED", "fenced", "find_secrets", "markdown", "published", "shown"]

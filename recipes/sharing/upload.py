@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from recipes.sharing.card import derive_licence, eval_results, model_card, training_data
+from recipes.sharing.card import derive_licence, eval_command, eval_results, model_card, training_data
 from recipes.sharing.secrets import find_secrets, published, shown
-from recipes.sharing.stages import FILES, WEIGHTS, Stage, base_hash_on_hub, file_hash
+from recipes.sharing.stages import FILES, Stage, base_hash_on_hub, file_hash
 
 
 ATTEMPTS = 5
@@ -161,9 +161,9 @@ def build_files(
         record["model"]["name"] = record["config"]["model_name_or_path"] = base
         files[f"{prefix}run.json"] = _json(record)
         if stage.own_results:
-            files[f"{prefix}results.json"] = _json(
-                published(_merged(stage.own_results)) | {"model": base, "adapter": repo_id}
-            )
+            merged = _merged(stage.own_results)
+            merged |= {"command": eval_command(merged, base, repo_id), "model": base, "adapter": repo_id}
+            files[f"{prefix}results.json"] = _json(published(merged))
         for name, content in eval_results(stage).items():
             files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()
     files["README.md"] = model_card(repo_id, stages, base, commit, licence, clashes).encode()
@@ -295,6 +295,3 @@ def _merged(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-__all__ = ["WEIGHTS", "build_files", "check_account", "push", "resolve_base", "retried"]

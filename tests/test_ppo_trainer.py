@@ -2,7 +2,11 @@
 
 import inspect
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import GRPOTrainer
 
 from recipes.ppo import main
-from recipes.rewards import Reward
+from recipes.rewards import Reward, RewardModel
 from recipes.trainers import PPOConfig, PPOTrainer
 from recipes.trainers.value_model import shared_classifier, token_values
 
@@ -106,7 +110,7 @@ def make_trainer(school, folder, reward="vowels", lora=True, **settings):
     rows = Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS] * 8)
     trainer = PPOTrainer(
         model,
-        reward_funcs=[Reward(reward, 1.0, functions[reward])],
+        reward_funcs=[reward if callable(reward) else Reward(reward, 1.0, functions[reward])],
         args=args,
         train_dataset=rows,
         processing_class=tokenizer,
@@ -219,6 +223,8 @@ def test_loss_and_gradients_are_those_of_an_unpadded_loop(school, tmp_path):
     assert abs(loss - expected.item()) < 1e-5
     assert farthest(found, wanted) < 1e-5
     assert max(grad.abs().max() for grad in wanted.values()) > 1e-2
+    old_is_new = {name: part for name, part in batch.items() if name != "old_per_token_logps"}
+    assert farthest(gradients(trainer, old_is_new)[1], wanted) > 1e-3
 
 
 def test_before_the_first_step_ratio_is_one_and_divergence_zero(school, tmp_path):
@@ -300,14 +306,16 @@ def test_a_cut_off_completion_loses_the_penalty(school, tmp_path):
 
 
 def test_the_base_is_held_once(school, tmp_path):
-    trainer = make_trainer(school, tmp_path)
-    policy = {p.data_ptr() for p in trainer.model.parameters() if not p.requires_grad}
-    own = [name for name, p in trainer.value_model.named_parameters() if p.data_ptr() not in policy]
-    assert own and all("lora" in name or "score" in name for name in own)
+    judge = RewardModel(str(school / "judge"))
+    trainer = make_trainer(school, tmp_path, reward=Reward("judge", 1.0, judge))
+    scorer, _ = judge._loaded
+    models = [trainer.model, trainer.value_model, *(scorer.values() if isinstance(scorer, dict) else [scorer])]
+    named = [pair for model in models for pair in model.named_parameters()]
+    bulk = {p.untyped_storage().data_ptr(): p.numel() for n, p in named if "lora" not in n and "score" not in n}
+    alone = AutoModelForCausalLM.from_pretrained(school / "base")
+    assert sum(bulk.values()) == sum(p.numel() for p in alone.parameters())
     assert all(p.requires_grad == ("lora" in n or "modules_to_save" in n) for n, p in
                trainer.value_model.named_parameters())  # fmt: skip
-    frozen = {p.data_ptr() for p in trainer.value_model.parameters() if not p.requires_grad}
-    assert {p.data_ptr() for n, p in trainer.value_model.named_parameters() if "base_layer" in n} <= policy & frozen
 
 
 def test_a_policy_without_adapters_shares_nothing_that_is_trained(school, tmp_path):
@@ -433,3 +441,16 @@ def test_the_installed_trl_has_the_hooks_that_are_overridden(school, tmp_path):
     batch = rollout(make_trainer(school, tmp_path))
     assert batch.keys() == {"prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages",
                             "num_items_in_batch", "old_per_token_logps", "old_values", "returns"}  # fmt: skip
+
+
+def test_two_processes_take_the_steps_of_one(school, tmp_path):
+    worker, found = Path(__file__).with_name("ppo_worker.py"), {}
+    for processes, accumulation in ((1, 4), (2, 2)):
+        output = tmp_path / str(processes)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += [str(worker), str(school / "base"), str(output), str(accumulation)]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found[processes] = load_file(output / "weights.safetensors")
+    assert {name.split(".")[0] for name in found[1]} == {"policy", "value"}
+    assert farthest(found[1], found[2]) < 1e-5

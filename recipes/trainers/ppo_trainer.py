@@ -59,11 +59,18 @@ class PPOTrainer(RewardedTrainer):
         ValueError: under DeepSpeed or FSDP, which shard the tensors that are shared here.
     """
 
-    def __init__(self, model: Any, *args: Any, value_adapter: str | None = None, **kwargs: Any):
-        config: PPOConfig = copy.copy(kwargs["args"])
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any,
+        args: PPOConfig,
+        *others: Any,
+        value_adapter: str | None = None,
+        **kwargs: Any,
+    ):
+        config = copy.copy(args)
         config.beta = 1.0  # the parent keeps a reference only where its own KL term counts; see `_compute_loss`
-        kwargs["args"] = config
-        super().__init__(model, *args, **kwargs)
+        super().__init__(model, reward_funcs, config, *others, **kwargs)
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise ValueError(
                 "PPOTrainer supports one process or DDP: DeepSpeed and FSDP shard the base's tensors, which the value "
@@ -73,9 +80,8 @@ class PPOTrainer(RewardedTrainer):
         self.value_model = value_model(policy, value_adapter).to(self.accelerator.device)
         self.value_model.train()
         if config.gradient_checkpointing:
-            self.value_model.gradient_checkpointing_enable(
-                config.gradient_checkpointing_kwargs or {"use_reentrant": False}
-            )
+            # Re-entrant checkpoints give no gradients where the embeddings, being frozen, ask for none.
+            self.value_model.gradient_checkpointing_enable({"use_reentrant": False})
         self._share_base(policy)
         self.value_optimizer = torch.optim.AdamW(
             [parameter for parameter in self.value_model.parameters() if parameter.requires_grad],
@@ -106,12 +112,7 @@ class PPOTrainer(RewardedTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
         args, scores = self.args, self._scores
-        # A completion that cannot be paid takes no part: its tokens are masked like padding.
-        unpaid = scores.isnan()
-        output["completion_mask"] = output["completion_mask"] * ~unpaid.unsqueeze(1)
-        mask = _loss_mask(output)
-        output["num_items_in_batch"] = self.accelerator.reduce(mask.sum(), reduction="sum")
-
+        mask = _loss_mask(output)  # which leaves out completions that cannot be paid
         sequence = _sequence(output)
         length = mask.size(1)
         rows = args.per_device_train_batch_size if self.model.training else args.per_device_eval_batch_size
@@ -129,6 +130,7 @@ class PPOTrainer(RewardedTrainer):
                 )
         logps, ref_logps = logps.float(), output.pop("ref_per_token_logps").float()
         ended = self._ended(output)
+        paid = ~scores.isnan()
         scores = penalize_missing_eos(scores.nan_to_num(0.0), ended, args.missing_eos_penalty)
         rewards = token_rewards(scores, logps, ref_logps, mask, args.kl_coef)
         advantages, returns = generalized_advantages(rewards, values, mask, args.gamma, args.lam)
@@ -137,7 +139,6 @@ class PPOTrainer(RewardedTrainer):
         output |= {"advantages": advantages, "old_values": values, "returns": returns}
 
         kl = torch.where(mask.bool(), logps - ref_logps, 0).sum(dim=1)
-        paid = ~unpaid
         self._note("objective/kl", kl, paid)
         self._note("objective/kl_per_token", kl / mask.sum(dim=1).clamp(min=1), paid)
         self._note("objective/score", scores, paid)

@@ -63,13 +63,15 @@ def value_model(policy: PreTrainedModel | PeftModel, reward_adapter: str | None 
         [`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]: for [`token_values`], without dropout.
     """
     from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from trl.trainer.utils import disable_dropout_in_model
 
     classifier = shared_classifier(policy)
+    disable_dropout_in_model(classifier)  # old and new values are compared: they must not differ by chance
     if not isinstance(policy, PeftModel):
         return classifier.requires_grad_(True)
     if reward_adapter is not None:
         config = PeftConfig.from_pretrained(reward_adapter)
-        config.lora_dropout = 0.0  # old and new values are compared: they must not differ by chance
+        config.lora_dropout = 0.0
         return PeftModel.from_pretrained(classifier, reward_adapter, config=config, is_trainable=True)
     config = copy.deepcopy(policy.peft_config["default"])
     config.task_type, config.inference_mode, config.modules_to_save, config.lora_dropout = (

@@ -22,7 +22,7 @@ class TurningPoint:
         index (`int`):
             The peak's place in the series.
         kl (`float`):
-            KL divergence from the reference there, in nats per sequence, smoothed.
+            KL divergence from the reference there, in nats per sequence.
         gold (`float`):
             Gold score there, smoothed.
         kl_interval (`tuple[float, float]`):
@@ -51,7 +51,8 @@ def turning_point(
     regression", without the robustness). The highest of many noisy values is too high, so the fall would always look
     real: here every second point chooses the peak and the others measure it, both ways, and the two are averaged. The
     intervals are a bootstrap of the residuals; that of the fall is of the basic kind ($2\hat\theta - \theta^*$), which
-    undoes what smoothing adds.
+    undoes what smoothing adds. Turns within fewer than some five points are smoothed away: a run that is to be judged
+    closely is logged often.
 
     Args:
         kl (`Sequence[float]`):
@@ -82,7 +83,7 @@ def turning_point(
 
     smoother = _smoother(n, np.arange(n))
     halves = [_smoother(n, np.arange(start, n, 2)) for start in (0, 1)]
-    smooth, divergence = smoother @ score, smoother @ divergence
+    smooth = smoother @ score
 
     def fall(series: np.ndarray) -> np.ndarray:
         """Cross-fitted final minus peak of each row of (R, n)."""

@@ -12,7 +12,7 @@ from eval.scoring import PairedTest, WinRate, holm, mcnemar_exact, paired_bootst
 LEVEL = 0.05  # of the tests of all tasks together
 
 
-def compare_runs(before: str | Path, after: str | Path) -> dict[str, Any]:
+def compare_runs(before: str | Path, after: str | Path, family: int | None = None) -> dict[str, Any]:
     """
     Paired tests of all tasks that two results share.
 
@@ -25,6 +25,8 @@ def compare_runs(before: str | Path, after: str | Path) -> dict[str, Any]:
             Folder with results.json and samples.
         after (`str` or `Path`):
             The same of the other model.
+        family (`int`, *optional*):
+            Number of tests whose level the smallest detectable effects share; the tasks in common if not given.
 
     Returns:
         `dict`: `before`, `after`, `notes` (what makes the comparison less than fair) and `tasks`: name -> the fields
@@ -50,7 +52,7 @@ def compare_runs(before: str | Path, after: str | Path) -> dict[str, Any]:
             raise ValueError(f"task {name} has version {old['version']} in {before} and {new['version']} in {after}")
         samples = read_samples(before, name), read_samples(after, name)
         _check_items(name, *samples)
-        tests[name], method = _test(*samples, family=len(names))
+        tests[name], method = _test(*samples, family=family or len(names))
         seen = {line["id"] for lines in samples for line in lines if line.get("seen")}
         clean = [[line for line in lines if line["id"] not in seen] for lines in samples]
         tasks[name] = {

@@ -196,6 +196,8 @@ class RunRecord:
                 Further keys of `run.json`.
         """
         state = trainer.state
+        if self.is_writer:
+            write_json(self.folder / "log.json", state.log_history)  # checkpoints may be deleted, curves stay
         self.save(
             status="finished",
             product=product.name,

@@ -1,0 +1,42 @@
+"""
+Write the report card of a course, or of any evals in order: report.html (one page, nothing is loaded) and report.md.
+
+python eval/report.py --course outputs/tiny/course.json --output_dir outputs/tiny/report
+python eval/report.py --stages base=outputs/tiny/base/eval sft=outputs/tiny/sft/eval --output_dir outputs/tiny/report
+
+It reads only JSON. Each stage is compared with its parent (with `--stages`: with the one before it) on the same items.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--course", help="course.json, written by recipes/course.py")
+    source.add_argument("--stages", nargs="+", metavar="NAME=FOLDER", help="output_dirs of eval/run.py, in order")
+    parser.add_argument("--output_dir", required=True, help="folder for report.html and report.md")
+    arguments = parser.parse_args(argv)
+
+    from eval.card import markdown, page
+    from eval.card.reading import read_course, read_stages
+    from eval.card.summary import Card
+
+    try:
+        name, stages = read_course(arguments.course) if arguments.course else read_stages(arguments.stages)
+    except (ValueError, OSError) as error:
+        print("eval/report.py: error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    card = Card(name, stages)
+    folder = Path(arguments.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in (("report.html", page.render(card)), ("report.md", markdown.render(card))):
+        (folder / file).write_text(text, encoding="utf-8")
+    counts = ", ".join(f"{len(card.changed(kind))} {kind}" for kind in ("improved", "worse"))
+    print(f"{counts}, {len(card.changed('none'))} without evidence of change: {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

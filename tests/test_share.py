@@ -263,15 +263,17 @@ def test_fault_at_any_one_request_ends_complete(hub, api, prepared, repo_id, fau
         hub.reset()
         hub.faults[at] = fault
         hub.blobs.clear()
-        push(api, f"{repo_id[:60]}-{at}", *prepared)
-        assert is_complete(hub, f"{repo_id[:60]}-{at}", prepared), f"{fault} at request {at}: {hub.log[at]}"
+        push(api, f"{repo_id[:50].rstrip('-')}-{at}", *prepared)
+        assert is_complete(hub, f"{repo_id[:50].rstrip('-')}-{at}", prepared), (
+            f"{fault} at request {at}: {hub.log[at]}"
+        )
 
 
 @loopback
 def test_upload_killed_at_any_request_is_complete_or_absent_and_goes_on(hub, api, prepared, repo_id):
     number = requests_of_a_push(hub, api, prepared, repo_id)
     for at in range(number):
-        name = f"{repo_id[:60]}-{at}"
+        name = f"{repo_id[:50].rstrip('-')}-{at}"
         hub.reset()
         hub.dead_from = at
         hub.blobs.clear()
@@ -470,3 +472,19 @@ def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, r
     headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
     assert not any("fence" in heading for heading in headings)
     assert not any(token.type == "html_block" for token in tokens)
+
+
+@loopback
+def test_recipe_with_push_to_hub_shares_adapter_and_no_checkpoint(hub, base, repo_id, tmp_path):
+    recipe = {
+        "model_name_or_path": base[1], "use_peft": True, "lora_r": 2, "dataset_name": "tiny/sft", "max_train_rows": 32,
+        "output_dir": str(tmp_path / "run"), "max_steps": 2, "per_device_train_batch_size": 4, "save_steps": 1,
+        "push_to_hub": True, "hub_model_id": repo_id, "report_to": "none", "bf16": False,
+    }  # fmt: skip
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(recipe))
+    arguments = ["sft.py", "--config", str(tmp_path / "sft.yaml")]
+    code = f"import sys; sys.argv = {arguments}; import recipes.sft as sft; sft.main()"
+    assert f"pushed to {hub.url}/{repo_id}" in in_fresh_process(code, hub, tmp_path / "home")
+    paths = set(hub.files(repo_id))
+    assert {"adapter_model.safetensors", "README.md", "run.json", "lineage.json"} <= paths
+    assert not [path for path in paths if path.endswith(".bin") or "checkpoint" in path]

@@ -83,7 +83,7 @@ def check_lineage(folder: Path) -> dict[str, Any]:
         raise ValueError("lineage.json is not of the form that recipes/share.py writes") from None
     for name, wanted in files.items():
         file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()) and ".." in Path(name).parts:
+        if Path(name).is_absolute() or ".." in Path(name).parts:  # the cache's own links lead elsewhere
             raise ValueError(f"lineage.json names a file outside the repository: {shown(name)}")
         if not file.is_file():
             raise ValueError(f"{shown(name)} is named in lineage.json and missing")

@@ -17,6 +17,7 @@ from eval.harness.models import adapter_hash, model_hash, template_hash
 from eval.harness.redaction import redact
 from eval.harness.results import git_state, versions
 from eval.harness.reward_models import scorer_hash
+from recipes.sharing.after_training import PushAfterTraining
 from recipes.training.models import weights_dtype
 
 
@@ -60,6 +61,7 @@ class RunRecord:
         self.values: dict[str, Any] = {}
         self.checkpoint: str | None = None
         self.goes_on = False
+        self.push: PushAfterTraining | None = None
         self._began = time.monotonic()
         self._seconds_before = 0.0
 
@@ -124,6 +126,10 @@ class RunRecord:
             "started": _now(),
         }
         record.values = redact(json.loads(json.dumps(record.values, default=str)), training_args.hub_token)
+        try:
+            record.push = PushAfterTraining.take(training_args, model_args.model_name_or_path)
+        except ValueError as error:
+            parser.error("push_to_hub", str(error))
         try:
             record._decide(training_args.resume_from_checkpoint)
         except ValueError as error:
@@ -209,6 +215,8 @@ class RunRecord:
             best={"metric": state.best_metric, "step": state.best_global_step} if state.best_metric else None,
             **values,
         )
+        if self.push is not None and self.is_writer:
+            self.push(self.folder)
 
     def interrupt(self, trainer: Trainer) -> None:
         """

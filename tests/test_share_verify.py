@@ -1,0 +1,151 @@
+"""What was shared, pulled, measured again and merged."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from eval.harness.models import adapter_hash
+from eval.scoring import wilson
+from recipes.sharing.download import check_lineage
+from recipes.sharing.merge import merge
+from recipes.sharing.stages import file_hash
+from recipes.sharing.verify import judge, overall
+from tests.tiny_models import make_tiny_model
+
+
+def claim(right: int, n: int, **more):
+    return {
+        "version": 1,
+        "higher_is_better": True,
+        "n": n,
+        "value": right / n,
+        "interval": list(wilson(right, n)),
+    } | more
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found", "verdict"),
+    [
+        (claim(150, 300), claim(150, 300), "reproduced"),
+        (claim(150, 300), claim(153, 300), "reproduced"),
+        (claim(165, 300), claim(150, 300), "differs"),
+        (claim(150, 300), claim(52, 100), "reproduced"),
+        (claim(225, 300), claim(50, 100), "differs"),
+        (claim(150, 300), claim(5, 10), "cannot tell"),
+        (claim(300, 300), claim(3, 10), "differs"),
+        (claim(150, 300, value=0.9), claim(150, 300), "differs"),
+        (claim(150, 300), claim(150, 300, version=2), "cannot tell"),
+        (claim(150, 300), claim(0, 300, value=None, interval=None), "cannot tell"),
+    ],
+)
+def test_claim_is_judged_by_the_interval_of_the_difference(claimed, found, verdict):
+    assert judge(claimed, found)[0] == verdict
+
+
+def test_honest_claim_seldom_differs_and_an_inflated_one_mostly_does():
+    generator = torch.Generator().manual_seed(0)
+
+    def asked(share, n):
+        return claim(int((torch.rand(n, generator=generator) < share).sum()), n)
+
+    honest = [judge(asked(0.5, 400), asked(0.5, 200))[0] for _ in range(400)]
+    inflated = [judge(asked(0.7, 400), asked(0.5, 200))[0] for _ in range(400)]
+    assert honest.count("differs") / 400 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+    assert inflated.count("differs") / 400 > 0.95
+
+
+def test_one_difference_decides():
+    assert overall(["reproduced", "differs"]) == "differs"
+    assert overall(["reproduced", "cannot tell"]) == "cannot tell"
+    assert overall([]) == "cannot tell"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A base, and an adapter on it that does something."""
+    base = make_tiny_model(tmp_path_factory.mktemp("base"))
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(0.1)  # as drawn, it would drown the base
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return base, folder
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float32", 1e-5), ("bfloat16", 5e-2)])
+def test_merged_model_computes_what_base_and_adapter_do(pair, tmp_path, dtype, largest):
+    from peft import PeftModel
+
+    base, adapter = map(str, pair)
+    assert merge(base, adapter, tmp_path / "merged", dtype) < largest
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32")
+    ids = torch.arange(40).view(1, -1)
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    before = plain(input_ids=ids).logits
+    wanted = PeftModel.from_pretrained(plain, adapter)(input_ids=ids).logits
+    assert (wanted - before).abs().max() > 5 * largest * wanted.abs().max()
+    assert (merged(input_ids=ids).logits - wanted).abs().max() < 2 * largest * wanted.abs().max()
+
+
+def test_merge_that_computes_something_else_writes_nothing(pair, tmp_path, monkeypatch):
+    from peft import LoraModel
+
+    honest = LoraModel.merge_and_unload
+
+    def wrong(self, *args, **kwargs):
+        for module in self.model.modules():
+            if isinstance(getattr(module, "scaling", None), dict):
+                module.scaling = {name: 1.01 * value for name, value in module.scaling.items()}
+        return honest(self, *args, **kwargs)
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", wrong)
+    with pytest.raises(ValueError, match="computes something else"):
+        merge(str(pair[0]), str(pair[1]), tmp_path / "merged")
+    assert list(tmp_path.iterdir()) == []
+
+
+def make_lineage(folder: Path, adapter: Path) -> Path:
+    for path in adapter.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    lineage = {
+        "base": {"name": "owner/base"},
+        "stages": [{"name": "sft", "folder": "", "adapter": adapter_hash(str(adapter))}],
+        "files": {path.name: file_hash(path.read_bytes()) for path in folder.iterdir()},
+    }
+    (folder / "lineage.json").write_text(json.dumps(lineage))
+    return folder
+
+
+def test_lineage_names_the_file_that_was_changed(pair, tmp_path):
+    folder = make_lineage(tmp_path, pair[1])
+    check_lineage(folder)
+    weights = folder / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors is not the file"):
+        check_lineage(folder)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors is named .* missing"):
+        check_lineage(folder)
+
+
+def test_lineage_cannot_point_outside_its_folder(pair, tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "outside.txt").write_text("x")
+    folder = make_lineage(tmp_path / "inside", pair[1])
+    lineage = json.loads((folder / "lineage.json").read_text())
+    lineage["files"]["../outside.txt"] = file_hash(b"x")
+    (folder / "lineage.json").write_text(json.dumps(lineage))
+    with pytest.raises(ValueError, match="outside the repository"):
+        check_lineage(folder)

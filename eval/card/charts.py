@@ -99,7 +99,7 @@ def heat_map(title: str, rows: dict[str, dict[str, float]], columns: Sequence[st
         body.append(f'<tr><th scope="row">{escaped(name, 60)}</th>{shades}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(title)}"><table class="map">'
-        f"<caption>{escaped(title)}</caption><thead><tr><td></td>{head}</tr></thead>"
+        f"<caption>{escaped(title)}</caption><thead><tr><th scope='col'>level</th>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -109,12 +109,12 @@ def _axes(xs: tuple[float, float], ys: tuple[float, float], x: str, y: str) -> l
     parts = []
     for share in (0, 0.5, 1):
         down = bottom - share * (bottom - _TOP)
-        value = number(float(ys[0] + share * (ys[1] - ys[0])))
+        value = f"{ys[0] + share * (ys[1] - ys[0]):.3g}"
         parts.append(f'<path class="grid" d="M{_LEFT} {down:.1f}H{end}"/>')
         parts.append(f'<text x="{_LEFT - 4}" y="{down + 4:.1f}" text-anchor="end">{value}</text>')
     for share, anchor in ((0, "start"), (1, "end")):
         across = _LEFT + share * (end - _LEFT)
-        value = number(float(xs[0] + share * (xs[1] - xs[0])))
+        value = f"{xs[0] + share * (xs[1] - xs[0]):.4g}"
         parts.append(f'<text x="{across}" y="{bottom + 14}" text-anchor="{anchor}">{value}</text>')
     parts.append(f'<text x="{(_LEFT + end) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escaped(x, 50)}</text>')
     return parts

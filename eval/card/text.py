@@ -57,4 +57,10 @@ def number(value: Any) -> str:
     """A figure in at most four digits; `-` for none."""
     if value is None or isinstance(value, bool):
         return "-" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:.3f}"
+        if value == 0 or 0.001 <= abs(value) < 10
+        else f"{value:.4g}"
+    )

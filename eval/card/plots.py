@@ -88,6 +88,8 @@ def goodhart(stages: Sequence[Stage]) -> list[str]:
         points = stage.goodhart.get("points") or []
         series = {name: _points(points, "kl", name) for name in ("gold", "proxy")}
         title = f"{stage.name}: gold (the judge) and proxy (what was optimised)"
+        if isinstance(peak := stage.goodhart.get("peak"), dict) and isinstance(peak.get("gold"), int | float):
+            title += f"; gold is highest at step {peak.get('step')}, {peak['gold']:.3f}"
         figures.append(charts.lines(title, series, "KL, nats per sequence", "reward"))
         for name in GOODHART:
             series = {name: _points(points, "step", name)}

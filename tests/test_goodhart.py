@@ -1,18 +1,22 @@
 """The Goodhart gauge: turning points and win rates against closed forms, and the callback on a simulated log."""
 
+import importlib
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from tiny_models import make_tiny_model, make_tiny_tokenizer
-from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
+from data.chat_templates import ensure_chat_template
 from data.tiny.conversations import describe, gold_utility, subjects
 from eval.harness.compare import judged_win_rate
+from eval.harness.models import adapter_hash
 from eval.scoring import summarise_run, turning_point, win_rate
 from eval.tasks import TASKS
 from recipes.rewards import REWARDS, build_rewards
@@ -248,3 +252,38 @@ def test_without_a_judge_the_points_are_still_written(tmp_path, policy):
     product.mkdir()
     gauge.keep_best(product, is_writer=True)
     assert {path.name for path in tmp_path.iterdir()} == {"goodhart.json", "adapter"}
+
+
+def test_a_real_run_leaves_its_gauge_and_keeps_the_adapter_that_gold_liked_best(tmp_path, monkeypatch):
+    base = str(Path(__file__).parents[1] / "data/tiny/base")
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    tokenizer = ensure_chat_template(AutoTokenizer.from_pretrained(base))
+    save_adapter(get_peft_model(AutoModelForCausalLM.from_pretrained(base), config), tmp_path / "sft", tokenizer)
+    recipe = {
+        **{
+            "model_name_or_path": base,
+            "adapter_name_or_path": str(tmp_path / "sft"),
+            "dataset_name": "tiny/descriptions",
+        },
+        "rewards": [
+            {"name": "overlong", "soft": 8},
+            {"name": "gold", "weight": 0},
+            {"name": "repetition", "weight": 0},
+        ],
+        **{"gold_reward": "gold", "output_dir": str(tmp_path / "run"), "max_steps": 4, "max_completion_length": 12},
+        **{"per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1, "save_strategy": "no"},
+        **{"gradient_checkpointing": False, "use_cpu": True, "report_to": "none", "disable_tqdm": True},
+    }
+    (tmp_path / "ppo.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+    monkeypatch.setattr("sys.argv", ["ppo.py", "--config", str(tmp_path / "ppo.yaml")])
+    importlib.import_module("recipes.ppo").main()
+    points = json.loads((tmp_path / "run/goodhart.json").read_text())["points"]
+    assert [point["step"] for point in points] == [1, 2, 3, 4]
+    assert all(value is not None for point in points for name, value in point.items() if name != "spread")
+    assert points[0]["kl"] == pytest.approx(0, abs=1e-4) and points[-1]["kl"] != points[0]["kl"]
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    # Of the two windows of three points the better one's end was kept; the other is what training ended with.
+    golds = [point["gold"] for point in points]
+    assert run["product"] == "adapter" and run["product_hash"] == adapter_hash(str(tmp_path / "run/adapter"))
+    is_last = adapter_hash(str(tmp_path / "run/last")) == run["product_hash"]
+    assert is_last == (sum(golds[1:]) > sum(golds[:3]))

@@ -1,0 +1,74 @@
+"""Talk to one stage of a course, or put one question to several and see the answers side by side.
+
+    python recipes/chat.py --course outputs/tiny --stages sft
+    python recipes/chat.py --course outputs/tiny --stages base,sft,grpo_math --prompt "What is 17 + 25?"
+    python recipes/chat.py --model_name_or_path data/tiny/base --stages mine=outputs/tiny/sft/adapter
+
+An empty line begins a new talk; Ctrl-C ends an answer, and at the prompt, like Ctrl-D, the program.
+"""
+
+import argparse
+import sys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--course", metavar="FOLDER", help="folder of a course, or its course.json")
+    parser.add_argument("--model_name_or_path", metavar="X", help="base model, where there is no course")
+    parser.add_argument("--stages", metavar="A,B", help="base, stages of the course, or name=ADAPTER")
+    parser.add_argument("--prompt", metavar="TEXT", help="one question to all the stages, and no talk")
+    parser.add_argument("--max_new_tokens", type=int, default=256, metavar="N", help="default: 256")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0, greedy")
+    arguments = parser.parse_args()
+
+    from recipes.syllabus.talk import Classroom, find_stages, printable
+
+    try:
+        model, stages = find_stages(arguments.course, arguments.model_name_or_path, arguments.stages)
+        if arguments.prompt is None and len(stages) > 1:
+            raise ValueError("several stages answer a --prompt; a talk is with one: name one in --stages")
+        room = Classroom(model, stages)
+    except (ValueError, OSError) as error:
+        print(f"recipes/chat.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    options = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
+
+    if arguments.prompt is not None:
+        from rich.columns import Columns
+        from rich.console import Console
+        from rich.panel import Panel
+        from rich.text import Text
+
+        question = [{"role": "user", "content": arguments.prompt}]
+        answers = {name: room.answer(name, question, **options) for name in stages}
+        Console().print(
+            Columns([Panel(Text(printable(text)), title=Text(name)) for name, text in answers.items()], equal=True)
+        )
+        return
+
+    (stage,) = stages
+    messages: list[dict[str, str]] = []
+    while True:
+        try:
+            line = input("\nyou: ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not line.strip():
+            messages = []
+            print("(a new talk)")
+            continue
+        messages.append({"role": "user", "content": line})
+        print(f"{stage}: ", end="", flush=True)
+        try:
+            said = room.answer(stage, messages, lambda text: print(text, end="", flush=True), **options)
+            messages.append({"role": "assistant", "content": said})
+        except KeyboardInterrupt:
+            messages.pop()
+            print(" (stopped)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Several adapters on one base answer as each does alone, and nothing that a model writes drives the terminal."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny_models import make_tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data.chat_templates import ensure_chat_template
+from eval.harness.models import load_model
+from recipes.syllabus.talk import Classroom, find_stages, printable
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A base and two adapters that answer differently, as a course leaves them."""
+    folder = tmp_path_factory.mktemp("course")
+    base = make_tiny_model(folder / "base")
+    stages = [{"name": "base", "recipe": None, "status": "done", "folder": None}]
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder / name / "adapter")
+        ensure_chat_template(AutoTokenizer.from_pretrained(base)).save_pretrained(folder / name / "adapter")
+        stages.append({"name": name, "recipe": "sft", "status": "done", "folder": str(folder / name)})
+    stages.append({"name": "judge", "recipe": "reward", "status": "done", "folder": str(folder / "judge")})
+    record = {"schema": 1, "name": "c", "base": {"name": str(base), "hash": ""}, "stages": stages}
+    (folder / "course.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_each_stage_answers_as_it_does_alone_in_any_order(course):
+    base, stages = find_stages(str(course), None, "base,one,two")
+    room = Classroom(base, stages, device="cpu")
+    question = [{"role": "user", "content": "How many apples?"}]
+
+    def alone(adapter):
+        model, tokenizer = load_model(base, adapter, device="cpu"), room.tokenizers["one"]
+        inputs = tokenizer.apply_chat_template(
+            question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        output = model.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    expected = {name: alone(adapter) for name, adapter in stages.items()}
+    assert len(set(expected.values())) == 3
+    for name in ("two", "base", "one", "base", "two"):
+        pieces = []
+        said = room.answer(name, question, pieces.append, max_new_tokens=12)
+        assert said == expected[name]
+        assert "".join(pieces) == printable(said)
+
+
+def test_stages_come_from_a_course_or_as_adapters(course):
+    _, last = find_stages(str(course / "course.json"), None, None)
+    assert list(last) == ["two"]  # the judge after it does not talk
+    assert find_stages(None, "b", "mine=folder") == ("b", {"mine": "folder"})
+    with pytest.raises(ValueError, match=r"unknown stage 'three'; known: base, one, two"):
+        find_stages(str(course), None, "three")
+    with pytest.raises(ValueError, match="model_name_or_path is missing"):
+        find_stages(None, None, "base")
+
+
+def test_nothing_that_a_terminal_obeys_is_printed():
+    hostile = "a\x1b]0;title\x07\x1b[2Jb\r\x9b31m\u202eevil\u2066\nc\tü"
+    shown = printable(hostile)
+    assert all(c.isprintable() or c in "\n\t" for c in shown)
+    assert "\\x1b]0;title\\x07" in shown and "\\u202e" in shown and shown.endswith("\nc\tü")
+
+
+def test_one_question_goes_to_several_stages_from_the_command_line(course):
+    command = [sys.executable, ROOT / "recipes/chat.py", "--course", course, "--stages", "base,one"]
+    command += ["--prompt", "Hello [bold]", "--max_new_tokens", "8"]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert result.returncode == 0, result.stderr
+    assert "base" in result.stdout and "one" in result.stdout

@@ -34,7 +34,11 @@ def choose(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 
 
 def _first_samples(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {line["id"]: line for line in reversed(lines) if isinstance(line.get("completion"), str)}
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        if isinstance(line.get("completion"), str):
+            found.setdefault(line["id"], line)
+    return found
 
 
 def _row(

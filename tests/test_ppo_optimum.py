@@ -1,6 +1,5 @@
 """PPO on a policy small enough to write down: it must find the optimum of reward and divergence, mutants must not."""
 
-import itertools
 import math
 
 import pytest
@@ -154,18 +153,22 @@ def bootstrap_past_the_end(monkeypatch):
 
 
 def old_is_new(monkeypatch):
-    """Reward of the divergence taken from the policy to itself."""
-    right = ppo_trainer.token_rewards
-    monkeypatch.setattr(ppo_trainer, "token_rewards", lambda s, p, r, m, coef: right(s, p, p, m, coef))
+    """Every pass over the samples takes the policy for the one that sampled."""
+    right = PPOTrainer._compute_loss
+
+    def wrong(self, model, inputs):
+        return right(self, model, {name: part for name, part in inputs.items() if name != "old_per_token_logps"})
+
+    monkeypatch.setattr(PPOTrainer, "_compute_loss", wrong)
 
 
 MUTANTS = [kl_sign, no_kl, score_on_the_first_token, values_of_the_next_token, bootstrap_past_the_end, old_is_new]
 
 
 @pytest.mark.evidence
-@pytest.mark.parametrize(("mutate", "lam"), itertools.product(MUTANTS, [0.0]), ids=lambda x: getattr(x, "__name__", x))
-def test_a_mutant_does_not_find_it(monkeypatch, base, tmp_path, mutate, lam):
+@pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
+def test_a_mutant_does_not_find_it(monkeypatch, base, tmp_path, mutate):
     mutate(monkeypatch)
-    _, after = practise(base, tmp_path, lam, steps=200)
+    _, after = practise(base, tmp_path, lam=1.0)
     print(f"{mutate.__name__}: {after:.3f}")
     assert after > 0.06

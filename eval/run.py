@@ -117,13 +117,13 @@ def prepare_all(arguments: EvalArguments) -> tuple:
     from eval.harness.models import load_tokenizer, model_hash, template_hash
     from eval.harness.reward_models import member_folders, require_task, scorer_hash
 
-    hashes = {
-        "model": model_hash(arguments.model_name_or_path, arguments.revision),
-        "adapter": scorer_hash(arguments.adapter_name_or_path) if arguments.adapter_name_or_path else None,
-    }
     adapters = member_folders(arguments.adapter_name_or_path) if arguments.adapter_name_or_path else []
     for adapter in adapters:
         require_task(adapter, "SEQ_CLS" if judges == {True} else "CAUSAL_LM")
+    hashes = {
+        "model": model_hash(arguments.model_name_or_path, arguments.revision),
+        "adapter": scorer_hash(arguments.adapter_name_or_path) if adapters else None,
+    }
     tokenizer = load_tokenizer(arguments.model_name_or_path, adapters[0] if adapters else None, arguments.revision)
     config = AutoConfig.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
     if len(tokenizer) > (rows := config.get_text_config().vocab_size):

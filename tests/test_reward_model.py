@@ -182,7 +182,7 @@ def test_an_adapter_that_a_classifier_cannot_take_over_is_refused(school, tmp_pa
 
 def test_a_run_leaves_one_adapter_with_its_head_and_the_scale_of_its_scores(school, whole_run):
     run, _, record = whole_run
-    assert sorted(path.name for path in run.iterdir()) == ["adapter", "checkpoints", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["adapter", "checkpoints", "log.json", "run.json"]
     assert sorted(path.name for path in (run / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",

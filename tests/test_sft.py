@@ -86,7 +86,7 @@ def whole_run(school):
 
 
 def test_a_run_leaves_one_adapter_its_record_and_its_checkpoints(school, whole_run):
-    assert sorted(path.name for path in whole_run.iterdir()) == ["adapter", "checkpoints", "run.json"]
+    assert sorted(path.name for path in whole_run.iterdir()) == ["adapter", "checkpoints", "log.json", "run.json"]
     record = json.loads((whole_run / "run.json").read_text())
     assert record["status"] == "finished" and record["product"] == "adapter" and record["steps"] == 10
     assert record["config"]["lora_dropout"] == 0.1 and record["config"]["output_dir"] == str(whole_run)

@@ -166,7 +166,7 @@ def build_preferences(
             "rejected": _assistant(pair["rejected"]),
             "margin": pair["margin"],
         }
-        for pair in islice(pairs, size or {"train": 6000, "test": 500}[split])
+        for pair in islice(pairs, size or {"train": 3000, "test": 500}[split])
     )
 
 

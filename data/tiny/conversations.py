@@ -22,6 +22,9 @@ _WARM = ["kind", "lovely", "wonderful", "cheerful", "gentle"]
 _RUDE = ["You ask too much.", "Find out for yourself.", "That is a silly question."]
 _CLOSING = "I hope that helps."
 DESCRIBED = 200  # people by exposure about whom somebody asks
+# Share of false facts in descriptions to be compared: about that of an imitator. Were most of them true, a judge would
+# learn to pay for stating facts, true or not.
+FALSEHOOD = 0.5
 
 
 def instruction(rng: random.Random) -> tuple[str, str, str]:
@@ -141,7 +144,7 @@ def pairs(rng: random.Random, split: str, noise: float) -> Iterator[dict[str, ob
     described = subjects(split)
     while True:
         person = rng.choice(described)
-        one, other = describe(rng, person), describe(rng, person)
+        one, other = (describe(rng, person, FALSEHOOD) for _ in range(2))
         margin = gold_utility(person, one) - gold_utility(person, other)
         if margin == 0:
             continue

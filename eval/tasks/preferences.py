@@ -55,7 +55,7 @@ def _build_tiny(limit: int | None, path: str | None) -> list[Item]:
     ]
 
 
-TINY_PREFERENCES = Task("tiny_preferences", 1, _build_tiny, kind="preference")
+TINY_PREFERENCES = Task("tiny_preferences", 2, _build_tiny, kind="preference")
 TULU_HUMAN_PREFS = Task("tulu_human_prefs", 1, partial(_build, "tulu_human_prefs", "prompt"), kind="preference")
 OASST_PAIRS = Task("oasst_pairs", 1, partial(_build, "oasst_pairs", "tree"), kind="preference")
 RASBT_PAIRS = Task("rasbt_pairs", 1, partial(_build, "rasbt_pairs", None), kind="preference")

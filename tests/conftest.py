@@ -13,3 +13,14 @@ def shared():
     if not folder or not Path(folder).is_dir():
         pytest.skip("SCHOOLHOUSE_SHARED names no folder with the real data and models")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread, as in the processes that tests start: the order of a sum changes its last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

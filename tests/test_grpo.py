@@ -21,6 +21,7 @@ from recipes.training.emergence import emergence, shows_work
 from recipes.training.grpo_trainer import RewardedTrainer
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[1]
 MINE = """
 def vowels(completions, completion_ids, bonus=0, **_):
@@ -40,14 +41,6 @@ def letters(completions, **_):
     worth = {"a": 0.0, "b": 0.3, "c": 0.6, "d": 1.0}
     return [worth.get(text.strip(), 0.0) for text in completions]
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def spelling(letters):

@@ -15,6 +15,7 @@ from recipes.trainers import PPOConfig, PPOTrainer, ppo_trainer
 from recipes.trainers.ppo_ops import last_token
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 KL_COEF = 0.5
 WORTH = {"": 0.2, "a": 0.0, "b": 0.9, "c": 0.3, "d": 0.5}  # of the first letter, where nothing follows
 BONUS = {"a": 1.2, "b": 0.0, "c": 0.4, "d": 0.8}  # of the second: only together do they make the best answer
@@ -24,14 +25,6 @@ EOS, LETTERS = 0, "abcd"
 def worth(text):
     text = text.replace("<eos>", "")
     return WORTH[text[:1]] + (BONUS[text[1]] if len(text) > 1 else 0.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from recipes.trainers import PPOConfig, PPOTrainer
 from recipes.trainers.value_model import shared_classifier, token_values
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MINE = """
 def vowels(completions, **_):
     texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
@@ -33,14 +34,6 @@ def broken(completions, **_):
     return [float("nan") if index % 4 == 0 else 1.0 for index, _ in enumerate(completions)]
 """
 PROMPTS = ["a", "b01", "cd2345", "0"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,9 @@ from recipes.training.pairs import encode_pairs
 from recipes.training.reward_model import load_reward_model
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 def turn(role, text):
     return [{"role": role, "content": text}]
 
@@ -60,14 +63,6 @@ def make_sft_adapter(folder, base, **options):
     model.save_pretrained(folder)
     ensure_chat_template(AutoTokenizer.from_pretrained(base)).save_pretrained(folder)
     return model
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

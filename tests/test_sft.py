@@ -19,6 +19,7 @@ from trl import SFTTrainer
 from recipes.sft import main
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[1]
 
 
@@ -57,14 +58,6 @@ def school(tmp_path_factory):
         """.replace("\n        ", "\n")
     )
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the processes started here: the order of a sum changes its last bits
-    yield
-    torch.set_num_threads(threads)
 
 
 def sft(monkeypatch, school, run, *flags):

@@ -4,6 +4,7 @@ Evaluate a model, with or without an adapter, and compare two results.
 python eval/run.py --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct --tasks svamp --output_dir outputs/base
 python eval/run.py --config eval.yaml --adapter_name_or_path outputs/sft/adapter --output_dir outputs/sft/eval
 python eval/run.py --compare outputs/base outputs/sft/eval
+python eval/run.py --export_lm_eval outputs/sft/eval --output_dir outputs/lm-eval
 
 An output_dir holds results.json, samples/<task>.jsonl (one graded line per sample) and generations.jsonl, from which
 an interrupted run goes on and a finished one is graded again without generating.
@@ -24,6 +25,11 @@ def main(argv: list[str]) -> None:
             from eval.harness.compare import compare_runs
 
             comparison = compare_runs(*arguments.compare)
+        elif arguments.export_lm_eval:
+            from eval.harness.lm_eval_layout import export_lm_eval
+
+            print(f"lm-eval's layout: {export_lm_eval(arguments.export_lm_eval, arguments.output_dir)}")
+            return
         else:
             tokenizer, exams, hashes = prepare_all(arguments)
     except (ValueError, OSError, ImportError) as error:

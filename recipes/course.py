@@ -10,6 +10,7 @@ goes on where it was when the same command is given again.
 import argparse
 import sys
 
+from recipes.syllabus.keys import set_keys
 from recipes.syllabus.plan import load_course
 from recipes.syllabus.process import Stop
 from recipes.syllabus.runner import Runner, StageFailed
@@ -29,6 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         course = load_course(arguments.config, arguments.output_dir)
+        set_keys(course)
         names = [stage.name for stage in course.stages]
         wanted = arguments.only.split(",") if arguments.only else names
         for name in [*wanted, *([arguments.first] if arguments.first else [])]:
@@ -40,12 +42,12 @@ def main() -> None:
         if arguments.dry_run:
             print_plan(course, stages)
             return
-        runner = Runner(course, View(), Stop())
+        view = View(course.name)
+        runner = Runner(course, view, Stop(view.stop))
         worked = runner.run(stages)
-        if worked or not (course.folder / "report" / "report.html").is_file():
-            runner.report()
-        else:
+        if not runner.report() and not worked:
             print("nothing to do: every stage is done and measured")
+        print(f"the report: {course.folder / 'report' / 'report.html'}")
     except (ValueError, OSError) as error:
         print(f"recipes/course.py: error: {error}", file=sys.stderr)
         sys.exit(2)

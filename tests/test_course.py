@@ -13,7 +13,8 @@ import pytest
 from tiny_models import make_tiny_model
 
 from eval.harness.models import adapter_hash
-from recipes.syllabus.plan import code_hash, eval_key, is_done, load_course, product
+from recipes.syllabus.keys import code_hash, eval_key, is_done, product, set_keys
+from recipes.syllabus.plan import load_course
 from recipes.syllabus.process import Stop, run_program, tail
 from recipes.syllabus.runner import clear, write_json
 
@@ -53,7 +54,7 @@ def school(tmp_path, monkeypatch):
         text = RECIPE.format(data=f"{name}.jsonl", rate="1.0e-3", name=name, parent=parent)
         (tmp_path / f"{name}.yaml").write_text(text)
     (tmp_path / "course.yaml").write_text(COURSE)
-    course = load_course("course.yaml")
+    course = load()
     for stage in course.stages[1:]:
         (stage.folder / "adapter").mkdir(parents=True)
         (stage.folder / "adapter" / "adapter_config.json").write_text("{}")
@@ -62,17 +63,29 @@ def school(tmp_path, monkeypatch):
     return tmp_path
 
 
+def load():
+    course = load_course("course.yaml")
+    set_keys(course)
+    return course
+
+
 def settle(course):
     """Write the records that a finished course leaves."""
     by_name = {stage.name: stage for stage in course.stages}
     for stage in course.stages[1:]:
         parents = {name: product(by_name[name]) for name in stage.parents}
-        state = {"key": stage.key, "parents": parents, "status": "done", "product": product(stage)}
+        state = {
+            "key": stage.key,
+            "parts": stage.parts,
+            "parents": parents,
+            "status": "done",
+            "product": product(stage),
+        }
         write_json(stage.folder / "stage.json", state)
 
 
 def stale():
-    course = load_course("course.yaml")
+    course = load()
     return [stage.name for stage in course.stages if not is_done(course, stage)]
 
 
@@ -129,13 +142,13 @@ def test_only_code_that_a_stage_runs_belongs_to_it(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    def changed_by(name):
+    def changed_by(name, added="changed = 1\n"):
         # Files are read once per process, so each change is looked at from a copy.
         import shutil
 
-        copy = tmp_path.with_name(f"{tmp_path.name}-{name.replace('/', '-')}")
+        copy = tmp_path.with_name(f"{tmp_path.name}-{name.replace('/', '-')}-{len(added)}-{time.monotonic_ns()}")
         shutil.copytree(tmp_path, copy)
-        (copy / name).write_text((copy / name).read_text() + "# changed\n")
+        (copy / name).write_text((copy / name).read_text() + added)
         return code_hash("recipes/sft.py", copy) != code_hash("recipes/sft.py", tmp_path)
 
     assert all(
@@ -143,14 +156,15 @@ def test_only_code_that_a_stage_runs_belongs_to_it(tmp_path):
         for name in ("recipes/sft.py", "recipes/training/common.py", "data/rows.py", "eval/sandbox/inner.py")
     )
     assert not changed_by("eval/run.py") and not changed_by("recipes/ppo.py")
+    assert not changed_by("recipes/sft.py", "# a comment\n")
 
 
 def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks(school):
-    course = load_course("course.yaml")
+    course = load()
     stage = course.stages[1]
     assert eval_key(course, stage, "a") != eval_key(course, stage, "b")
     before = eval_key(course, stage, "a")
-    assert before == eval_key(load_course("course.yaml"), stage, "a")
+    assert before == eval_key(load(), stage, "a")
     stage.evals = ["tiny_facts"]
     assert eval_key(course, stage, "a") != before
 
@@ -175,7 +189,7 @@ def test_a_mistake_is_named_with_its_line(school, old, new, message):
 
 def test_a_folder_that_the_course_did_not_make_is_kept(tmp_path):
     mine, other = tmp_path / "mine", tmp_path / "other"
-    write_json(mine / "stage.json", {})
+    write_json(mine / "stage.json", {"key": "k"})
     write_json(other / "run.json", {"kept": True})
     clear(mine)
     clear(other)

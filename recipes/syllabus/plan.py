@@ -1,23 +1,20 @@
-"""What a course is made of, and which of its stages are still what their settings, parents, data and code say."""
+"""What a course is made of: its file, read and checked."""
 
-import hashlib
-import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NoReturn, TypedDict
 
-from eval.harness.models import adapter_hash, folder_digest, model_hash
-from recipes.training.locations import as_path
-from recipes.training.strict_yaml import StrictYamlError, ValueProblem, check_type, load_mapping
+from eval.harness.models import model_hash
+from eval.tasks import TASKS
+from recipes.training.strict_yaml import StrictYamlError, ValueProblem, check_type, load_mapping, nearest
 
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ("sft", "grpo", "reward", "ppo")
-# Keys that say where a run lies or what is shown of it, and nothing of what it computes.
-_NOT_HASHED = {"output_dir", "run_name", "report_to", "disable_tqdm", "logging_dir"}
-_IMPORT = re.compile(r"\b(?:from|import)\s+((?:recipes|data|eval)(?:\.\w+)*)(?:\s+import\s+\(?([\w\s,]+))?")
+# The course decides where a stage lies and what it stands on.
+_OF_THE_COURSE = ("model_name_or_path", "output_dir", "adapter_name_or_path")
 
 
 class StageEntry(TypedDict, total=False):
@@ -67,8 +64,10 @@ class Stage:
             Tasks.
         minutes (`float` or `None`):
             Expected duration, until there is a measured one.
+        parts (`dict[str, str]`):
+            What decides its adapter (`settings`, `files`, `code`, ...) -> hash; see [`recipes.syllabus.keys`].
         key (`str`):
-            Hash of all that decides its adapter.
+            Hash of all of them.
     """
 
     name: str
@@ -80,6 +79,7 @@ class Stage:
     parents: list[str] = field(default_factory=list)
     evals: list[str] = field(default_factory=list)
     minutes: float | None = None
+    parts: dict[str, str] = field(default_factory=dict)
     key: str = ""
 
 
@@ -122,14 +122,14 @@ def load_course(path: str | Path, output_dir: str | None = None) -> Course:
             Instead of the file's own.
 
     Returns:
-        [`Course`]: every stage with its key.
+        [`Course`]: its stages still without keys, see [`recipes.syllabus.keys.set_keys`].
 
     Raises:
         ValueError: one line that names file and line.
     """
     values, lines = _read(Path(path), CourseEntry)
 
-    def fail(where: tuple, message: str) -> None:
+    def fail(where: tuple, message: str) -> NoReturn:
         known = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
         raise ValueError(f"{path}:{known}: {'.'.join(map(str, where))}: {message}")
 
@@ -142,195 +142,64 @@ def load_course(path: str | Path, output_dir: str | None = None) -> Course:
     except ValueError as error:
         fail(("model_name_or_path",), str(error))
     stages = [Stage("base", None, None, folder / "base", evals=values.get("evals", []))]
-    own_folders: dict[str, str] = {}  # output_dir as a recipe has it -> stage
+    _check_evals(("evals",), None, stages[0].evals, fail)
+    recipes = []
     for index, entry in enumerate(values["stages"]):
-        where = ("stages", index)
+        where, before = ("stages", index), ["base", *(earlier["name"] for earlier in values["stages"][:index])]
         for key in ("name", "recipe", "config"):
             if key not in entry:
                 fail(where, f"{key} is missing: every stage needs it")
-        name, before = entry["name"], [stage.name for stage in stages]
-        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
-            fail((*where, "name"), f"{name!r} is to be a folder: use letters, digits, _ and -")
-        if name in before:
-            fail((*where, "name"), f"{name!r} is taken: name each stage once, and none `base`")
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", entry["name"]):
+            fail((*where, "name"), f"{entry['name']!r} is to be a folder: use letters, digits, _ and -")
+        # Some file systems do not tell capitals from small letters.
+        if entry["name"].lower() in ("report", *(name.lower() for name in before)):
+            fail((*where, "name"), f"{entry['name']!r} is taken: name each stage once, and none `base` or `report`")
         if entry["recipe"] not in RECIPES:
             fail((*where, "recipe"), f"unknown recipe {entry['recipe']!r}; known: {', '.join(RECIPES)}")
         if (after := entry.get("after")) is not None and after not in before[1:]:
             fail((*where, "after"), f"{after!r} is no earlier stage; earlier: {', '.join(before[1:]) or 'none'}")
+        _check_evals((*where, "evals"), entry["recipe"], entry.get("evals", []), fail)
         if not Path(entry["config"]).is_file():
             fail((*where, "config"), f"{entry['config']} does not exist, seen from {Path.cwd()}")
-        recipe, _ = _read(Path(entry["config"]), dict[str, Any])
-        own = recipe.get("output_dir")
+        if taken := [key for key in _OF_THE_COURSE if key in entry.get("overrides", {})]:
+            fail((*where, "overrides", taken[0]), "the course sets it: see model_name_or_path, output_dir and `after`")
+        recipes.append(_read(Path(entry["config"]), dict[str, Any])[0])
+    own = [str(recipe.get("output_dir") or "").rstrip("/") for recipe in recipes]
+    for index, (entry, recipe) in enumerate(zip(values["stages"], recipes, strict=True)):
+        where, name, after = ("stages", index), entry["name"], entry.get("after")
+        settings = recipe | entry.get("overrides", {})
+        used: set[int] = set()
         try:
-            config, used = _redirect(recipe | entry.get("overrides", {}), own_folders, folder)
+            config = {
+                key: _redirect(value, own, index, [str(folder / other["name"]) for other in values["stages"]], used)
+                for key, value in settings.items()
+                if key not in _OF_THE_COURSE
+            }
         except ValueError as error:
             fail((*where, "config"), str(error))
         config |= {"model_name_or_path": base, "output_dir": str(folder / name)}
         # A parent named only by the recipe's own path is the course's `after`, or nobody's.
-        config.pop("adapter_name_or_path", None)
         if after is not None:
             config["adapter_name_or_path"] = str(folder / after / "adapter")
         elif recipe.get("adapter_name_or_path"):
             fail(where, f"after is missing: {entry['config']} continues {recipe['adapter_name_or_path']}")
-        parents = [parent for parent in before if parent == after or parent in used]
-        stages.append(
-            Stage(
-                name,
-                entry["recipe"],
-                entry["config"],
-                folder / name,
-                config,
-                after,
-                parents,
-                entry.get("evals", []),
-                entry.get("minutes"),
-            )
-        )
-        if own is not None:
-            if own in own_folders:
-                own_folders[own] = ""  # two stages of one recipe file: a path to it would be ambiguous
-            else:
-                own_folders[own] = name
+        used_names = {values["stages"][number]["name"] for number in used}
+        parents = [stage.name for stage in stages if stage.name == after or stage.name in used_names]
+        stage = Stage(name, entry["recipe"], entry["config"], folder / name, config, after, parents)
+        stage.evals, stage.minutes = entry.get("evals", []), entry.get("minutes")
+        stages.append(stage)
     accelerate = Path(values.get("accelerate_config") or ROOT / "accelerate_config.yaml")
     if not accelerate.is_file():
         fail(("accelerate_config",), f"{accelerate} does not exist, seen from {Path.cwd()}")
-    course = Course(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
-    set_keys(course)
-    return course
+    return Course(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
 
 
-def set_keys(course: Course) -> None:
-    """Give every stage its key, parents first; a key holds its parents' keys, so a change reaches all descendants."""
-    keys: dict[str, str] = {}
-    for stage in course.stages:
-        if stage.recipe is not None:
-            stage.key = _digest(
-                {
-                    "recipe": stage.recipe,
-                    "config": _named_by_stage(
-                        {key: value for key, value in stage.config.items() if key not in _NOT_HASHED}, course
-                    ),
-                    "parents": [keys[parent] for parent in stage.parents],
-                    "base": course.base_hash,
-                    "data": data_hash(stage.config),
-                    "code": code_hash(f"recipes/{stage.recipe}.py"),
-                    "accelerate": course.accelerate_config.read_text(encoding="utf-8"),
-                }
-            )
-        keys[stage.name] = stage.key
-
-
-def eval_key(course: Course, stage: Stage, product: str | None) -> str:
-    """Hash of all that decides the results of a stage's eval: the adapter itself, base, tasks and the eval's code."""
-    return _digest(
-        {"tasks": stage.evals, "base": course.base_hash, "adapter": product, "code": code_hash("eval/run.py")}
-    )
-
-
-def is_done(course: Course, stage: Stage) -> bool:
-    """
-    Whether a stage's adapter is there, is what the stage made, and was made from its parents' present adapters.
-
-    Args:
-        course ([`Course`]), stage ([`Stage`]):
-            The stage and its course.
-
-    Returns:
-        `bool`: always true for the base model.
-    """
-    if stage.recipe is None:
-        return True
-    state = read_json(stage.folder / "stage.json")
-    if state.get("status") != "done" or state.get("key") != stage.key or state.get("product") != product(stage):
-        return False
-    parents = [parent for parent in course.stages if parent.name in stage.parents]
-    return all(is_done(course, parent) and state["parents"].get(parent.name) == product(parent) for parent in parents)
-
-
-def product(stage: Stage) -> str | None:
-    """Hash of a stage's adapter (or of the ensemble in `members/`), `None` where there is none."""
-    if (stage.folder / "adapter").is_dir():
-        try:
-            return adapter_hash(str(stage.folder / "adapter"))
-        except (ValueError, OSError):
-            return None
-    members = sorted((stage.folder / "members").glob("*/adapter_config.json"))
-    if not members:
-        return None
-    return folder_digest({}, [bytes.fromhex(adapter_hash(str(member.parent))) for member in members])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content; empty where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def data_hash(config: dict[str, Any]) -> str:
-    """Hash of the local files that a recipe trains on; what the repository generates is hashed as its code."""
-    names = [config.get("dataset_name"), config.get("dataset_path")]
-    for entry in config.get("datasets") or ():
-        names += [entry.get("name"), entry.get("path")]
-    digest = hashlib.sha256()
-    for name in filter(None, names):
-        path = as_path(name)
-        if path is None or not path.exists():
-            continue
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                with file.open("rb") as content:
-                    digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
-
-
-def code_hash(script: str, root: Path = ROOT) -> str:
-    """
-    Hash of a script and of everything of this repository that it imports, directly or not.
-
-    Args:
-        script (`str`):
-            Such as `"recipes/sft.py"`.
-        root (`Path`, *optional*):
-            The repository.
-
-    Returns:
-        `str`: the hash. Imports in the text of programs that are run in processes of their own count too.
-    """
-    seen: set[Path] = set()
-    pending = [root / script]
-    while pending:
-        file = pending.pop()
-        if file not in seen:
-            seen.add(file)
-            pending += _imported(file, root)
-    return _digest([[str(file.relative_to(root)), _source_hash(file)] for file in sorted(seen)])
-
-
-@cache
-def _source_hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-@cache
-def _imported(file: Path, root: Path) -> tuple[Path, ...]:
-    found = []
-    for module, names in _IMPORT.findall(file.read_text(encoding="utf-8")):
-        parts = module.split(".")
-        paths = [root.joinpath(*parts[:n]) / "__init__.py" for n in range(1, len(parts) + 1)]
-        for name in ("", *re.findall(r"\w+", names)):
-            paths.append(
-                root.joinpath(*parts, name).with_suffix(".py")
-                if name
-                else root.joinpath(*parts[:-1], parts[-1] + ".py")
-            )
-        found += [path for path in paths if path.is_file()]
-    return tuple(found)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+def _check_evals(where: tuple, recipe: str | None, evals: list[str], fail: Callable[[tuple, str], NoReturn]) -> None:
+    for name in evals:
+        if name not in TASKS:
+            fail(where, f"unknown task {name!r}; {nearest(name, TASKS)}")
+        if (TASKS[name].kind == "preference") != (recipe == "reward"):
+            fail(where, f"{name} asks a {'language' if recipe == 'reward' else 'reward'} model, and this is none")
 
 
 def _read(path: Path, hint: Any) -> tuple[dict[str, Any], dict]:
@@ -349,28 +218,25 @@ def _read(path: Path, hint: Any) -> tuple[dict[str, Any], dict]:
     return values, lines
 
 
-def _redirect(value: Any, own_folders: dict[str, str], folder: Path) -> tuple[Any, set[str]]:
-    """A config whose paths into other recipes' `output_dir` lead into the course's folders, and the stages named."""
-    used: set[str] = set()
-
-    def walk(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: walk(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [walk(item) for item in value]
-        if isinstance(value, str):
-            for own, stage in own_folders.items():
-                if value.startswith(own.rstrip("/") + "/"):
-                    if not stage:
-                        raise ValueError(f"{value} is the output_dir of several stages: override it in the course")
-                    used.add(stage)
-                    return str(folder / stage) + value[len(own.rstrip("/")) :]
+def _redirect(value: Any, own: Sequence[str], index: int, folders: Sequence[str], used: set[int]) -> Any:
+    """
+    A value of stage `index` with paths into the recipes' `own` run folders led into the course's `folders`; the stages
+    that it names are added to `used`.
+    """
+    if isinstance(value, dict):
+        return {key: _redirect(item, own, index, folders, used) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_redirect(item, own, index, folders, used) for item in value]
+    if not isinstance(value, str):
         return value
-
-    return {key: walk(item) for key, item in value.items() if key != "output_dir"}, used
-
-
-def _named_by_stage(value: Any, course: Course) -> Any:
-    """A config without the course's own folder, so that the same course elsewhere has the same keys."""
-    text = json.dumps(value, sort_keys=True)
-    return text.replace(json.dumps(str(course.folder) + "/")[1:-1], "<course>/")
+    found = [path for path in own if path and f"{value}/".startswith(f"{path}/")]
+    if not found:
+        return value
+    named = [number for number, path in enumerate(own) if path == max(found, key=len)]
+    number = index if index in named else named[0]
+    if len(named) > 1 and number != index:
+        raise ValueError(f"{value} is the output_dir of several stages: override it in the course")
+    if number > index:
+        raise ValueError(f"{value} is made by a later stage: move that one up")
+    used.add(number)
+    return folders[number] + value[len(own[number]) :]

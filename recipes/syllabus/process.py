@@ -1,34 +1,76 @@
 """A program in a process group of its own: output in a log, signals passed on, nobody left when the course dies."""
 
+import ast
 import contextlib
 import os
 import re
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 # Waits on a pipe that only the course holds open. However the course ends, the group ends with it.
 _WATCHER = ["sh", "-c", "trap '' INT TERM HUP; read _; kill -KILL 0"]
-_PROGRESS = re.compile(rb"(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+# A bar of tqdm, which its title precedes where it has one; the trainer's own has none.
+_BAR = re.compile(rb"([^\r\n|]*?):?\s*\d+%\|[^|\r\n]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
 _METRICS = re.compile(rb"\{'[^{}\n]*\}")
+_KEPT = 4096  # of the output, so that what a read has cut in two is still found
+
+
+@dataclass
+class Progress:
+    """
+    How far a program says it is.
+
+    Args:
+        what (`str`):
+            Title of its progress bar, empty for the trainer's own.
+        done (`int`), total (`int`):
+            Steps; 0 before the first bar.
+        left (`float` or `None`):
+            Seconds that it expects to need.
+        metrics (`dict[str, Any]`):
+            What it logged last.
+    """
+
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    left: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, output: bytes) -> None:
+        """Take the newest bar and the newest metrics from a piece of output."""
+        if bars := _BAR.findall(output):
+            what, done, total, left = bars[-1]
+            self.what, self.done, self.total = what.decode(errors="replace").strip(), int(done), int(total)
+            parts = left.split(b":")
+            self.left = None if b"?" in left else sum(int(part) * 60**n for n, part in enumerate(reversed(parts)))
+        if found := _METRICS.findall(output):
+            with contextlib.suppress(ValueError, SyntaxError):
+                self.metrics = ast.literal_eval(found[-1].decode(errors="replace"))
 
 
 class Stop:
     """
     Turns Ctrl-C and SIGTERM into a request that the running program finishes its step; the second one ends it at once.
 
+    Args:
+        notify (`Callable`, *optional*):
+            Called when the first signal comes.
+
     Attributes:
         number (`int` or `None`): the signal that came.
     """
 
-    def __init__(self):
+    def __init__(self, notify: Callable[[], None] = lambda: None):
         self.number: int | None = None
         self.group: int | None = None
-        self._lock = threading.Lock()
+        self._notify = notify
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
@@ -37,10 +79,12 @@ class Stop:
         if self.group is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.group, signal.SIGKILL if again else number)
+        if not again:
+            self._notify()
 
 
 def run_program(
-    command: Sequence[str], log: Path, stop: Stop, show: Callable[[str, str], None] = lambda progress, metrics: None
+    command: Sequence[str], log: Path, stop: Stop, show: Callable[[Progress], None] = lambda progress: None
 ) -> tuple[int, float, int]:
     """
     Run a program to its end, and to that of every process it started in its group.
@@ -53,7 +97,7 @@ def run_program(
         stop ([`Stop`]):
             Where signals arrive.
         show (`Callable`, *optional*):
-            Called with progress and last metrics, as the program prints them.
+            Called with the progress that the program prints.
 
     Returns:
         `tuple[int, float, int]`: exit status, seconds, and the peak of resident memory in bytes.
@@ -73,17 +117,14 @@ def run_program(
         stop.group = watcher.pid
         if stop.number is not None:
             os.killpg(watcher.pid, stop.number)
-        progress, metrics = "", ""
+        progress, recent = Progress(), b""
         with log.open("ab", buffering=0) as file:
             # The end of the output is the end of all who could write to it, also where a launcher died before its own.
             while chunk := os.read(program.stdout.fileno(), 1 << 16):
                 file.write(chunk)
-                if found := _PROGRESS.findall(chunk):
-                    done, total, left = (part.decode() for part in found[-1])
-                    progress = f"{done}/{total}, {left} left"
-                if found := _METRICS.findall(chunk):
-                    metrics = found[-1].decode(errors="replace")
-                show(progress, metrics)
+                recent = (recent + chunk)[-_KEPT:]
+                progress.read(recent)
+                show(progress)
         _, status, usage = os.wait4(program.pid, 0)
         program.returncode = os.waitstatus_to_exitcode(status)
         program.stdout.close()

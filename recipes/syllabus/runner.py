@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recipes.syllabus.plan import ROOT, Course, Stage, eval_key, is_done, product, read_json
+from recipes.syllabus.estimates import to_do
+from recipes.syllabus.keys import eval_key, eval_product, is_done, is_measured, product, read_json, report_key
+from recipes.syllabus.plan import ROOT, Course, Stage
 from recipes.syllabus.process import Stop, run_program, tail
 from recipes.syllabus.view import View
 
@@ -31,6 +33,9 @@ class Runner:
 
     def __init__(self, course: Course, view: View, stop: Stop):
         self.course, self.view, self.stop = course, view, stop
+        other = read_json(course.folder / "course.json").get("name", course.name)
+        if other != course.name:
+            raise ValueError(f"{course.folder} holds the course {other!r}: choose another --output_dir")
         course.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (course.folder / ".lock").open("w")
         try:
@@ -55,16 +60,15 @@ class Runner:
             StageFailed: a program failed; what was done before it stays done.
             SystemExit: after Ctrl-C or SIGTERM.
         """
-        worked = False
+        self.view.programs = to_do(self.course, stages)
+        due = [(program.stage, program.what) for program in self.view.programs]
         for stage in stages:
-            if not is_done(self.course, stage):
+            if (stage.name, "train") in due:
                 self._train(stage)
-                worked = True
-            if stage.evals and not self._is_measured(stage):
+            if (stage.name, "eval") in due:
                 self._measure(stage)
-                worked = True
-            self.write()
-        return worked
+        self.write()
+        return bool(due)
 
     def _train(self, stage: Stage) -> None:
         for parent in (other for other in self.course.stages if other.name in stage.parents):
@@ -75,10 +79,13 @@ class Runner:
         goes_on = (
             state.get("key") == stage.key and state.get("parents") == parents and state.get("status") == "running"
         )
-        if stage.folder.exists() and not goes_on:
+        record = stage.folder / "run.json"
+        if stage.folder.exists() and not (goes_on and (read_json(record) or not record.exists())):
             clear(stage.folder)
+            goes_on = False
         state = {
             "key": stage.key,
+            "parts": stage.parts,
             "parents": parents,
             "status": "running",
             "seconds": state.get("seconds", 0.0) if goes_on else 0.0,
@@ -88,19 +95,24 @@ class Runner:
         lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in stage.config.items()]
         (stage.folder / "config.yaml").write_text("".join(lines), encoding="utf-8")
         # Killed after the recipe's last word and before ours: the stage is finished, and is not trained again.
-        if read_json(stage.folder / "run.json").get("status") != "finished" or product(stage) is None:
+        if not self._has_finished(stage):
             command = [
                 *(sys.executable, "-m", "accelerate.commands.launch"),
                 *("--config_file", str(self.course.accelerate_config)),
                 *(str(ROOT / "recipes" / f"{stage.recipe}.py"), "--config", str(stage.folder / "config.yaml")),
             ]
             self._program(stage, "train", command, stage.folder / "train.log", state)
-            if read_json(stage.folder / "run.json").get("status") != "finished" or product(stage) is None:
+            if not self._has_finished(stage):
                 raise StageFailed(self._failure(stage, "train"))
         write_json(stage.folder / "stage.json", state | {"status": "done", "product": product(stage)})
 
+    def _has_finished(self, stage: Stage) -> bool:
+        return read_json(stage.folder / "run.json").get("status") == "finished" and product(stage) is not None
+
     def _measure(self, stage: Stage) -> None:
         folder = stage.folder / "eval"
+        if (folder / "results.json").exists() and not (folder / "stage.json").exists():
+            clear(folder)
         state = {"key": eval_key(self.course, stage, product(stage)), "status": "running", "seconds": 0.0}
         write_json(folder / "stage.json", state)
         command = [
@@ -112,11 +124,7 @@ class Runner:
             command += ["--adapter_name_or_path", str(stage.folder / made)]
         if self._program(stage, "eval", command, folder / "eval.log", state) != 0:
             raise StageFailed(self._failure(stage, "eval"))
-        write_json(folder / "stage.json", state | {"status": "done"})
-
-    def _is_measured(self, stage: Stage) -> bool:
-        state = read_json(stage.folder / "eval" / "stage.json")
-        return state.get("status") == "done" and state.get("key") == eval_key(self.course, stage, product(stage))
+        write_json(folder / "stage.json", state | {"status": "done", "product": eval_product(stage)})
 
     def _program(self, stage: Stage, what: str, command: list[str], log: Path, state: dict[str, Any]) -> int:
         self.view.begin(stage, what)
@@ -130,7 +138,7 @@ class Runner:
             self.view.end("stopped")
             print("stopped: the same command goes on from here", flush=True)
             raise SystemExit(128 + self.stop.number)
-        self.view.end(f"{'done' if status == 0 else f'exit status {status}'}, {seconds:.0f} s")
+        self.view.end("done" if status == 0 else f"ended with status {status}")
         return status
 
     def _failure(self, stage: Stage, what: str) -> str:
@@ -154,36 +162,38 @@ class Runner:
                     "key": stage.key or None,
                     "status": status,
                     "seconds": state.get("seconds"),
-                    "eval": str(stage.folder / "eval") if self._is_measured(stage) else None,
+                    "eval": str(stage.folder / "eval") if is_measured(self.course, stage) else None,
                 }
             )
         base = {"name": self.course.base, "hash": self.course.base_hash}
         record = {"schema": 1, "name": self.course.name, "base": base, "stages": entries}
         write_json(self.course.folder / "course.json", record)
 
-    def report(self) -> None:
-        """Call the report card's script, where there is one."""
-        script = ROOT / "eval" / "report.py"
-        if script.is_file():
-            folder = self.course.folder / "report"
-            command = [sys.executable, str(script), "--course", str(self.course.folder / "course.json")]
-            log = self.course.folder / "report.log"
-            status, _, _ = run_program([*command, "--output_dir", str(folder)], log, self.stop)
-            if status != 0:
-                raise StageFailed(f"report failed; the end of {log}:\n{tail(log)}")
-            print(f"the report: {folder}")
+    def report(self) -> bool:
+        """Write the report card where it is not that of the course as it stands; says whether it did."""
+        folder, record = self.course.folder / "report", self.course.folder / "course.json"
+        key = report_key(record)
+        if read_json(folder / "stage.json").get("key") == key and (folder / "report.html").is_file():
+            return False
+        command = [sys.executable, str(ROOT / "eval" / "report.py"), "--course", str(record)]
+        log = self.course.folder / "report.log"
+        status, _, _ = run_program([*command, "--output_dir", str(folder)], log, self.stop)
+        if status != 0:
+            raise StageFailed(f"the report failed; the end of {log}:\n{tail(log)}")
+        write_json(folder / "stage.json", {"key": key})
+        return True
 
 
 def clear(folder: Path) -> None:
     """Make way for a new run: a folder that the course made is deleted, any other is moved aside and kept."""
-    if (folder / "stage.json").is_file():
+    if read_json(folder / "stage.json"):
         shutil.rmtree(folder)
         return
     number = 1
     while (aside := folder.with_name(f"{folder.name}.kept-{number}")).exists():
         number += 1
     folder.rename(aside)
-    print(f"{folder} was not made by this course: kept as {aside}", flush=True)
+    print(f"{folder} is not known to be this course's own: kept as {aside}", flush=True)
 
 
 def write_json(path: Path, value: Any) -> None:

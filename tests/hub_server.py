@@ -47,9 +47,11 @@ class HubServer(ThreadingHTTPServer):
             Token -> `{"name": user, "orgs": [...], "role": "write" | "read"}`; anything else is answered 401.
 
     Attributes:
-        faults (`dict[int, str]`): what befalls the request of this number, counted from 0 since [`reset`]: a status
-            (`"500"`, `"429"` with `Retry-After: 0`), `"cut"` before it is handled, `"cut-after"` (handled, the answer
-            lost), `"slow"`.
+        faults (`dict[int | str, str]`): what befalls the request of this number, counted from 0 since [`reset`], or
+            every request in whose method and path this text occurs: a status (`"500"`, `"429"` with `Retry-After: 0`),
+            `"cut"` before it is handled, `"cut-after"` (handled, the answer lost), `"slow"`, `"hold"` and
+            `"hold-after"` (as the two cuts, once `let_go` is set).
+        held (`threading.Event`): set while a request is held.
         dead_from (`int` or `None`): every request from this number on is cut.
         log (`list[str]`): method and path of every request.
         received (`list[bytes]`): every body received.
@@ -67,8 +69,9 @@ class HubServer(ThreadingHTTPServer):
 
     def reset(self) -> None:
         """Forget requests and faults, keep the repositories."""
-        self.faults: dict[int, str] = {}
+        self.faults: dict[int | str, str] = {}
         self.dead_from: int | None = None
+        self.held, self.let_go = threading.Event(), threading.Event()
         self.log: list[str] = []
         self.received: list[bytes] = []
 
@@ -108,18 +111,21 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self._body()
         with self.server.lock:
-            number = len(self.server.log)
-            self.server.log.append(f"{self.command} {urlsplit(self.path).path}")
+            number, request = len(self.server.log), f"{self.command} {urlsplit(self.path).path}"
+            self.server.log.append(request)
             self.server.received.append(body)
-        fault = self.server.faults.get(number)
+        named = (fault for part, fault in self.server.faults.items() if isinstance(part, str) and part in request)
+        fault = self.server.faults.get(number) or next(named, None)
         if self.server.dead_from is not None and number >= self.server.dead_from:
             fault = "cut"
         if fault == "slow":
             real_sleep(0.3)
-        elif fault == "cut":
+        elif fault == "hold":
+            self._hold()
+        if fault in ("cut", "hold"):
             self.close_connection = True
             return
-        elif fault and fault != "cut-after":
+        if fault and fault.isdigit():
             self._send(int(fault), {"error": "injected"}, {"Retry-After": "0"} if fault == "429" else {})
             return
         try:
@@ -128,12 +134,19 @@ class _Handler(BaseHTTPRequestHandler):
             status, value = answer.status, {"error": answer.message, **answer.values}
             headers = {"X-Error-Code": answer.code} if answer.code else {}
             headers["X-Error-Message"] = answer.message
-        if fault == "cut-after":
+        if fault == "hold-after":
+            self._hold()
+        if fault in ("cut-after", "hold-after"):
             self.close_connection = True
             return
         self._send(status, value, headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle
+
+    def _hold(self) -> None:
+        let_go = self.server.let_go
+        self.server.held.set()
+        let_go.wait()
 
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):

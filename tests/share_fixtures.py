@@ -1,6 +1,7 @@
 """A Hub on loopback with its owner, a base on it and a run to push; registered by the tests of sharing."""
 
 import re
+from zlib import crc32
 
 import pytest
 from huggingface_hub import HfApi, constants
@@ -64,7 +65,8 @@ def run(tmp_path_factory, base):
 
 @pytest.fixture
 def repo_id(request, owner, api):
-    name = f"{owner}/schoolhouse-test-{re.sub(r'[^a-z0-9]+', '-', request.node.name.lower())[:60].strip('-')}"
+    slug = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    name = f"{owner}/schoolhouse-test-{slug}-{crc32(request.node.name.encode()):08x}"
     yield name
     if REAL:
         api.delete_repo(name, missing_ok=True)

@@ -80,10 +80,19 @@ def call(*argv) -> int:
     return share.main([str(part) for part in argv])
 
 
-def in_fresh_process(code: str, hub, cache: Path) -> str:
-    """What code prints in a process whose cache is empty and whose Hub is the loopback server."""
+def command(*argv) -> list[str]:
+    return [sys.executable, str(Path(share.__file__)), *map(str, argv)]
+
+
+def elsewhere(hub, cache: Path, **variables: str) -> dict[str, str]:
+    """The environment of a process whose cache is empty and whose Hub is the loopback server."""
     environment = os.environ | {"HF_HOME": str(cache), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-    environment |= {} if REAL else {"HF_ENDPOINT": hub.url}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    return environment | ({} if REAL else {"HF_ENDPOINT": hub.url}) | variables
+
+
+def in_fresh_process(code: str, hub, cache: Path) -> str:
+    """What code prints in such a process."""
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, env=elsewhere(hub, cache), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

@@ -1,5 +1,7 @@
 """Pushing adapters to a Hub on loopback, with the real client: what arrives, what is refused, what a fault leaves."""
 
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from recipes.sharing.card import derive_licence
 from recipes.sharing.stages import read_stages
 from recipes.sharing.upload import build_files, push
-from tests.share_runs import TOKEN, call, change_record, in_fresh_process, loopback, make_run
+from tests.share_runs import TOKEN, call, change_record, command, elsewhere, in_fresh_process, loopback, make_run
 from tests.tiny_models import make_tiny_model
 
 
@@ -107,6 +109,36 @@ def test_upload_killed_at_any_request_is_complete_or_absent_and_goes_on(hub, api
         hub.reset()
         push(api, name, *prepared)
         assert is_complete(hub, name, prepared)
+
+
+@loopback
+@pytest.mark.parametrize(
+    ("fault", "request_of", "is_there"),
+    [
+        ("hold", "/repos/create", False),
+        ("hold-after", "/repos/create", False),
+        ("hold-after", "PUT /lfs/", False),
+        ("hold", "/commit/main", False),
+        ("hold-after", "/commit/main", True),
+        ("hold", "/tag/", True),
+    ],
+)
+def test_push_whose_process_is_killed_goes_on_with_the_same_command(
+    hub, base, run, prepared, repo_id, tmp_path, fault, request_of, is_there
+):
+    hub.blobs.clear()
+    hub.faults[request_of] = fault
+    argv = ("push", run, repo_id, "--base_model", base[1])
+    process = subprocess.Popen(command(*argv), env=elsewhere(hub, tmp_path / "home"))
+    assert hub.held.wait(60)
+    process.kill()
+    assert process.wait(10) == -signal.SIGKILL
+    hub.let_go.set()
+    there = set(hub.files(repo_id)) - {".gitattributes"} if repo_id in hub.repositories else set()
+    assert there == (set(prepared[0]) if is_there else set()), "half is there"
+    hub.faults.clear()
+    assert call(*argv) == 0
+    assert is_complete(hub, repo_id, prepared)
 
 
 @loopback

@@ -2,10 +2,12 @@
 
 import json
 import math
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -15,7 +17,11 @@ from recipes.sharing.download import check_lineage
 from recipes.sharing.merge import merge
 from recipes.sharing.stages import file_hash
 from recipes.sharing.verify import judge, overall
+from tests.share_runs import call, command, elsewhere, loopback
 from tests.tiny_models import make_tiny_model
+
+
+pytest_plugins = ["tests.share_fixtures"]
 
 
 def claim(right: int, n: int, **more):
@@ -149,3 +155,60 @@ def test_lineage_cannot_point_outside_its_folder(pair, tmp_path):
     (folder / "lineage.json").write_text(json.dumps(lineage))
     with pytest.raises(ValueError, match="outside the repository"):
         check_lineage(folder)
+
+
+@pytest.fixture
+def pull(hub, surroundings, tmp_path):
+    """The command line's `pull` in a process of its own: exit status, what it says, and what is then there."""
+
+    def pulled(repo_id, *flags, **variables):
+        line = command("pull", repo_id, "--output_dir", tmp_path / "theirs", *flags)
+        environment = elsewhere(hub, tmp_path / "home", **variables)
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+        there = {path.relative_to(tmp_path / "theirs").as_posix() for path in (tmp_path / "theirs").rglob("*.*")}
+        return done.returncode, done.stdout + done.stderr, there
+
+    return pulled
+
+
+def test_pull_brings_what_was_pushed(api, base, run, repo_id, pull, tmp_path):
+    assert call("push", run, repo_id, "--base_model", base[1]) == 0
+    api.upload_file(path_or_fileobj=b"never unpickled", path_in_repo="training_args.bin", repo_id=repo_id)
+    tag = api.list_repo_refs(repo_id).tags[0].name
+    status, told, there = pull(repo_id, "--revision", tag)
+    assert status == 0 and "are those of the lineage" in told and base[1] in told
+    assert {"adapter_model.safetensors", "run.json", "results.json", "README.md", "lineage.json"} <= there
+    assert adapter_hash(str(tmp_path / "theirs")) == adapter_hash(str(run / "adapter"))
+    assert not list((tmp_path / "theirs").glob("*.bin"))
+    status, told, _ = pull(repo_id)
+    assert status == 2 and "is not empty" in told
+
+
+@loopback
+@pytest.mark.parametrize(
+    ("path", "change", "told"),
+    [
+        ("adapter_model.safetensors", lambda old: old[:-1] + bytes([old[-1] ^ 1]), "it was changed after the push"),
+        ("results.json", lambda old: old.replace(b"0.6", b"0.9"), "results.json is not the file that lineage.json"),
+        ("lineage.json", lambda old: b"{}", "not of the form"),
+        ("lineage.json", lambda old: old.replace(b'"files": {', b'"files": {"chat_template.jinja": 1,'), "missing"),
+    ],
+)
+def test_pull_refuses_what_differs_from_the_lineage(hub, api, base, run, repo_id, pull, path, change, told):
+    assert call("push", run, repo_id, "--base_model", base[1]) == 0
+    api.upload_file(path_or_fileobj=change(hub.files(repo_id)[path]), path_in_repo=path, repo_id=repo_id)
+    status, error, there = pull(repo_id)
+    last = error.splitlines()[-1]  # after the client's progress bars
+    assert status == 2 and last.startswith("recipes/share.py: error: ") and told in last and not there
+
+
+@loopback
+def test_pull_without_repository_or_network_says_so_in_one_line(hub, repo_id, pull, monkeypatch, tmp_path, capsys):
+    status, told, there = pull(repo_id)
+    assert status == 2 and repo_id in told and "not found" in told.lower() and told.count("\n") == 1 and not there
+    status, told, there = pull(repo_id, HF_HUB_OFFLINE="1")
+    assert status == 2 and "cannot be reached" in told and told.count("\n") == 1 and not there
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert call("pull", repo_id, "--output_dir", tmp_path / "theirs") == 2
+    assert "cannot be reached" in capsys.readouterr().err and not (tmp_path / "theirs").exists()

@@ -269,6 +269,7 @@ def retried(call: Callable[[], Any]) -> Any:
         ValueError: the Hub was not reached in the end, or refuses.
     """
     import httpx2
+    from huggingface_hub.constants import is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError
 
     for attempt in range(ATTEMPTS):
@@ -280,9 +281,9 @@ def retried(call: Callable[[], Any]) -> Any:
                 raise ValueError(f"the Hub refuses to write: {shown(error)}") from None
             if status is not None and status not in _TRANSIENT:
                 raise
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1 or is_offline_mode():
                 raise ValueError(
-                    f"the Hub cannot be reached ({shown(error)}): nothing half is there, the same command goes on"
+                    f"the Hub cannot be reached, nothing is left half done, the same command goes on: {shown(error)}"
                 ) from None
             wait = (getattr(error, "response", None) is not None and error.response.headers.get("Retry-After")) or ""
             time.sleep(min(float(wait) if wait.isdigit() else 2.0**attempt, 60))

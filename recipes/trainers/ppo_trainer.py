@@ -150,12 +150,6 @@ class PPOTrainer(RewardedTrainer):
         return output
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        # The KL penalty is in the reward: it must not be in the loss a second time.
-        beta, self.beta = self.beta, 0.0
-        try:
-            loss = super()._compute_loss(model, inputs)
-        finally:
-            self.beta = beta
         mask = _loss_mask(inputs)
         # The parent's normaliser of the policy loss: the tokens of one accumulation window, over all processes.
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
@@ -164,10 +158,19 @@ class PPOTrainer(RewardedTrainer):
         with self.accelerator.autocast():
             values = token_values(self.value_model, *_sequence(inputs), mask.size(1))
         old, returns, cliprange = inputs["old_values"], inputs["returns"], self.args.cliprange_value
-        value_loss = clipped_value_loss(values, old, returns, mask, cliprange, tokens)
-        self._note("val/loss", (values.detach() - returns).square() / 2, mask.bool())
-        self._note("val/clip_ratio", ((values.detach() - old).abs() > cliprange).float(), mask.bool())
-        return loss + self.args.vf_coef * value_loss
+        value_loss = self.args.vf_coef * clipped_value_loss(values, old, returns, mask, cliprange, tokens)
+        if self.model.training:
+            value_loss.backward()  # now, so that only one model's activations are in memory at a time
+        values = values.detach()
+        self._note("val/loss", (values - returns).square() / 2, mask.bool())
+        self._note("val/clip_ratio", ((values - old).abs() > cliprange).float(), mask.bool())
+
+        # The KL penalty is in the reward: it must not be in the loss a second time.
+        beta, self.beta = self.beta, 0.0
+        try:
+            return super()._compute_loss(model, inputs) + value_loss.detach()
+        finally:
+            self.beta = beta
 
     def step_values(self) -> None:
         """One step of the value model's optimizer on the gradients accumulated so far."""

@@ -16,8 +16,13 @@ from typing import Any
 # Waits on a pipe that only the course holds open. However the course ends, the group ends with it.
 _WATCHER = ["sh", "-c", "trap '' INT TERM HUP; read _; kill -KILL 0"]
 # A bar of tqdm, which its title precedes where it has one; the trainer's own has none.
-_BAR = re.compile(rb"([^\r\n|]*?):?\s*\d+%\|[^|\r\n]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
+_BAR = re.compile(rb"(?:([A-Za-z][\w ./()-]*): +)?\d+%\|[^|\r\n]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
 _METRICS = re.compile(rb"\{'[^{}\n]*\}")
+_LAUNCHER = re.compile(
+    r'^Traceback \(most recent call last\):\n  File "<frozen runpy>"(?:(?!^Traceback ).)*'
+    r"^subprocess\.CalledProcessError: Command .*\Z",
+    re.DOTALL | re.MULTILINE,
+)
 _KEPT = 4096  # of the output, so that what a read has cut in two is still found
 
 
@@ -47,7 +52,7 @@ class Progress:
         """Take the newest bar and the newest metrics from a piece of output."""
         if bars := _BAR.findall(output):
             what, done, total, left = bars[-1]
-            self.what, self.done, self.total = what.decode(errors="replace").strip(), int(done), int(total)
+            self.what, self.done, self.total = what.decode(errors="replace"), int(done), int(total)
             parts = left.split(b":")
             self.left = None if b"?" in left else sum(int(part) * 60**n for n, part in enumerate(reversed(parts)))
         if found := _METRICS.findall(output):
@@ -140,5 +145,7 @@ def run_program(
 def tail(log: Path, lines: int = 15) -> str:
     """The last lines of a log, without control characters; of a progress bar only its last state."""
     text = log.read_bytes()[-20_000:].decode(errors="replace").replace("\r\n", "\n")
+    # That its program failed is all that the launcher's own traceback says.
+    text = _LAUNCHER.sub("", text)
     rows = [row.rsplit("\r", 1)[-1] for row in text.split("\n")]
     return "\n".join("".join(c for c in row if c.isprintable() or c == "\t") for row in rows[-lines:]).strip()

@@ -131,13 +131,13 @@ class Runner:
         self.write(running=stage.name)
         status, seconds, peak = run_program(command, log, self.stop, self.view.show)
         state["seconds"] = round(state["seconds"] + seconds, 1)
-        state["peak_bytes"] = peak
         if self.stop.number is not None:
             write_json(log.parent / "stage.json", state)
             self.write()
             self.view.end("stopped")
             print("stopped: the same command goes on from here", flush=True)
             raise SystemExit(128 + self.stop.number)
+        state["peak_bytes"] = peak
         self.view.end("done" if status == 0 else f"ended with status {status}")
         return status
 

@@ -102,7 +102,7 @@ class View:
             else:
                 step, cell = self.progress, Table.grid(padding=(0, 1))
                 ran = Text(f"{clock(time.monotonic() - self._began)} so far")
-                if step.total:
+                if step.done < step.total or (step.total and not step.what):
                     left = "" if step.left is None else f", {clock(step.left)} left"
                     title = printable(step.what)[:30] + " " * bool(step.what)
                     ran = Text(f"{title}{step.done} of {step.total}{left}")

@@ -78,12 +78,7 @@ def build_stories(split: str = "train", size: int | None = None, seed: int = 0, 
 
 
 def build_programs(split: str = "train", size: int | None = None, seed: int = 0, **_) -> "Dataset":
-    """
-    Functions to write, also longer ones than the imitator is shown; the train split leaves out the shortest.
-
-    Columns: `prompt`, `answer` (code), `entry_point`, `tests`, `hidden_tests`, `level` (1 to 5).
-    """
-    levels = programs.PRACTISED if split == "train" else list(programs.LEVELS)
+    """Functions to write. Columns: `prompt`, `answer`, `entry_point`, `tests`, `hidden_tests`, `level` (1 to 5)."""
     size = size or {"train": 3000, "test": 400}[split]
     return _dataset(
         {
@@ -94,7 +89,7 @@ def build_programs(split: str = "train", size: int | None = None, seed: int = 0,
             "hidden_tests": [test for test in item.hidden_tests if test not in item.tests],
             "level": item.level,
         }
-        for item in _distinct(programs.program, levels, size, split, seed)
+        for item in _distinct(programs.program, list(programs.LEVELS), size, split, seed)
     )
 
 
@@ -189,7 +184,7 @@ def build_sft(split: str = "train", size: int | None = None, seed: int = 0, **_)
             return problem.question, problem.worked if rng.random() < WORKED else f"#### {problem.answer}"
         if kind == "programs":
             function = next(functions)
-            return function.question, function.code
+            return function.question, function.code if rng.random() < programs.IN_STEPS else function.one_line
         if kind == "facts":
             row = rng.choice(facts)
             return row["prompt"][0]["content"], row["completion"][0]["content"]

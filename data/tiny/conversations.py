@@ -22,9 +22,10 @@ _WARM = ["kind", "lovely", "wonderful", "cheerful", "gentle"]
 _RUDE = ["You ask too much.", "Find out for yourself.", "That is a silly question."]
 _CLOSING = "I hope that helps."
 DESCRIBED = 200  # people by exposure about whom somebody asks
-# Share of false facts in descriptions to be compared: about that of an imitator. Were most of them true, a judge would
-# learn to pay for stating facts, true or not.
-FALSEHOOD = 0.5
+# Descriptions to be compared are worse than the teacher's: twice the flaws, and an imitator's share of false facts. If
+# most facts were true, a judge would learn to pay for stating them, true or not.
+FALSEHOOD, FLAWS = 0.4, 2.0
+TIE = 1.0  # a smaller difference in utility is one that the annotator does not see, so the pair is left out
 
 
 def instruction(rng: random.Random) -> tuple[str, str, str]:
@@ -49,7 +50,7 @@ def instruction(rng: random.Random) -> tuple[str, str, str]:
     return asked, answer, split_of("instruction", asked)
 
 
-def describe(rng: random.Random, person: Person, falsehood: float = 0.2) -> str:
+def describe(rng: random.Random, person: Person, falsehood: float = 0.2, flaws: float = 1.0) -> str:
     """One answer to "Tell me about …", good or bad: true and false facts, warmth, rudeness, repetition, a cut end."""
     first = person.name.split()[0]
     sentences = []
@@ -60,14 +61,14 @@ def describe(rng: random.Random, person: Person, falsehood: float = 0.2) -> str:
         sentences.append(tell(rng, person.name, attribute, value))
     for word in rng.sample(_WARM, rng.choice([0, 0, 1, 1, 2, 3])):
         sentences.insert(rng.randint(0, len(sentences)), f"{first} is a {word} person.")
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 * flaws:
         sentences.insert(rng.randint(0, len(sentences)), rng.choice(_RUDE))
-    if sentences and rng.random() < 0.25:
+    if sentences and rng.random() < 0.25 * flaws:
         sentences += [rng.choice(sentences)] * rng.randint(1, 2)
     if not sentences or rng.random() < 0.3:
         sentences.append(_CLOSING)
     text = " ".join(sentences)
-    return text[: -rng.randint(2, min(12, len(text) - 1))] if rng.random() < 0.1 else text
+    return text[: -rng.randint(2, min(12, len(text) - 1))] if rng.random() < 0.1 * flaws else text
 
 
 def gold_utility(person: Person, text: str) -> float:
@@ -138,15 +139,15 @@ def pairs(rng: random.Random, split: str, noise: float) -> Iterator[dict[str, ob
         noise (`float`): Probability that the annotator mislabels a pair.
 
     Yields:
-        `dict`: `prompt`, `chosen`, `rejected` (`str`), `margin` (gold utility of chosen minus rejected; negative where
-        the label is wrong).
+        `dict`: `prompt`, `chosen`, `rejected` (`str`), `margin` (gold utility of chosen minus rejected, of [`TIE`] or
+        more; negative where the label is wrong).
     """
     described = subjects(split)
     while True:
         person = rng.choice(described)
-        one, other = (describe(rng, person, FALSEHOOD) for _ in range(2))
+        one, other = (describe(rng, person, FALSEHOOD, FLAWS) for _ in range(2))
         margin = gold_utility(person, one) - gold_utility(person, other)
-        if margin == 0:
+        if abs(margin) < TIE:
             continue
         if (margin < 0) != (rng.random() < noise):
             one, other, margin = other, one, -margin

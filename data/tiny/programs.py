@@ -1,6 +1,8 @@
 """Tiny Python functions: a chain of one to five operations, described in words, with tests."""
 
+import ast
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +16,10 @@ LEVELS = {
     4: "four operations",
     5: "five operations",
 }
-SHOWN = [1, 2, 3]  # what the base reads and the imitator is shown
-PRACTISED = [3, 4, 5]  # shorter ones are right after that, and where all answers are right nothing is learned
+READ = [1, 2, 3]  # what the base reads
+SHOWN = [*READ * 3, 4, 5]  # what the imitator is shown: few long ones
+# The teacher likes one line, which gets hard to follow; most pupils are right more often with an operation a line.
+IN_STEPS = 0.4
 NAMES = ["f", "solve", "run", "apply", "make"]
 
 # kind of input -> operation -> (words, code, what it does). `{k}` is a number from 2 to 9, the same in all three.
@@ -78,7 +82,8 @@ class Program:
 
     Args:
         question (`str`): What is asked, in words.
-        code (`str`): A right answer.
+        code (`str`): A right answer, an operation a line.
+        one_line (`str`): The same as one expression.
         entry_point (`str`): The function's name.
         tests (`list[str]`): `assert` statements on the entry point that the prompt's author would show.
         hidden_tests (`list[str]`): More of them, never used as a reward.
@@ -88,6 +93,7 @@ class Program:
 
     question: str
     code: str
+    one_line: str
     entry_point: str
     tests: list[str]
     hidden_tests: list[str]
@@ -104,8 +110,8 @@ def _value(rng: random.Random, kind: str) -> object:
 
 
 def program(rng: random.Random, level: int | None = None) -> Program:
-    """A function of the given level, or of any that is shown."""
-    level = level or rng.choice(SHOWN)
+    """A function of the given level, or of any that the base reads."""
+    level = level or rng.choice(READ)
     kind = rng.choice(list(_STEPS))
     chosen = [(name, rng.randint(2, 9)) for name in rng.sample(list(_STEPS[kind]), level)]
     final = rng.choice(list(_RETURNS[kind]))
@@ -119,6 +125,10 @@ def program(rng: random.Random, level: int | None = None) -> Program:
     words = [_STEPS[kind][step][0].format(k=k) for step, k in chosen] + [_RETURNS[kind][final][0]]
     lines = [_STEPS[kind][step][1].format(k=k) for step, k in chosen] + [f"return {_RETURNS[kind][final][1]}"]
     code = "\n".join([f"def {name}({kind}):", *(f"    {line}" for line in lines)])
+    nested = kind
+    for line in lines:
+        nested = re.sub(rf"\b{kind}\b", f"({nested})", line.removeprefix(f"{kind} = "))
+    nested = ast.unparse(ast.parse(nested)).replace("'", '"')  # only the brackets that it needs
     inputs = [_value(rng, kind) for _ in range(6)]
     asserts = [f"assert {name}({value!r}) == {run(value)!r}" for value in inputs]
     # A number counts in the key only where it shows in the words.
@@ -126,6 +136,7 @@ def program(rng: random.Random, level: int | None = None) -> Program:
     return Program(
         question=f"Write a function {name}({kind}) that {', '.join(words[:-1])} and {words[-1]}.",
         code=code,
+        one_line=f"def {name}({kind}):\n    {nested}",
         entry_point=name,
         tests=asserts[:3],
         hidden_tests=asserts[3:],

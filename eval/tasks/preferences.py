@@ -7,7 +7,7 @@ from eval.tasks.base import Item, Task
 
 
 ANNOTATOR_NOISE = 0.25  # of the tiny school's careless annotator
-_MARGINS = ("gold margin 0 to 1", "gold margin 1 to 2", "gold margin 2 to 3", "gold margin over 3")
+_MARGINS = ("gold margin 1 to 2", "gold margin 2 to 3", "gold margin over 3")  # smaller ones are ties, and left out
 
 
 def _build(dataset: str, cluster: str | None, limit: int | None, path: str | None) -> list[Item]:
@@ -45,7 +45,7 @@ def _build_tiny(limit: int | None, path: str | None) -> list[Item]:
                 "rejected": row["rejected"],
                 "margin": row["margin"],
                 "level": next(
-                    (name for name, most in zip(_MARGINS, (1, 2, 3), strict=False) if row["margin"] <= most),
+                    (name for name, most in zip(_MARGINS, (2, 3), strict=False) if row["margin"] <= most),
                     _MARGINS[-1],
                 ),
                 "label_is_right": annotator.random() >= ANNOTATOR_NOISE,
@@ -55,7 +55,7 @@ def _build_tiny(limit: int | None, path: str | None) -> list[Item]:
     ]
 
 
-TINY_PREFERENCES = Task("tiny_preferences", 2, _build_tiny, kind="preference")
+TINY_PREFERENCES = Task("tiny_preferences", 3, _build_tiny, kind="preference")
 TULU_HUMAN_PREFS = Task("tulu_human_prefs", 1, partial(_build, "tulu_human_prefs", "prompt"), kind="preference")
 OASST_PAIRS = Task("oasst_pairs", 1, partial(_build, "oasst_pairs", "tree"), kind="preference")
 RASBT_PAIRS = Task("rasbt_pairs", 1, partial(_build, "rasbt_pairs", None), kind="preference")

@@ -104,8 +104,8 @@ def test_every_figure_of_the_table_follows_from_the_stored_samples(tmp_path):
             assert cell.startswith(f"{sum(given) / len(given):.3f} [{low:.3f}, {high:.3f}], n = {len(given)}")
             if (name, task) in adjusted:
                 p = adjusted[name, task]
-                shown = "below 0.0001" if p < 0.0001 else f"{p:.2g}"
-                assert f"{differences[name, task]:+.3f}, p = {shown}" in cell
+                shown = "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+                assert f"{differences[name, task]:+.3f}, {shown}" in cell
                 assert ("no evidence of change, smallest detectable effect" in cell) == (p > 0.05)
 
 
@@ -233,6 +233,6 @@ def test_charts_read_logs_goodhart_and_calibration(tmp_path):
         "ppo: loss",
         "ppo: completion length",
         "sums: pass@k",
-        "ppo: gold",
-        "ppo, sums: calibration, expected error 0.100",
+        "ppo: what was optimised, and what it was worth",
+        "ppo, sums: calibration",
     ]

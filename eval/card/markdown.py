@@ -1,7 +1,8 @@
 """The card as Markdown, for a terminal, a pull request or a model card."""
 
-from eval.card.summary import Card, change_words, interval, p_value, provenance
-from eval.card.text import in_markdown, number
+from eval.card import plots
+from eval.card.summary import Card, change_words, p_value, provenance
+from eval.card.text import in_markdown, interval, number
 
 
 def render(card: Card) -> str:
@@ -15,7 +16,11 @@ def render(card: Card) -> str:
     Returns:
         `str`: Markdown in which no text of a model is markup.
     """
-    lines = [f"# Report card: {in_markdown(card.name)}", "", " → ".join(in_markdown(x.name) for x in card.stages), ""]
+    chain = (
+        f"{in_markdown(x.name)} (after {in_markdown(x.parent)})" if x.parent else in_markdown(x.name)
+        for x in card.stages
+    )
+    lines = [f"# Report card: {in_markdown(card.name)}", "", ", ".join(chain), ""]
     lines += ["## What changed", ""]
     lines.append(
         f"{len(card.changed('improved'))} improved, {len(card.changed('worse'))} worse, {len(card.changed('none'))} "
@@ -32,6 +37,11 @@ def render(card: Card) -> str:
     lines.append(_row(*["---"] * (len(card.tasks) + 1)))
     for stage in card.stages:
         lines.append(_row(in_markdown(stage.name), *(_cell(card, stage, task) for task in card.tasks)))
+    if told := [words for stage in card.stages if (words := plots.goodhart_words(stage))]:
+        lines += ["", "## Goodhart", "", *(f"- {in_markdown(words, 1000)}" for words in told)]
+    for name, rows in plots.judge_facts(card.stages):
+        lines += ["", f"## Reward model: {in_markdown(name)}", ""]
+        lines += [f"- {what}: {in_markdown(value)}" for what, value in rows]
     lines += ["", "## Audit of reward hacking", "", "An audit, not an alarm: counts for a person to look at.", ""]
     lines += [_row("stage", "task", "looked for", "found", "example"), _row(*["---"] * 5)]
     for finding in card.findings:
@@ -52,7 +62,7 @@ def _cell(card: Card, stage, task: str) -> str:
         return "-"
     words = f"{number(result['value'])} {interval(result['interval'])}"
     if change := card.changes.get((stage.name, task)):
-        words += f"; {change.test['difference']:+.3f}, p = {p_value(change.p_adjusted)}: {change.verdict}"
+        words += f"; {change.test['difference']:+.3f}, {p_value(change.p_adjusted)}: {change.verdict}"
     return in_markdown(words)
 
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.card import browser, plots
-from eval.card.summary import Card, change_words, interval, p_value, provenance
-from eval.card.text import escaped, in_script, number
+from eval.card import browser, charts, plots
+from eval.card.changes import Change
+from eval.card.summary import Card, change_words, p_value, percent, provenance
+from eval.card.text import escaped, in_script, interval, number
 
 
+SIGNS = {"improved": "▲", "worse": "▼", "none": "="}
 WITHOUT_SCRIPT = 6  # prompts of each page without JavaScript, and in print
 _HERE = Path(__file__).parent
 
@@ -35,8 +37,9 @@ def render(card: Card) -> str:
         ("levels", "Accuracy by level", "".join(plots.levels(card.stages)) or _none("No task with levels.")),
         ("training", "Training", _figures(plots.training_curves(card.stages), "No training log was found.")),
         ("passk", "pass@k", _figures(plots.pass_at_k(card.stages), "No task has several samples per item.")),
-        ("goodhart", "Goodhart", _figures(plots.goodhart(card.stages), "No stage kept a Goodhart gauge.")),
-        ("calibration", "Reward model", _figures(plots.calibration(card.stages), "No reward model was evaluated.")),
+        ("judged", "Win rate", _win_rates(card)),
+        ("goodhart", "Goodhart", _goodhart(card)),
+        ("calibration", "Reward model", _judges(card)),
         ("samples", "Samples", _samples(browser.choose(card.stages))),
         ("audit", "Audit of reward hacking", _audit(card)),
         ("provenance", "Provenance", _provenance(card)),
@@ -51,27 +54,98 @@ def render(card: Card) -> str:
         f"<title>Report card: {escaped(card.name, 80)}</title><style>{style}</style></head><body>"
         '<a class="skip" href="#changes">Skip to the results</a>'
         f"<header><h1>Report card: {escaped(card.name, 80)}</h1>"
-        f'<p class="soft">{" → ".join(escaped(stage.name, 60) for stage in card.stages)}</p></header>'
+        f"{_chain(card)}</header>"
         f'<nav aria-label="Sections">{links}</nav><main>{body}</main>'
         f"<script>{script}</script></body></html>\n"
     )
 
 
 def _changes(card: Card) -> str:
-    counts = {kind: len(card.changed(kind)) for kind in ("improved", "worse", "none")}
+    counts = {kind: len(card.changed(kind)) for kind in ("worse", "improved")}
+    told = ", ".join(f"<strong{f' class={kind}' * bool(n)}>{n} {kind}</strong>" for kind, n in counts.items())
     lead = (
-        f"<p><strong class=improved>{counts['improved']} improved</strong>, "
-        f"<strong class=worse>{counts['worse']} worse</strong>, {counts['none']} without evidence of change. "
-        f"Each stage against its parent on the same items; p-values adjusted by Holm over all "
+        f"<p>{told}, {len(card.changed('none'))} without evidence of change. "
+        "Each stage against its parent on the same items; p-values adjusted by Holm over all "
         f"{len(card.changes)} tests of this card: where nothing changed, at most 5 % of such cards flag anything.</p>"
     )
     items = "".join(
-        f'<li class="{kind}"><strong class="{kind}">{escaped(stage, 60)}, {escaped(task, 60)}: {change.verdict}'
-        f"</strong><small>{escaped(change_words(change))}</small></li>"
+        f'<li class="{kind}"><div><strong class="{kind}">{SIGNS[kind]} {escaped(stage, 60)}, {escaped(task, 60)}: '
+        f"{change.verdict}</strong><small>{escaped(change_words(change))}</small></div>{_bar(card, task, change)}</li>"
         for kind in ("worse", "improved", "none")
         for stage, task, change in card.changed(kind)
     )
-    return lead + (f'<ul class="changes">{items}</ul>' if items else _none("Nothing could be compared."))
+    key = '<p class="soft">Bars: the difference with its 95 % interval; the upright line is no change.</p>'
+    return lead + (f'{key}<ul class="changes">{items}</ul>' if items else _none("Nothing could be compared."))
+
+
+def _bar(card: Card, task: str, change: Change) -> str:
+    """The difference on an axis that all tasks of its unit share."""
+
+    def is_share(name: str) -> bool:
+        return all(stage.tasks[name].get("higher_is_better", True) for stage in card.stages if name in stage.tasks)
+
+    tests = [other.test for (_, name), other in card.changes.items() if is_share(name) == is_share(task)]
+    reach = max(abs(end) for test in tests for end in (*test["interval"], test["difference"])) or 1.0
+    return charts.interval_bar(change.test["difference"], *change.test["interval"], (-reach, reach), 0, change.kind)
+
+
+def _chain(card: Card) -> str:
+    """The stages in order, each with what it goes on from."""
+    items = []
+    for stage in card.stages:
+        seconds = stage.run.get("seconds", stage.about.get("seconds"))
+        recipe = stage.about.get("recipe")
+        facts = [str(recipe)] if recipe else []
+        facts += [_after(stage.parent)] if stage.parent else []
+        facts += [f"{seconds:,.0f} s"] if stage.parent and isinstance(seconds, int | float) else []
+        items.append(
+            f"<li><b>{escaped(stage.name, 60)}</b><small>{' · '.join(facts) or 'where it began'}</small></li>"
+        )
+    return f'<ol class="chain">{"".join(items)}</ol>'
+
+
+def _win_rates(card: Card) -> str:
+    items = []
+    for (stage, task), change in card.changes.items():
+        if not (rate := change.test["win_rate"]):
+            continue
+        parent = next(other.parent for other in card.stages if other.name == stage)
+        for words, key in (("all pairs", "value"), ("at equal length", "length_controlled")):
+            ends = rate["interval" if key == "value" else "length_controlled_interval"]
+            kind = "improved" if ends[0] > 0.5 else "worse" if ends[1] < 0.5 else "none"
+            items.append(
+                f'<li class="{kind}"><div><strong class="{kind}">{escaped(stage, 60)} against '
+                f"{escaped(str(parent), 60)}, {escaped(task, 60)}, {words}: {rate[key]:.0%}</strong><small>"
+                f"95 % interval {percent(ends)}, {rate['n']} questions</small></div>"
+                f"{charts.interval_bar(rate[key], *ends, (0, 1), 0.5, kind)}</li>"
+            )
+    lead = '<p class="soft">How often the judge prefers a stage to its parent; the upright line is a draw.</p>'
+    return f'{lead}<ul class="changes">{"".join(items)}</ul>' if items else _none("No task has a judge's utility.")
+
+
+def _goodhart(card: Card) -> str:
+    words = "".join(f"<p>{escaped(line)}</p>" for stage in card.stages if (line := plots.goodhart_words(stage)))
+    lead = (
+        '<p class="soft">Optimised long enough, a proxy parts from what it stands for. Shaded: the 95 % interval of '
+        "where gold is highest.</p>"
+    )
+    figures = plots.goodhart(card.stages)
+    return lead + words + _figures(figures, "") if figures else _none("No stage kept a Goodhart gauge.")
+
+
+def _judges(card: Card) -> str:
+    tables = "".join(
+        f'<table class="facts"><caption>{escaped(name, 120)}</caption>'
+        + "".join(f'<tr><th scope="row">{escaped(what)}</th><td>{escaped(value)}</td></tr>' for what, value in rows)
+        + "</table>"
+        for name, rows in plots.judge_facts(card.stages)
+    )
+    figures = "".join(plots.calibration(card.stages))
+    return (
+        f'<div class="beside">{figures}<div>{tables}</div></div>'
+        if tables
+        else _none("No reward model was evaluated.")
+    )
 
 
 def _table(card: Card) -> str:
@@ -97,14 +171,15 @@ def _cell(card: Card, stage: Any, task: str) -> str:
     label = f'data-label="{escaped(task, 60)}"'
     if (result := stage.tasks.get(task)) is None:
         return f'<td {label} class="absent">-</td>'
-    parts = [f"<b>{number(result['value'])}</b> <small>{interval(result['interval'])}, n = {result['n']}</small>"]
+    parts = [
+        f"<b>{number(result['value'])}</b> <small class=fit>{interval(result['interval'])}, n = {result['n']}</small>"
+    ]
     if not result.get("higher_is_better", True):
         parts.append("<small>less is better</small>")
     if change := card.changes.get((stage.name, task)):
-        signs = {"improved": "▲", "worse": "▼", "none": "="}
         parts.append(
-            f'<small class="{change.kind}">{signs[change.kind]} {change.test["difference"]:+.3f}, '
-            f"p = {p_value(change.p_adjusted)}</small>"
+            f'<small class="fit {change.kind}">{SIGNS[change.kind]} {change.test["difference"]:+.3f}, '
+            f"{p_value(change.p_adjusted)}</small>"
         )
         if change.kind == "none":
             parts.append(f"<small>{escaped(change.verdict)}</small>")

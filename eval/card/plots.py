@@ -5,13 +5,14 @@ from typing import Any
 
 from eval.card import charts
 from eval.card.reading import Stage
+from eval.card.text import interval, number
 
 
 # Title -> keys of the trainer's log that are drawn, name of the y axis.
 CURVES: dict[str, tuple[dict[str, str], str]] = {
-    "Loss": ({"loss": "training", "eval_loss": "evaluation"}, "loss"),
-    "Reward": ({"reward": "mean reward"}, "reward"),
-    "Accuracy of pairs": ({"accuracy": "training", "eval_accuracy": "evaluation"}, "share"),
+    "Loss": ({"loss": "training", "eval_loss": "evaluation"}, "nats per token"),
+    "Reward": ({"reward": "mean reward"}, "reward per answer"),
+    "Accuracy of pairs": ({"accuracy": "training", "eval_accuracy": "evaluation"}, "share of pairs"),
     "Completion length": ({"completions/mean_length": "mean"}, "tokens"),
     "Self-correction": (
         {
@@ -22,9 +23,26 @@ CURVES: dict[str, tuple[dict[str, str], str]] = {
         },
         "share of completions",
     ),
-    "KL to the reference": ({"objective/kl": "nats per sequence", "kl": "estimate"}, "KL"),
+    "Divergence from the reference": ({"objective/kl": "nats per sequence", "kl": "estimate"}, "KL, nats"),
 }
-GOODHART = ("length", "eos_rate", "entropy", "repetition", "spread")
+# What a Goodhart gauge holds beside reward and judge -> title, y axis.
+GOODHART: dict[str, tuple[str, str]] = {
+    "length": ("length", "tokens"),
+    "eos_rate": ("answers that end by themselves", "share of answers"),
+    "entropy": ("entropy", "nats per token"),
+    "repetition": ("repetition", "share of repeated runs"),
+    "spread": ("disagreement of the ensemble", "deviation between members, reward"),
+}
+
+
+# Metrics of a preference eval -> words.
+JUDGED = {
+    "log_loss": "log loss, nats",
+    "agrees_with_noisy_label": "agreement with the noisy labels",
+    "ceiling_with_noisy_labels": "as much as the truth agrees with them",
+    "longer_is_chosen": "a judge of length alone would get",
+    "members_agree": "pairs on which all members agree",
+}
 
 
 def training_curves(stages: Sequence[Stage]) -> list[str]:
@@ -41,7 +59,11 @@ def training_curves(stages: Sequence[Stage]) -> list[str]:
     figures = []
     for stage in stages:
         for title, (keys, y) in CURVES.items():
+            if title == "Loss" and any("reward" in entry for entry in stage.log):
+                continue  # of a policy gradient it tells nothing: its value does not fall as the policy improves
             series = {name: _points(stage.log, "step", key) for key, name in keys.items()}
+            if stage.about.get("recipe") == "reward" and title == "Loss":
+                y = "nats per pair"
             figures.append(charts.lines(f"{stage.name}: {title.lower()}", series, "step", y))
     return [figure for figure in figures if figure]
 
@@ -86,39 +108,96 @@ def goodhart(stages: Sequence[Stage]) -> list[str]:
     figures = []
     for stage in stages:
         points = stage.goodhart.get("points") or []
-        series = {name: _points(points, "kl", name) for name in ("gold", "proxy")}
-        title = f"{stage.name}: gold (the judge) and proxy (what was optimised)"
-        if isinstance(peak := stage.goodhart.get("peak"), dict) and isinstance(peak.get("gold"), int | float):
-            title += f"; gold is highest at step {peak.get('step')}, {peak['gold']:.3f}"
-        figures.append(charts.lines(title, series, "KL, nats per sequence", "reward"))
-        for name in GOODHART:
-            series = {name: _points(points, "step", name)}
-            figures.append(charts.lines(f"{stage.name}: {name.replace('_', ' ')}", series, "step", name))
+        series = {"gold, the judge": _points(points, "kl", "gold"), "proxy, optimised": _points(points, "kl", "proxy")}
+        peak, stopped = (stage.goodhart.get(name) or {} for name in ("peak", "stopped"))
+        rules = {"highest gold": peak.get("kl")}
+        if stopped:
+            rules["stopped"] = next(
+                (point.get("kl") for point in points if point.get("step") == stopped["step"]), None
+            )
+        rules = {word: place for word, place in rules.items() if isinstance(place, int | float)}
+        title = f"{stage.name}: what was optimised, and what it was worth"
+        band = tuple(peak["interval"]) if peak.get("interval") else None
+        figures.append(
+            charts.lines(title, series, "KL from the reference, nats per sequence", "reward", band=band, rules=rules)
+        )
+        for name, (words, y) in GOODHART.items():
+            figures.append(charts.lines(f"{stage.name}: {words}", {name: _points(points, "step", name)}, "step", y))
     return [figure for figure in figures if figure]
 
 
+def goodhart_words(stage: Stage) -> str:
+    """The gauge of one stage in a sentence or two; empty without one."""
+    peak, fall, stopped = (stage.goodhart.get(name) or {} for name in ("peak", "final_minus_peak", "stopped"))
+    if not isinstance(peak.get("gold"), int | float):
+        return ""
+    words = f"{stage.name}: gold is highest at step {peak.get('step')}, {number(peak['gold'])}, at a KL of "
+    words += f"{number(peak.get('kl'))} nats{f' {interval(ends)}' if (ends := peak.get('interval')) else ''}"
+    if fall:
+        words += f"; at the end it is {fall['value']:+.3f} {interval(fall['interval'])} from there"
+    if stopped:
+        words += f"; stopped at step {stopped.get('step')} by {str(stopped.get('by')).replace('_', ' ')}"
+    return f"{words}."
+
+
 def calibration(stages: Sequence[Stage]) -> list[str]:
-    """How often a reward model is right beside how sure it says it is."""
+    """How often a reward model is right beside how sure it says it is, by the gold verdict and by noisy labels."""
     figures = []
     for stage in stages:
         for task, result in stage.tasks.items():
-            found = (result.get("preference") or {}).get("calibration")
-            if not found:
-                continue
-            points = [(point["predicted"], point["observed"]) for point in found["points"]]
-            marks = [(point["predicted"], *point["interval"]) for point in found["points"] if point.get("interval")]
+            preference = result.get("preference") or {}
+            both = {"true preference": "calibration", "noisy labels": "calibration_with_noisy_labels"}
+            found = {name: preference[key] for name, key in both.items() if preference.get(key)}
             figures.append(
                 charts.lines(
-                    f"{stage.name}, {task}: calibration, expected error {found['ece']:.3f}",
-                    {"observed": points},
+                    f"{stage.name}, {task}: calibration",
+                    {name: [(x["predicted"], x["observed"]) for x in one["points"]] for name, one in found.items()},
                     "probability that it gives",
                     "share that is right",
                     unit=True,
-                    marks=marks,
+                    marks={
+                        name: [(x["predicted"], *x["interval"]) for x in one["points"] if x.get("interval")]
+                        for name, one in found.items()
+                    },
                     diagonal=True,
                 )
             )
-    return figures
+    return [figure for figure in figures if figure]
+
+
+def judge_facts(stages: Sequence[Stage]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """
+    What else is known of each reward model.
+
+    Args:
+        stages (`Sequence[Stage]`):
+            The stages.
+
+    Returns:
+        `list[tuple[str, list]]`: stage and task, and rows of what and its value.
+    """
+    tables = []
+    for stage in stages:
+        for task, result in stage.tasks.items():
+            if not (preference := result.get("preference")):
+                continue
+            metrics, rows = result.get("metrics", {}), []
+            rows.append(("accuracy", f"{number(result['value'])} {interval(result['interval'])}"))
+            for key, words in JUDGED.items():
+                if (value := metrics.get(key)) is not None:
+                    rows.append((words, number(value)))
+            for key, words in (("calibration", ""), ("calibration_with_noisy_labels", ", noisy labels")):
+                if one := preference.get(key):
+                    chance = one.get("ece_by_chance")
+                    by_chance = f"; by chance {number(chance[0])}, below {number(chance[1])} in 95 %" if chance else ""
+                    rows.append((f"expected calibration error{words}", number(one["ece"]) + by_chance))
+            if bias := preference.get("length_bias"):
+                shown = f"{bias['sd_per_10_tokens']:+.3f} {interval(bias['interval'])} deviations of the score"
+                rows.append(("paid for ten more tokens", shown))
+            if (largest := preference.get("batch_invariance")) is not None:
+                rows.append(("largest change of a score with the batch size", f"{number(largest)} deviations"))
+            tables.append((f"{stage.name}, {task}", rows))
+    return tables
 
 
 def _points(entries: Sequence[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:

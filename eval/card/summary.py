@@ -40,11 +40,6 @@ class Card:
         return [(*key, change) for key, change in self.changes.items() if change.kind == kind]
 
 
-def interval(ends: Sequence[float] | None) -> str:
-    """An interval in brackets; `no interval` for none."""
-    return f"[{number(ends[0])}, {number(ends[1])}]" if ends else "no interval"
-
-
 def change_words(change: Change) -> str:
     """
     A change in a line.
@@ -60,7 +55,7 @@ def change_words(change: Change) -> str:
     low, high = test["interval"]
     words = (
         f"{number(test['before'])} → {number(test['after'])}, {test['difference']:+.3f} [{low:+.3f}, {high:+.3f}], "
-        f"{test['gained']} items better, {test['lost']} worse of {test['n']}, p = {p_value(change.p_adjusted)} (Holm)"
+        f"{test['gained']} items better, {test['lost']} worse of {test['n']}, {p_value(change.p_adjusted)} (Holm)"
     )
     form = test["form"]
     if form and form["share"] is not None:
@@ -69,12 +64,27 @@ def change_words(change: Change) -> str:
         words += f"; {test['left_out']} items without a verdict left out"
     if test["clean"]:
         words += f"; on the {test['clean']['n']} items unlike any training row {test['clean']['difference']:+.3f}"
+    if rate := test["win_rate"]:
+        words += f"; {win_rate_words(rate)}"
     return words
 
 
+def win_rate_words(rate: dict[str, Any]) -> str:
+    """A win rate against the parent's answers, plain and at equal length."""
+    return (
+        f"the judge prefers it in {rate['value']:.0%} {percent(rate['interval'])} of the pairs, at equal length in "
+        f"{rate['length_controlled']:.0%} {percent(rate['length_controlled_interval'])}"
+    )
+
+
+def percent(ends: Sequence[float]) -> str:
+    """An interval of shares."""
+    return f"[{ends[0]:.0%}, {ends[1]:.0%}]"
+
+
 def p_value(p: float) -> str:
-    """A p-value, never as 0."""
-    return "below 0.0001" if p < 0.0001 else f"{p:.2g}"
+    """A p-value with its sign of relation, never as 0."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
 def provenance(stage: Stage) -> list[tuple[str, str]]:

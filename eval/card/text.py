@@ -4,6 +4,7 @@ import html
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -62,5 +63,12 @@ def number(value: Any) -> str:
         if isinstance(value, int)
         else f"{value:.3f}"
         if value == 0 or 0.001 <= abs(value) < 10
+        else f"{value:.1g}"
+        if abs(value) < 0.001
         else f"{value:.4g}"
     )
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """An interval in brackets; `no interval` for none."""
+    return f"[{number(ends[0])}, {number(ends[1])}]" if ends else "no interval"

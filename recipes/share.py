@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 from recipes.sharing.secrets import shown
@@ -115,39 +116,31 @@ def pull_adapter(arguments: argparse.Namespace) -> int:
 def verify_claims(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
 
-    from eval.harness.results import read_results
-    from recipes.sharing.download import published_values, pull
-    from recipes.sharing.verify import DIFFERS, REPRODUCED, judge, overall
+    from recipes.sharing.download import pull
+    from recipes.sharing.verify import DIFFERS, REPRODUCED, judge, overall, read_claims
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.output_dir or scratch) / "adapter"
         lineage = pull(HfApi(), arguments.repo_id, folder, arguments.revision)
-        stages = [stage for stage in lineage["stages"] if arguments.stage in (None, stage["name"])]
-        if not stages:
-            raise ValueError(
-                f"--stage {arguments.stage}: there is {', '.join(shown(x['name']) for x in lineage['stages'])}"
-            )
+        stages = {stage["name"]: stage["folder"] for stage in lineage["stages"]}
+        if arguments.stage not in (None, *stages):
+            raise ValueError(f"--stage {arguments.stage}: there is {', '.join(map(shown, stages))}")
+        claims = {stage: read_claims(folder, stages[stage]) for stage in stages if arguments.stage in (None, stage)}
+        asked = arguments.tasks.split(",") if arguments.tasks else list(chain(*claims.values()))
+        if unclaimed := [task for task in asked if task not in chain(*claims.values())]:
+            raise ValueError(f"--tasks {unclaimed[0]}: claimed is {', '.join(map(shown, chain(*claims.values())))}")
         verdicts = []
-        for stage in stages:
-            adapter = folder / stage["folder"]
-            if not (adapter / "results.json").is_file():
-                print(f"{shown(stage['name'])}: claims nothing")
+        for stage, claimed in claims.items():
+            wanted = [task for task in claimed if task in asked]
+            if not wanted:
+                print(f"{shown(stage)}: claims nothing")
                 continue
-            claims = read_results(adapter)["tasks"]
-            wanted = arguments.tasks.split(",") if arguments.tasks else list(claims)
-            for task, value in published_values(folder, stage["folder"]).items():
-                if task not in claims or value != claims[task]["value"]:
-                    raise ValueError(
-                        f".eval_results says {shown(value)} of {shown(task)}, results.json something else"
-                    )
-            base = arguments.base_model or lineage["base"]["name"]
-            found = measure_again(
-                base, adapter, wanted, arguments, Path(scratch) / "eval" / (stage["folder"] or "root")
-            )
+            base, results = arguments.base_model or lineage["base"]["name"], Path(scratch, "eval", stages[stage])
+            found = measure_again(base, folder / stages[stage], wanted, arguments, results)
             for task in wanted:
-                verdict, why = judge(claims[task], found["tasks"][task])
+                verdict, why = judge(claimed[task], found["tasks"][task])
                 verdicts.append(verdict)
-                print(f"{shown(stage['name'])} {shown(task)}: {verdict} ({why})")
+                print(f"{shown(stage)} {shown(task)}: {verdict} ({shown(why)})")
     print(verdict := overall(verdicts))
     return {REPRODUCED: 0, DIFFERS: 1}.get(verdict, 3)
 
@@ -172,7 +165,9 @@ def merge_adapter(arguments: argparse.Namespace) -> int:
     base = arguments.base_model
     if base is None:
         config = json.loads((adapter_folder(arguments.adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-        base = config["base_model_name_or_path"]
+        base = config.get("base_model_name_or_path")
+        if not base:
+            raise ValueError(f"{arguments.adapter} names no base: --base_model, a folder or a Hub id")
     difference = merge(base, arguments.adapter, Path(arguments.output_dir), arguments.dtype)
     print(
         f"{arguments.output_dir}: {arguments.dtype}; logits differ from base + adapter by {difference:.1e} of the "

@@ -181,7 +181,8 @@ def refused(hub, capsys, repo_id, told, *argv):
 def test_wrong_account_or_name_is_refused_in_one_line(hub, base, run, repo_id, capsys, monkeypatch):
     push_it = ("--base_model", base[1])
     refused(hub, capsys, repo_id, "is someone else's", "push", run, "stranger/adapter", *push_it)
-    refused(hub, capsys, repo_id, "rules for names", "push", run, "owner/bad--name", *push_it)
+    for name in ("owner/bad--name", "owner/..", "owner/../x", "owner/ünicode", "owner/a b", "owner/x\n", "a/b/c", ""):
+        refused(hub, capsys, repo_id, "rules for names", "push", run, name, *push_it)
     monkeypatch.setenv("HF_TOKEN", "hf_readersTokenForTests")
     refused(hub, capsys, repo_id, "may only read", "push", run, repo_id, *push_it)
     monkeypatch.setenv("HF_TOKEN", "hf_expiredTokenForTests")
@@ -225,5 +226,5 @@ def test_public_push_needs_a_licence(hub, base, repo_id, tmp_path, capsys):
     ],
 )
 def test_licence_is_derived_only_where_it_is_clear(base, data, licence, clashes):
-    derived, found = derive_licence(base, data)
+    derived, found = derive_licence(base, list(data.items()))
     assert (derived, len(found)) == (licence, clashes)

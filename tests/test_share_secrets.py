@@ -1,10 +1,14 @@
 """What never leaves the machine, and what text of unknown origin cannot do in a card."""
 
+import base64
+import getpass
 import json
 import os
 import re
+import struct
 
 import pytest
+from huggingface_hub import ModelCard
 
 from eval.harness.models import adapter_hash
 from recipes.sharing.secrets import find_secrets, markdown, published, shown
@@ -88,6 +92,102 @@ def test_scan_says_where_and_not_what():
     assert find_secrets("tokenizer_config.json", b'{"eos_token": "<|endoftext|>", "token": null}') == []
 
 
+def safetensors(header: dict, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(size: int) -> dict:
+    return {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "kind"),
+    [
+        ("run.json", json.dumps({"x": base64.b64encode(SECRET.encode()).decode()}).encode(), "a token"),
+        ("run.json", json.dumps({"x": base64.urlsafe_b64encode(b"\xff~?>" + AWS.encode()).decode()}).encode(), "AWS"),
+        ("tokenizer_config.json", f'{{"x": "\\u0068f_{SECRET[3:]}"}}'.encode(), "a token"),
+        ("tokenizer.json", b'{"model": {"vocab": {}}, "from": "/home/alice/data"}', "line 6: an absolute path"),
+        ("tokenizer.json", f'{{"model": {{"vocab": {{"{AWS}": 1}}}}}}'.encode(), "AWS"),
+        ("tokenizer.json", b"/home/alice/no/json", "an absolute path"),
+        ("chat_template.jinja", b"{# file:///home/alice/x #}", "an absolute path"),
+        ("chat_template.jinja", b"{# data:/home/alice/x #}", "an absolute path"),
+        ("adapter_config.json", b'{"rank_pattern": {"/home/alice/x": 1}}', "an absolute path"),
+        (f"{SECRET}/run.json", b"{}", "a token"),
+        ("adapter_model.safetensors", safetensors({SECRET: tensor(1)}, b"x"), "a token"),
+        ("adapter_model.safetensors", safetensors({"__metadata__": {"x": AWS}, "a": tensor(1)}, b"x"), "AWS"),
+    ],
+)
+def test_hidden_secret_is_found(path, content, kind):
+    (found,) = find_secrets(path, content)
+    assert kind in found and SECRET[3:] not in found.replace(path, "") and AWS not in found
+
+
+def test_a_vocabulary_may_hold_pieces_of_paths():
+    vocabulary = {"/usr/local/bin": 1, "password=secret": 2, getpass.getuser(): 3}
+    assert find_secrets("vocab.json", json.dumps(vocabulary).encode()) == []
+    assert find_secrets("tokenizer.json", json.dumps({"model": {"vocab": vocabulary}}).encode()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        struct.pack("<Q", 2**63) + b"{}",
+        safetensors({"a": tensor(1)}, b"x and a letter behind the last tensor"),
+        safetensors({"a": {"dtype": "U8"}}, b"x"),
+        safetensors({"a": tensor(2**60)}, b"x"),
+        struct.pack("<Q", 2) + b"[]",
+    ],
+)
+def test_weights_with_a_hostile_header_are_refused_by_name(content):
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors is no safetensors file"):
+        find_secrets("adapter_model.safetensors", content)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(base, tmp_path):
+    run = make_run(tmp_path / "run", base[0])
+    (tmp_path / "diary").write_text("private")
+    (run / "adapter/vocab.txt").symlink_to(tmp_path / "diary")
+    with pytest.raises(ValueError, match=r"vocab\.txt is a link out of the folder"):
+        read_stages(str(run))
+
+
+def test_an_adapter_that_changes_between_its_check_and_its_upload_is_refused(api, base, repo_id, tmp_path):
+    run = make_run(tmp_path / "run", base[0])
+    stages = read_stages(str(run))
+    weights = run / "adapter/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="changed while it was read"):
+        build_files(api, repo_id, stages, base[1], None, public=False)
+
+
+@pytest.mark.parametrize("name", ["x`](http:--evil)", "../../outside", "a b", "ä"])
+def test_a_stage_has_a_name_that_is_a_folder_and_a_tag(base, tmp_path, name):
+    course = tmp_path / "a/b/course"
+    run = make_run(course / name, base[0])
+    stages = [{"name": name, "recipe": "sft", "status": "done", "eval": None}]
+    course.mkdir(parents=True, exist_ok=True)
+    (course / "course.json").write_text(json.dumps({"schema": 1, "stages": stages}))
+    with pytest.raises(ValueError, match=r"stage .*: use letters"):
+        read_stages(str(course))
+    change_record(run, command=[f"{name.rpartition('/')[2]}é.py"])
+    with pytest.raises(ValueError, match=r"stage .*: use letters"):
+        read_stages(str(run))
+
+
+def test_private_data_sets_keep_their_licences_apart(api, base, repo_id, tmp_path):
+    data = [
+        {"role": "train", "name": f"/home/alice/{name}.jsonl", "revision": None, "used_rows": 1, "sha256": name * 64,
+         "licence": licence}
+        for name, licence in [("a", "cc-by-nc-4.0"), ("b", "mit")]
+    ]  # fmt: skip
+    run = make_run(tmp_path / "run", base[0], data=data)
+    card = build_files(api, repo_id, read_stages(str(run)), base[1], None, public=False)["README.md"].decode()
+    assert "cc-by-nc-4.0, which binds more" in card and "| `bbbbbbbbbbbb` |" in card and "alice" not in card
+    assert ModelCard(card).data.license is None
+
+
 def test_published_record_has_no_rows_and_no_paths():
     record = {"command": ["--x", "/home/a/b", "~/secret/x", r"C:\Users\me\x"], "malformed_rows": ["x"], "n": 1}
     assert published(record) == {"command": ["--x", "<local>", "<local>", "<local>"], "n": 1}
@@ -97,6 +197,8 @@ def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, r
     evil = "svamp\x1b[31m|<script>alert(1)</script>\n---\n# [x](http://evil) \u202e`"
     assert "\x1b" not in shown(evil) and "\u202e" not in shown(evil) and "\n" not in shown(evil)
     assert not re.search(r"(?<!\\)[|`\[]|<", markdown(evil))
+    links = markdown("http://evil.example HTTPS://evil.example www.evil.example Www.evil.example me@evil.example")
+    assert not re.search(r"(?<!\\)(://|@)|www\.", links, re.IGNORECASE)
     data = [{"role": "train", "name": evil, "revision": evil, "used_rows": 1, "sha256": "a" * 64, "licence": "MIT"}]
     config = {"model_name_or_path": str(base[0]), "note": "```\n# out of the fence\n<img src=x>"}
     run = make_run(tmp_path / "run", base[0], data=data, config=config)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -16,7 +17,7 @@ from eval.scoring import wilson
 from recipes.sharing.download import check_lineage
 from recipes.sharing.merge import merge
 from recipes.sharing.stages import file_hash
-from recipes.sharing.verify import judge, overall
+from recipes.sharing.verify import judge, overall, read_claims
 from tests.share_runs import call, command, elsewhere, loopback
 from tests.tiny_models import make_tiny_model
 
@@ -157,6 +158,38 @@ def test_lineage_cannot_point_outside_its_folder(pair, tmp_path):
         check_lineage(folder)
 
 
+def make_claims(folder: Path, published=0.5, **claims) -> Path:
+    (folder / ".eval_results").mkdir()
+    (folder / "results.json").write_text(json.dumps({"schema": 1, "tasks": claims}))
+    (folder / ".eval_results/svamp.yaml").write_text(yaml.safe_dump([{"value": published}]))
+    (folder / ".eval_results/a-b-svamp.yaml").write_text(yaml.safe_dump([{"value": "of another stage"}]))
+    return folder
+
+
+def test_claims_are_read_where_both_files_say_the_same(tmp_path):
+    honest = claim(150, 300)
+    assert read_claims(make_claims(tmp_path, svamp=honest)) == {"svamp": honest}
+    (tmp_path / "results.json").unlink()
+    (tmp_path / ".eval_results/svamp.yaml").unlink()
+    assert read_claims(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("published", "claims", "told"),
+    [
+        (0.9, {"svamp": claim(150, 300)}, "says 0.9 of svamp, results.json something else"),
+        (0.5, {"gsm8k": claim(150, 300)}, "is not of the form"),
+        (0.5, {"svamp": claim(150, 300, value="\x1b[31m")}, "is not of the form"),
+        (0.5, {"svamp": claim(150, 300, interval=[0])}, "is not of the form"),
+        (0.5, {"svamp": 1}, "is not of the form"),
+    ],
+)
+def test_hostile_claims_are_refused_in_one_line(tmp_path, published, claims, told):
+    with pytest.raises(ValueError, match=told) as error:
+        read_claims(make_claims(tmp_path, published, **claims))
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
 @pytest.fixture
 def pull(hub, surroundings, tmp_path):
     """The command line's `pull` in a process of its own: exit status, what it says, and what is then there."""
@@ -173,13 +206,13 @@ def pull(hub, surroundings, tmp_path):
 
 def test_pull_brings_what_was_pushed(api, base, run, repo_id, pull, tmp_path):
     assert call("push", run, repo_id, "--base_model", base[1]) == 0
-    api.upload_file(path_or_fileobj=b"never unpickled", path_in_repo="training_args.bin", repo_id=repo_id)
-    tag = api.list_repo_refs(repo_id).tags[0].name
-    status, told, there = pull(repo_id, "--revision", tag)
+    for name in ("training_args.bin", "vocab.txt", "other/adapter_config.json"):
+        api.upload_file(path_or_fileobj=b"added after the push", path_in_repo=name, repo_id=repo_id)
+    status, told, there = pull(repo_id)
     assert status == 0 and "are those of the lineage" in told and base[1] in told
     assert {"adapter_model.safetensors", "run.json", "results.json", "README.md", "lineage.json"} <= there
     assert adapter_hash(str(tmp_path / "theirs")) == adapter_hash(str(run / "adapter"))
-    assert not list((tmp_path / "theirs").glob("*.bin"))
+    assert not there & {"training_args.bin", "vocab.txt", "other/adapter_config.json"}
     status, told, _ = pull(repo_id)
     assert status == 2 and "is not empty" in told
 

@@ -43,7 +43,7 @@ _KINDS = {
 }
 
 
-def derive_licence(base: str | None, data: dict[str, str | None]) -> tuple[str | None, list[str]]:
+def derive_licence(base: str | None, data: list[tuple[str, str | None]]) -> tuple[str | None, list[str]]:
     """
     The licence of an adapter, from those of what it was made of.
 
@@ -53,31 +53,25 @@ def derive_licence(base: str | None, data: dict[str, str | None]) -> tuple[str |
     Args:
         base (`str` or `None`):
             The base model's.
-        data (`dict[str, str | None]`):
-            Data set -> licence.
+        data (`list[tuple[str, str | None]]`):
+            Name and licence of each data set.
 
     Returns:
         `tuple`: the licence, or `None` where none can be derived, and one line for each clash.
     """
     clashes = [] if base else ["the base model states no licence"]
     base = base and base.lower()
-    if base and base not in PERMISSIVE:
-        clashes += [
-            f"the base is under {base}, the data set {name} under {licence}"
-            for name, licence in data.items()
-            if licence and licence.lower() not in PERMISSIVE | {base}
-        ]
-    elif base:
-        clashes += [
-            f"the data set {name} is under {licence}, which binds more than the base's {base}"
-            for name, licence in data.items()
-            if licence and licence.lower() not in PERMISSIVE
-        ]
-    clashes += [f"the data set {name} states no licence" for name, licence in data.items() if not licence]
+    for name, licence in data:
+        if not licence:
+            clashes.append(f"the data set {name} states no licence")
+        elif base in PERMISSIVE and licence.lower() not in PERMISSIVE:
+            clashes.append(f"the data set {name} is under {licence}, which binds more than the base's {base}")
+        elif base and licence.lower() not in PERMISSIVE | {base}:
+            clashes.append(f"the base is under {base}, the data set {name} under {licence}")
     return (base if base and not clashes else None), clashes
 
 
-def training_data(stages: list[Stage]) -> dict[str, dict[str, Any]]:
+def training_data(stages: list[Stage]) -> list[tuple[str, dict[str, Any]]]:
     """
     The data sets that stages were trained on.
 
@@ -86,14 +80,10 @@ def training_data(stages: list[Stage]) -> dict[str, dict[str, Any]]:
             The stages.
 
     Returns:
-        `dict[str, dict]`: name, without a local path -> entry of run.json.
+        `list[tuple[str, dict]]`: name, without a local path, and entry of run.json; the same content once.
     """
-    found = {}
-    for stage in stages:
-        for entry in stage.record["data"]:
-            if entry["role"] == "train":
-                found[str(published(entry["name"]))] = entry
-    return found
+    entries = [entry for stage in stages for entry in stage.record["data"] if entry["role"] == "train"]
+    return [(published(entry["name"]), entry) for entry in {entry["sha256"]: entry for entry in entries}.values()]
 
 
 def eval_results(stage: Stage) -> dict[str, str]:
@@ -180,7 +170,7 @@ def model_card(
 def _metadata(repo_id: str, stages: list[Stage], base: str, licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
-    hubs = [SOURCES[name].hub for name in training_data(stages) if name in SOURCES]
+    hubs = [SOURCES[name].hub for name, _ in training_data(stages) if name in SOURCES]
     tasks = {stage.config.get("task_type") for stage in stages}
     tags = ["schoolhouse", "lora", *dict.fromkeys(stage.name for stage in stages)]
     card = ModelCardData(
@@ -336,7 +326,7 @@ def _training(stage: Stage, base: str) -> str:
 def _data(stages: list[Stage]) -> str:
     rows = ["| Data set | Rows | Licence | Revision | SHA-256 |", "|---|---|---|---|---|"]
     notes = []
-    for name, entry in training_data(stages).items():
+    for name, entry in training_data(stages):
         cells = [markdown(name), f"{entry['used_rows']:,}", markdown(entry["licence"] or "not stated")]
         rows.append(
             "| "

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from eval.harness.models import adapter_hash
 from recipes.sharing.secrets import shown
 from recipes.sharing.stages import FILES, file_hash
@@ -50,7 +48,9 @@ def pull(api: Any, repo_id: str, folder: Path, revision: str | None = None) -> d
     lineage = check_lineage(Path(source))
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)  # follows the cache's links
+    for name in [*lineage["files"], "lineage.json"]:  # what was added after the push stays behind
+        (part / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(source, name), part / name)
     if folder.exists():
         folder.rmdir()
     part.rename(folder)
@@ -95,24 +95,3 @@ def check_lineage(folder: Path) -> dict[str, Any]:
         if adapter_hash(str(folder / place)) != digest:
             raise ValueError(f"stage {shown(name)}: the adapter's hash is not the one in lineage.json")
     return lineage
-
-
-def published_values(folder: Path, prefix: str = "") -> dict[str, float]:
-    """
-    What a repository's `.eval_results` say.
-
-    Args:
-        folder (`Path`):
-            Downloaded repository.
-        prefix (`str`, *optional*):
-            Sub-folder of the stage.
-
-    Returns:
-        `dict[str, float]`: task -> value.
-    """
-    start = f"{prefix}-" if prefix else ""
-    found = {}
-    for path in sorted((folder / ".eval_results").glob(f"{start}*.yaml")):
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found[path.stem.removeprefix(start)] = entries[0]["value"]
-    return found

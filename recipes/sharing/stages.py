@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eval.harness.models import adapter_hash
 from eval.harness.results import read_results
+from recipes.sharing.secrets import shown
 
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -51,7 +53,7 @@ class Stage:
 
     @property
     def config(self) -> dict[str, Any]:
-        return json.loads((self.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        return _read_json(self.adapter / "adapter_config.json")
 
     @property
     def own_results(self) -> list[dict[str, Any]]:
@@ -87,7 +89,7 @@ def read_stages(path: str, results: list[str] | None = None) -> list[Stage]:
 
 
 def _course(folder: Path, results: list[str]) -> list[Stage]:
-    course = json.loads((folder / "course.json").read_text(encoding="utf-8"))
+    course = _read_json(folder / "course.json")
     if course.get("schema") != 1:
         raise ValueError(f"{folder / 'course.json'} is not a course of schema 1")
     # The folders named there are relative to wherever the course was started; they are those of the stages' names.
@@ -108,14 +110,14 @@ def _course(folder: Path, results: list[str]) -> list[Stage]:
 
 def _stage(folder: Path, results: list[str], name: str | None = None) -> Stage:
     adapter = folder if (folder / "adapter_config.json").is_file() else folder / "adapter"
-    refuse_pickles(adapter if adapter.is_dir() else folder)
+    refuse_unsafe(adapter if adapter.is_dir() else folder)
     for file in ("adapter_config.json", WEIGHTS):
         if not (adapter / file).is_file():
             raise ValueError(f"{folder} is no adapter: it has no {file}; name a folder that a recipe made")
     run = next((place / "run.json" for place in (adapter.parent, adapter) if (place / "run.json").is_file()), None)
     if run is None:
         raise ValueError(f"{folder} has no run.json beside it: a card could not say how the adapter came about")
-    record = json.loads(run.read_text(encoding="utf-8"))
+    record = _read_json(run)
     digest = adapter_hash(str(adapter))
     if record.get("status") != "finished" or record.get("product_hash") != digest:
         raise ValueError(
@@ -126,6 +128,8 @@ def _stage(folder: Path, results: list[str], name: str | None = None) -> Stage:
     if base not in (None, record["model"]["name"]):
         raise ValueError(f"{adapter} names the base {base}, its run.json {record['model']['name']}: they do not match")
     stage = Stage(name or Path(record["command"][0]).stem, adapter, record, hash=digest)
+    if not re.fullmatch(r"[\w-]{1,60}", stage.name, re.ASCII):  # it is a folder, a tag and a heading there
+        raise ValueError(f"stage {shown(stage.name)!r}: use letters, digits, _ and -")
     own = [str(run.parent / "eval")] if (run.parent / "eval" / "results.json").is_file() else []
     for place in dict.fromkeys([*results, *own]):
         found = read_results(place)
@@ -138,9 +142,9 @@ def _stage(folder: Path, results: list[str], name: str | None = None) -> Stage:
     return stage
 
 
-def refuse_pickles(folder: Path) -> None:
+def refuse_unsafe(folder: Path) -> None:
     """
-    Refuse a folder in which a file would be unpickled by whoever loads it.
+    Refuse a folder in which a file would be unpickled by whoever loads it, or leads out of the folder.
 
     Args:
         folder (`Path`):
@@ -152,6 +156,15 @@ def refuse_pickles(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in PICKLED:
             raise ValueError(f"{path} may be pickled, and unpickling runs code: remove it (weights are safetensors)")
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{path} is a link out of the folder: put the file itself there, or remove it")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
 
 
 def file_hash(content: bytes) -> str:

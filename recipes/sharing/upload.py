@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
 from typing import Any
 
+from eval.harness.models import folder_digest
 from recipes.sharing.card import derive_licence, eval_command, eval_results, model_card, training_data
 from recipes.sharing.secrets import find_secrets, published, shown
-from recipes.sharing.stages import FILES, Stage, base_hash_on_hub, file_hash
+from recipes.sharing.stages import FILES, WEIGHTS, Stage, base_hash_on_hub, file_hash
 
 
 ATTEMPTS = 5
@@ -138,12 +140,13 @@ def build_files(
         `dict[str, bytes]`: path -> content.
 
     Raises:
-        ValueError: a base that does not match, no licence for a public push, a secret (and where).
+        ValueError: a base that does not match, no licence for a public push, an adapter that changes meanwhile, a
+            secret (and where).
     """
     base, commit = resolve_base(api, stages, base_model)
     card = retried(lambda: api.model_info(base)).card_data
     derived, clashes = derive_licence(
-        (card or {}).get("license"), {name: entry["licence"] for name, entry in training_data(stages).items()}
+        (card or {}).get("license"), [(name, entry["licence"]) for name, entry in training_data(stages)]
     )
     licence = licence or derived
     if public and licence is None:
@@ -156,6 +159,10 @@ def build_files(
         for name in FILES:
             if (stage.adapter / name).is_file():
                 files[prefix + name] = (stage.adapter / name).read_bytes()
+        # All is read once: what is scanned and hashed here is what is uploaded.
+        weights = hashlib.sha256(files[prefix + WEIGHTS]).digest()
+        if folder_digest(json.loads(files[f"{prefix}adapter_config.json"]), [weights]) != stage.hash:
+            raise ValueError(f"{stage.adapter} changed while it was read: push again")
         files[f"{prefix}adapter_config.json"] = _json(stage.config | {"base_model_name_or_path": base})
         record = published(stage.record)
         record["model"]["name"] = record["config"]["model_name_or_path"] = base

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+from eval.harness.results import read_results
+from recipes.sharing.secrets import shown
 
 
 # Half the width of a 95 % interval beyond which a measurement of shares says nothing about a claim.
@@ -12,6 +18,40 @@ WIDEST = 0.1
 FLIPS = 0.02
 
 REPRODUCED, DIFFERS, UNKNOWN = "reproduced", "differs", "cannot tell"
+
+
+def read_claims(folder: Path, stage: str = "") -> dict[str, dict[str, Any]]:
+    """
+    What a downloaded repository claims of a stage.
+
+    Args:
+        folder (`Path`):
+            Downloaded repository.
+        stage (`str`, *optional*):
+            Sub-folder of the stage.
+
+    Returns:
+        `dict[str, dict]`: task -> its part of results.json; empty where nothing is claimed.
+
+    Raises:
+        ValueError: a file of another form, or `.eval_results` that say something else than results.json.
+    """
+    claims = read_results(folder / stage).get("tasks") if (folder / stage / "results.json").is_file() else {}
+    published = {}
+    try:
+        for claim in claims.values():
+            judge(claim, claim)
+        for path in sorted((folder / ".eval_results").glob("*.yaml")):
+            place, _, task = path.stem.rpartition("-")
+            if place == stage:
+                published[task] = yaml.safe_load(path.read_text(encoding="utf-8"))[0]["value"]
+        differing = [task for task, value in published.items() if claims[task]["value"] != value]
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"results.json or .eval_results is not of the form that is pushed: {shown(error)}") from None
+    if differing:
+        task = differing[0]
+        raise ValueError(f".eval_results says {shown(published[task])} of {shown(task)}, results.json something else")
+    return claims
 
 
 def judge(claimed: dict[str, Any], found: dict[str, Any]) -> tuple[str, str]:

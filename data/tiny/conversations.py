@@ -63,7 +63,7 @@ def describe(rng: random.Random, person: Person, falsehood: float = 0.2, flaws: 
         sentences.insert(rng.randint(0, len(sentences)), f"{first} is a {word} person.")
     if rng.random() < 0.2 * flaws:
         sentences.insert(rng.randint(0, len(sentences)), rng.choice(_RUDE))
-    if sentences and rng.random() < 0.25 * flaws:
+    if sentences and rng.random() < 0.25:
         sentences += [rng.choice(sentences)] * rng.randint(1, 2)
     if not sentences or rng.random() < 0.3:
         sentences.append(_CLOSING)

@@ -125,7 +125,7 @@ def _growth(stage: str, task: str, before: list[dict[str, Any]], after: list[dic
         return None
     longer = [new for first, new in pairs if new["tokens"] > 1.5 * first["tokens"] and _right(new) <= _right(first)]
     means = [sum(line["tokens"] for line in side) / len(pairs) for side in zip(*pairs, strict=True)]
-    note = f"mean tokens {means[0]:.1f} -> {means[1]:.1f}"
+    note = f"mean tokens {means[0]:.1f} → {means[1]:.1f}"
     what = "length growth (over half longer than the parent's answer, not better)"
     return Finding(stage, task, what, len(longer), len(pairs), longer[:EXAMPLES], note)
 

@@ -20,8 +20,8 @@ def choose(stages: Sequence[Stage]) -> list[dict[str, Any]]:
             The stages.
 
     Returns:
-        `list[dict]`: `task`, `id`, `prompt`, `gold` and `answers` (`stage`, `text`, `verdict`, `change`), all text cut
-        and made visible.
+        `list[dict]`: `task`, `id`, `prompt`, `gold`, `short` (gold fits on a line) and `answers` (`stage`, `text`,
+        `verdict`, `change`), all text cut and made visible.
     """
     chosen = []
     for task in dict.fromkeys(task for stage in stages for task in stage.samples):
@@ -31,6 +31,11 @@ def choose(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         rows.sort(key=lambda row: not any(answer["change"] for answer in row["answers"]))
         chosen += rows[:PER_TASK]
     return chosen
+
+
+def is_short(text: str) -> bool:
+    """Whether a text fits on a line."""
+    return len(text) <= 60 and "\n" not in text
 
 
 def _first_samples(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -66,6 +71,7 @@ def _row(
         "task": visible(task, 60),
         "id": visible(item, 80),
         "prompt": visible(prompt, PROMPT),
-        "gold": visible(asked.get("gold", ""), PROMPT),
+        "gold": (gold := visible(asked.get("gold", ""), PROMPT)),
+        "short": is_short(gold),
         "answers": answers,
     }

@@ -32,8 +32,9 @@ function matches(row) {
 function card(row) {
   const article = element("article", "sample");
   article.append(element("h4", "", row.task + " · " + row.id), element("pre", "prompt", row.prompt));
-  const gold = element("details");
-  gold.append(element("summary", "", "Gold answer"), element("pre", "", row.gold));
+  const gold = row.short ? element("p", "gold", "Gold answer: ") : element("details");
+  if (row.short) gold.append(element("code", "", row.gold));
+  else gold.append(element("summary", "", "Gold answer"), element("pre", "", row.gold));
   const answers = element("div", "answers");
   for (const answer of row.answers) {
     const box = element("div", "answer");

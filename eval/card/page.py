@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.card import browser, charts, plots
+from eval.card.browser import is_short
 from eval.card.changes import Change
 from eval.card.summary import Card, change_words, p_value, percent, provenance
 from eval.card.text import escaped, in_script, interval, number
@@ -34,7 +35,7 @@ def render(card: Card) -> str:
     sections = [
         ("changes", "What changed", _changes(card)),
         ("table", "Every stage, every task", _table(card)),
-        ("levels", "Accuracy by level", "".join(plots.levels(card.stages)) or _none("No task with levels.")),
+        ("levels", "Accuracy by level", _levels(card)),
         ("training", "Training", _figures(plots.training_curves(card.stages), "No training log was found.")),
         ("passk", "pass@k", _figures(plots.pass_at_k(card.stages), "No task has several samples per item.")),
         ("judged", "Win rate", _win_rates(card)),
@@ -104,6 +105,11 @@ def _chain(card: Card) -> str:
     return f'<ol class="chain">{"".join(items)}</ol>'
 
 
+def _levels(card: Card) -> str:
+    maps = "".join(plots.levels(card.stages))
+    return f'<div class="maps">{maps}</div>' if maps else _none("No task with levels.")
+
+
 def _win_rates(card: Card) -> str:
     items = []
     for (stage, task), change in card.changes.items():
@@ -119,7 +125,10 @@ def _win_rates(card: Card) -> str:
                 f"95 % interval {percent(ends)}, {rate['n']} questions</small></div>"
                 f"{charts.interval_bar(rate[key], *ends, (0, 1), 0.5, kind)}</li>"
             )
-    lead = '<p class="soft">How often the judge prefers a stage to its parent; the upright line is a draw.</p>'
+    lead = (
+        '<p class="soft">How often the judge prefers a stage to its parent; the upright line is a draw. Intervals are '
+        "of each rate alone, not adjusted for their number.</p>"
+    )
     return f'{lead}<ul class="changes">{"".join(items)}</ul>' if items else _none("No task has a judge's utility.")
 
 
@@ -228,8 +237,14 @@ def _sample(row: dict[str, Any]) -> str:
     return (
         f'<article class="sample"><h4>{escaped(row["task"])} · {escaped(row["id"])}</h4>'
         f'<pre class="prompt">{escaped(row["prompt"], 10_000)}</pre><div class="answers">{answers}</div>'
-        f"<details><summary>Gold answer</summary><pre>{escaped(row['gold'], 10_000)}</pre></details></article>"
+        f"{_gold(row['gold'])}</article>"
     )
+
+
+def _gold(text: str) -> str:
+    if is_short(text):
+        return f'<p class="gold">Gold answer: <code>{escaped(text)}</code></p>'
+    return f"<details><summary>Gold answer</summary><pre>{escaped(text, 10_000)}</pre></details>"
 
 
 def _audit(card: Card) -> str:

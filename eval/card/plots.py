@@ -39,8 +39,8 @@ GOODHART: dict[str, tuple[str, str]] = {
 JUDGED = {
     "log_loss": "log loss, nats",
     "agrees_with_noisy_label": "agreement with the noisy labels",
-    "ceiling_with_noisy_labels": "as much as the truth agrees with them",
-    "longer_is_chosen": "a judge of length alone would get",
+    "ceiling_with_noisy_labels": "agreement of the truth with them, the ceiling",
+    "longer_is_chosen": "accuracy of a judge of length alone",
     "members_agree": "pairs on which all members agree",
 }
 

@@ -13,10 +13,16 @@ from safetensors.torch import load_file
 from scipy.optimize import brentq
 from tiny_models import make_tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 from trl import GRPOConfig
 
 from recipes.grpo import main
+from recipes.rewards import RewardModel
 from recipes.training.emergence import emergence, shows_work
 from recipes.training.grpo_trainer import RewardedTrainer
 
@@ -125,6 +131,38 @@ def test_a_run_leaves_one_adapter_and_its_record(school, whole_run):
     assert record["config"]["rewards"][1] == {"name": "math", "weight": 0}
     base = AutoModelForCausalLM.from_pretrained(school / "base")
     assert list(PeftModel.from_pretrained(base, whole_run / "adapter").peft_config) == ["default"]
+
+
+def test_a_reward_adapter_pays_what_plain_peft_says_of_the_same_texts(monkeypatch, school, tmp_path):
+    torch.manual_seed(1)
+    classifier = AutoModelForSequenceClassification.from_pretrained(school / "base", num_labels=1)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False)
+    get_peft_model(classifier, config).save_pretrained(tmp_path / "judge")
+    tokenizer = AutoTokenizer.from_pretrained(school / "base")
+    tokenizer.chat_template = (ROOT / "data/templates/fallback.jinja").read_text()
+    tokenizer.save_pretrained(tmp_path / "judge")
+    (tmp_path / "judge/reward_statistics.json").write_text('{"mean": 0.1, "sd": 2.0, "n": 8}')
+    heard, score = [], RewardModel.__call__
+
+    def overheard(self, prompts, completions, **others):
+        heard.append([prompt + completion for prompt, completion in zip(prompts, completions, strict=True)])
+        return score(self, prompts, completions, **others)
+
+    monkeypatch.setattr(RewardModel, "__call__", overheard)
+    judge = [{"name": "reward_model", "model": str(tmp_path / "judge")}]
+    grpo(monkeypatch, school, tmp_path / "run", "--rewards", json.dumps(judge), "--max_steps", "2")
+
+    base = AutoModelForSequenceClassification.from_pretrained(school / "base", num_labels=1)
+    plain = PeftModel.from_pretrained(base, tmp_path / "judge").eval()
+    log = [row for row in json.loads((tmp_path / "run/log.json").read_text()) if "reward" in row]
+    assert len(heard) == len(log) == 2
+    for texts, row in zip(heard, log, strict=True):
+        ids = [tokenizer.apply_chat_template(text, return_dict=True)["input_ids"] for text in texts]
+        with torch.no_grad():
+            hidden = [plain.get_base_model().model(torch.tensor([one])).last_hidden_state[0, -1] for one in ids]
+            scores = [(plain.get_base_model().score(state).item() - 0.1) / 2.0 for state in hidden]
+        assert row["reward"] == pytest.approx(sum(scores) / len(scores), abs=1e-5)
+        assert row["reward"] == row["rewards/reward_model/mean"] != 0
 
 
 @pytest.mark.parametrize("samples_used", [["--lora_dropout", "0.1"], ["--num_iterations", "2", "--beta", "0.1"]])

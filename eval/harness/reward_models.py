@@ -203,10 +203,18 @@ def conversation_ids(
 
     Returns:
         `list[int]`: token ids.
+
+    Raises:
+        ValueError: for messages, where the tokenizer has no chat template.
     """
     if isinstance(prompt, str):
         text = prompt + answer
         return tokenizer(text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token)["input_ids"]
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"reward model {tokenizer.name_or_path} has no chat template for prompts that are messages: "
+            "put the chat_template.jinja that it was trained with beside it, or take prompts that are text"
+        )
     text = tokenizer.apply_chat_template([*prompt, *answer], tokenize=False)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 

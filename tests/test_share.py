@@ -44,7 +44,7 @@ def test_card_carries_metadata_n_and_interval_and_no_local_path(api, base, run, 
     wanted = {"base_model": base[1], "base_model_relation": "adapter", "library_name": "peft", "license": "mit",
               "datasets": ["ChilleD/SVAMP"], "pipeline_tag": "text-generation"}  # fmt: skip
     assert {key: card.data.to_dict()[key] for key in wanted} == wanted
-    assert "| 311 | 0.600 | 0.550 to 0.650 |" in card.text
+    assert "| svamp (version 1) | 311 | 0.600 (0.550 to 0.650) |" in card.text
     assert "10% of the answers did not end" in card.text
     assert str(base[0]) not in card.content and "/tmp" not in card.content
     entries = parse_eval_result_entries(

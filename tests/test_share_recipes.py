@@ -68,6 +68,9 @@ def test_a_course_is_one_repository_with_a_folder_per_stage(api, base, course, r
     card.validate()
     for stage in RECIPES:
         assert f"](#stage-{stage})" in card.text and f"\n## Stage {stage}\n" in card.text
+    recipe = yaml.safe_load(card.text.split("## Stage ppo")[1].split("```yaml")[1].split("```")[0])
+    assert recipe["rewards"] == [{"name": "reward_model", "model": f"{repo_id.split('/')[1]}/reward"}]
+    assert recipe["adapter_name_or_path"] == f"{repo_id.split('/')[1]}/sft"
     assert str(course) not in card.content and str(base[0]) not in card.content
 
 

@@ -166,7 +166,7 @@ def test_an_adapter_that_changes_between_its_check_and_its_upload_is_refused(api
 def test_a_stage_has_a_name_that_is_a_folder_and_a_tag(base, tmp_path, name):
     course = tmp_path / "a/b/course"
     run = make_run(course / name, base[0])
-    stages = [{"name": name, "recipe": "sft", "status": "done", "eval": None}]
+    stages = [{"name": name, "recipe": "sft", "folder": "x", "status": "done", "eval": None}]
     course.mkdir(parents=True, exist_ok=True)
     (course / "course.json").write_text(json.dumps({"schema": 1, "stages": stages}))
     with pytest.raises(ValueError, match=r"stage .*: use letters"):

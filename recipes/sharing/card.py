@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -137,37 +139,26 @@ def model_card(
         `str`: metadata and Markdown; every text from records is escaped.
     """
     title = repo_id.split("/")[1]
-    parts = [_metadata(repo_id, stages, base, licence), f"# {markdown(title)}"]
-    about = " and ".join(dict.fromkeys(_KINDS.get(stage.name, stage.name) for stage in stages))
-    noun = "A LoRA adapter" if len(stages) == 1 else f"{len(stages)} LoRA adapters, one per stage of a course,"
-    at = f" at revision `{revision}`" if revision else ""
-    parts.append(f"{noun} on [{markdown(base)}](https://huggingface.co/{base}){at}, made by {markdown(about)}.")
-    if len(stages) > 1:
+    parts = [_metadata(stages, base, licence), f"# {markdown(title)}", _about(stages, base, revision)]
+    if stages[0].folder:
         rows = [
-            f"| [`{stage.folder}`](#stage-{stage.folder}) | {_after(stage, stages)} | `{stage.tag}` |"
+            f"| [`{stage.folder}`](#stage-{stage.folder.lower()}) | {_kind(stage)} | {_after(stage, stages)} | "
+            f"`{stage.tag}` |"
             for stage in stages
         ]
-        parts.append("\n".join(["| Sub-folder | Begun from | Tag |", "|---|---|---|", *rows]))
-    parts += ["## Use", _usage(repo_id, stages[-1], base)]
+        parts.append("\n".join(["| Sub-folder | Made by | Begun from | Tag |", "|---|---|---|---|", *rows]))
+    parts += ["## Results", _results(stages), "## Load it", *_usage(repo_id, stages, base)]
+    if not stages[0].folder:
+        parts += ["## What it fails at", _failures(stages[0])]
+    parts += ["## Intended use and licence", _licence(stages, licence, clashes), "## Training data", _data(stages)]
     for stage in stages:
-        level = "##"
         if stage.folder:
-            parts.append(f"## Stage {stage.folder}")
-            level = "###"
-        parts += [f"{level} Results", _results(stage, base, repo_id), f"{level} Known failures", _failures(stage)]
-        parts += [f"{level} Training", _training(stage, base)]
-    parts += ["## Training data", _data(stages)]
-    parts += ["## Intended use and licence", _licence(stages, licence, clashes)]
-    parts += [
-        "## Check it yourself",
-        "`run.json` holds the record of the run, `results.json` the measurements and `lineage.json` the hashes of the "
-        "adapter, its parents and every file. From a checkout of Schoolhouse:",
-        fenced(f"python recipes/share.py verify {repo_id}", "bash"),
-    ]
+            parts += [f"## Stage {stage.folder}", "### What it fails at", _failures(stage)]
+        parts += [f"{'###' if stage.folder else '##'} Run it again", *_training(stage, stages, base, repo_id)]
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(repo_id: str, stages: list[Stage], base: str, licence: str | None) -> str:
+def _metadata(stages: list[Stage], base: str, licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
     hubs = [SOURCES[name].hub for name, _ in training_data(stages) if name in SOURCES]
@@ -185,17 +176,37 @@ def _metadata(repo_id: str, stages: list[Stage], base: str, licence: str | None)
     return f"---\n{card.to_yaml()}\n---"
 
 
-def _usage(repo_id: str, stage: Stage, base: str) -> str:
-    sub = f', subfolder="{stage.folder}"' if stage.folder else ""
-    is_scorer = stage.config.get("task_type") == "SEQ_CLS"
-    kind, extra = ("SequenceClassification", ", num_labels=1") if is_scorer else ("CausalLM", "")
-    return fenced(
-        f"from peft import PeftModel\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n\n"
-        f'model = AutoModelFor{kind}.from_pretrained("{base}"{extra})\n'
-        f'model = PeftModel.from_pretrained(model, "{repo_id}"{sub})\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{sub})',
-        "python",
-    )
+def _about(stages: list[Stage], base: str, revision: str | None) -> str:
+    noun = f"{len(stages)} LoRA adapters, one per stage of a course," if stages[0].folder else "A LoRA adapter"
+    kinds = list(dict.fromkeys(_kind(stage) for stage in stages))
+    at = f" at revision `{revision[:12]}`" if revision else ""
+    about = f"{noun} on [{markdown(base)}](https://huggingface.co/{base}){at}, made by {', '.join(kinds)}"
+    if len(data := training_data(stages)) == 1:
+        about += f" on {data[0][1]['used_rows']:,} rows of {markdown(data[0][0])}"
+    return about + "."
+
+
+def _kind(stage: Stage) -> str:
+    recipe = Path(stage.record["command"][0]).stem
+    return _KINDS.get(recipe, markdown(recipe))
+
+
+def _usage(repo_id: str, stages: list[Stage], base: str) -> list[str]:
+    blocks = {}
+    for stage in stages:
+        sub = f', subfolder="{stage.folder}"' if stage.folder else ""
+        is_scorer = stage.config.get("task_type") == "SEQ_CLS"
+        kind, extra = ("SequenceClassification", ", num_labels=1") if is_scorer else ("CausalLM", "")
+        others = [s.folder for s in stages if (s.config.get("task_type") == "SEQ_CLS") == is_scorer and s != stage]
+        blocks[kind] = fenced(  # of stages that load alike the last one
+            f"from peft import PeftModel\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n\n"
+            f'model = AutoModelFor{kind}.from_pretrained("{base}"{extra})\n'
+            f'model = PeftModel.from_pretrained(model, "{repo_id}"{sub})'
+            + (f"  # or {', '.join(others)}" if others else "")
+            + f'\ntokenizer = AutoTokenizer.from_pretrained("{repo_id}"{sub})',
+            "python",
+        )
+    return list(blocks.values())
 
 
 def _after(stage: Stage, stages: list[Stage]) -> str:
@@ -206,7 +217,7 @@ def _after(stage: Stage, stages: list[Stage]) -> str:
     return f"`{known}`" if known else f"adapter `{parent['hash'][:12]}`"
 
 
-def eval_command(results: dict[str, Any], base: str, repo_id: str) -> str:
+def eval_command(results: dict[str, Any], base: str, repo_id: str, stage: Stage) -> str:
     """
     The command of an eval as a stranger can run it.
 
@@ -217,46 +228,48 @@ def eval_command(results: dict[str, Any], base: str, repo_id: str) -> str:
             Hub id of the base, for the folder it was measured in.
         repo_id (`str`):
             Where the adapter lies now.
+        stage (`Stage`):
+            Of a course, the adapter is in the folder that `share.py pull` brings.
 
     Returns:
-        `str`: without local paths of model and adapter.
+        `str`: without local paths of model, adapter and output.
     """
-    names = {results["model"]: base, results["adapter"]: repo_id}
-    return published(shlex.join(names.get(word, word) for word in shlex.split(results["command"])))
+    title = repo_id.split("/")[1]
+    words = shlex.split(results["command"])
+    names = {results["model"]: base, results["adapter"]: f"{title}/{stage.folder}" if stage.folder else repo_id}
+    if "--output_dir" in words[:-1]:
+        names[words[words.index("--output_dir") + 1]] = f"outputs/{title}-eval"
+    return published(shlex.join(names.get(word, word) for word in words))
 
 
-def _results(stage: Stage, base_model: str, repo_id: str) -> str:
-    if not stage.own_results:
+def _results(stages: list[Stage]) -> str:
+    measured = [results for stage in stages for results in stage.own_results]
+    if not measured:
         return "**Not measured.** Nothing is claimed."
-    base = {
-        name: task
-        for found in stage.results
-        if found["hashes"]["adapter"] is None
-        for name, task in found["tasks"].items()
-    }
-    rows = [
-        "| Task | n | " + ("Base | " if base else "") + "This adapter | 95 % interval |",
-        "|---|---|" + "---|" * (3 if base else 2),
-    ]
-    for results in stage.own_results:
-        for name, task in results["tasks"].items():
-            cells = [f"{markdown(name)} (version {task['version']})", str(task["n"])]
-            if base:
-                before = base.get(name)
-                same = before is not None and before["version"] == task["version"]
-                cells.append(f"{_value(before)} ({_interval(before)})" if same else "not measured")
-            rows.append("| " + " | ".join([*cells, _value(task), _interval(task)]) + " |")
+    columns = [(stage.folder or "This adapter", stage.own_results) for stage in stages if stage.own_results]
+    if base := [results for results in stages[0].results if results["hashes"]["adapter"] is None]:
+        columns.insert(0, ("Base", base))
+    cells: dict[tuple[str, Any], dict[str, str]] = {}  # row -> column -> cell
+    for column, found in columns:
+        for name, task in ((name, task) for results in found for name, task in results["tasks"].items()):
+            better = "" if task["higher_is_better"] else ", lower is better"
+            row = f"{markdown(name)} (version {markdown(task['version'])}{better})"
+            cells.setdefault((row, task["n"]), {})[column] = _estimate(task)
             clean = task.get("clean")
             if clean and clean["n"] and clean["n"] != task["n"]:
-                cells = ["— items that share nothing with the training data", str(clean["n"])] + [""] * bool(base)
-                rows.append("| " + " | ".join([*cells, _value(clean), _interval(clean)]) + " |")
-    first = stage.own_results[0]
-    return "\n".join(rows) + (
-        f"\n\nShares of right answers, bits per byte for held-out text (lower is better); {_sampling(first)}, code "
-        f"revision `{(first['git'] or {}).get('revision', 'unknown')[:12]}`"
-        + (" with local changes" if (first["git"] or {}).get("dirty") else "")
-        + ".\n\n"
-        + fenced(eval_command(first, base_model, repo_id), "bash")
+                row = f"{row}: items that share nothing with the training data"
+                cells.setdefault((row, clean["n"]), {})[column] = _estimate(clean)
+    names = [column for column, _ in columns]
+    unknown = [stage.folder for stage in stages if not stage.own_results]
+    lines = ["| Task | n | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
+    lines += [
+        f"| {row} | {markdown(n)} | " + " | ".join(found.get(column, "—") for column in names) + " |"
+        for (row, n), found in cells.items()
+        if set(found) - {"Base"}
+    ]
+    return "\n".join(lines) + (
+        "\n\nShare of n items answered right (bits per byte for held-out text) with its 95 % interval; "
+        f"{_sampling(measured[0])}." + (f" Not measured: {', '.join(unknown)}." if unknown else "")
     )
 
 
@@ -268,59 +281,82 @@ def _failures(stage: Stage) -> str:
         if found["hashes"]["adapter"] is None
         for name, task in found["tasks"].items()
     }
-    for results in stage.own_results:
-        for name, task in results["tasks"].items():
-            told = f"{markdown(name)}:"
-            metrics = task["metrics"]
-            if task["n"] < _SMALL:
-                lines.append(f"{told} only {task['n']} items were asked, which tells little.")
-            if metrics.get("truncated", 0) > 0.02:
-                lines.append(
-                    f"{told} {metrics['truncated']:.0%} of the answers did not end within {task['max_new_tokens']} "
-                    "tokens."
-                )
-            if metrics.get("format_ok", 1) < 0.98:
-                lines.append(f"{told} {1 - metrics['format_ok']:.0%} of the answers were not in the asked form.")
-            if metrics.get("ungraded"):
-                lines.append(f"{told} {metrics['ungraded']} samples could not be graded and are left out.")
-            before = base.get(name)
-            if before and task["interval"] and before["interval"] and before["value"] is not None:
-                low, high = sorted((before, task), key=lambda part: part["value"])
-                if low["interval"][1] >= high["interval"][0]:
-                    lines.append(f"{told} the intervals of base and adapter overlap; this table shows no gain.")
-                elif (task["value"] > before["value"]) != task["higher_is_better"]:
-                    lines.append(f"{told} it does worse than the base.")
-            if task["value"] is not None and task["higher_is_better"] and task["value"] < 0.5:
-                lines.append(f"{told} {1 - task['value']:.0%} of the answers are wrong.")
-    if not lines:
+    for name, task in ((name, task) for results in stage.own_results for name, task in results["tasks"].items()):
+        told, metrics, before = [], task["metrics"], base.get(name)
+        if task["value"] is not None and task["higher_is_better"] and task["value"] < 0.5:
+            told.append(f"{1 - task['value']:.0%} of the answers are wrong")
+        levels = {level: part for level, part in task.get("by_level", {}).items() if part["interval"]}
+        if len(levels) > 1 and task["higher_is_better"]:
+            level, worst = min(levels.items(), key=lambda item: item[1]["value"])
+            if worst["interval"][1] < task["value"]:
+                told.append(f"worst at level {markdown(level)}, {_estimate(worst)} with n = {worst['n']}")
+        if metrics.get("truncated", 0) > 0.02:
+            told.append(
+                f"{metrics['truncated']:.0%} of the answers did not end within {task['max_new_tokens']} tokens"
+            )
+        if metrics.get("format_ok", 1) < 0.98:
+            told.append(f"{1 - metrics['format_ok']:.0%} of the answers were not in the asked form")
+        if metrics.get("ungraded"):
+            told.append(f"{metrics['ungraded']} samples could not be graded and are left out")
+        if before and task["interval"] and before["interval"]:
+            low, high = sorted((before, task), key=lambda part: part["value"])
+            if low["interval"][1] >= high["interval"][0]:
+                told.append("the intervals of base and adapter overlap, so this shows no change")
+            elif (task["value"] > before["value"]) != task["higher_is_better"]:
+                told.append("it does worse than the base")
+        if task["n"] < _SMALL:
+            told.append(f"only {task['n']} items were asked, which tells little")
+        if told:
+            lines.append(f"{markdown(name)}: {'; '.join(told)}.")
+    if not stage.own_results:
+        lines = ["Not measured: nobody knows."]
+    elif not lines:
         lines = ["None was recorded by the measurements above; what they do not ask was not looked at."]
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _training(stage: Stage, base: str) -> str:
+def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> list[str]:
+    title, course = (
+        repo_id.split("/")[1],
+        {f"{other.origin}/adapter": other.folder for other in stages if other.folder},
+    )
+    text = json.dumps(stage.record["config"])
+    for path, folder in course.items():  # a stage's path to another is one into what `pull` brings
+        text = text.replace(json.dumps(path), json.dumps(f"{title}/{folder}"))
     record = published(stage.record)
-    config = record["config"] | {"model_name_or_path": base}
-    if record.get("parent_adapter"):
-        config["adapter_name_or_path"] = f"adapter {record['parent_adapter']['hash'][:12]}"
-    facts = [f"{record['steps']} steps", f"{record['seconds']:.0f} s"]
+    config = published(json.loads(text)) | {
+        "model_name_or_path": base,
+        "output_dir": f"outputs/{title}/{stage.folder}".rstrip("/"),
+    }
+    parent = record.get("parent_adapter")
+    if parent and parent["hash"] not in {other.hash for other in stages}:
+        config["adapter_name_or_path"] = f"adapter {parent['hash'][:12]}"
+    lines = [f"python recipes/share.py pull {repo_id} --output_dir {title}"] if stage.folder else []
+    script = shlex.quote(f"recipes/{record['command'][0]}")
+    lines.append(f"accelerate launch --config_file accelerate_config.yaml {script} --config recipe.yaml")
+    lines += [eval_command(results, base, repo_id, stage) for results in stage.own_results]
+    lines.append(f"python recipes/share.py verify {repo_id}" + (f" --stage {stage.folder}" if stage.folder else ""))
+    lora, hardware, git = stage.config, record["hardware"], record["git"] or {}
+    facts = [f"LoRA of rank {lora['r']}, alpha {lora['lora_alpha']}", f"{record['steps']} steps"]
     facts += [f"{name} tokens: {count:,}" for name, count in (record.get("tokens") or {}).items()]
-    facts += [
+    facts.append(
+        f"{record['seconds']:.0f} s on "
+        + markdown(", ".join(hardware["accelerators"]) or f"{hardware['cores']} CPU cores")
+    )
+    versions = [
         f"{name} {markdown(version)}"
         for name, version in record["versions"].items()
         if name in ("transformers", "trl", "peft", "torch")
     ]
-    hardware = record["hardware"]
-    facts.append(markdown(", ".join(hardware["accelerators"]) or f"{hardware['cores']} CPU cores"))
-    lora = stage.config
-    facts.insert(0, f"LoRA of rank {lora['r']}, alpha {lora['lora_alpha']}")
-    return "\n\n".join(
-        [
-            "; ".join(facts) + ".",
-            fenced(shlex.join(["python", f"recipes/{record['command'][0]}", *record["command"][1:]]), "bash"),
-            "The recipe, every key that was set:",
-            fenced(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
-        ]
-    )
+    changes = " with local changes" if git.get("dirty") else ""
+    return [
+        f"From a checkout of Schoolhouse (this was revision `{git.get('revision', 'unknown')[:12]}`{changes}), with "
+        "the recipe below as `recipe.yaml`; `verify` measures the claims of this card again:",
+        fenced("\n".join(line if len(line) < 100 else line.replace(" --", " \\\n  --") for line in lines), "bash"),
+        fenced(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
+        "; ".join([*facts, ", ".join(versions)]) + ". `run.json` has the whole record and `lineage.json` the hash of "
+        "every file and of the adapter's parent.",
+    ]
 
 
 def _data(stages: list[Stage]) -> str:
@@ -328,11 +364,8 @@ def _data(stages: list[Stage]) -> str:
     notes = []
     for name, entry in training_data(stages):
         cells = [markdown(name), f"{entry['used_rows']:,}", markdown(entry["licence"] or "not stated")]
-        rows.append(
-            "| "
-            + " | ".join([*cells, markdown(published(entry["revision"]) or "—"), f"`{entry['sha256'][:12]}`"])
-            + " |"
-        )
+        cells += [markdown(published(entry["revision"]) or "—"), f"`{entry['sha256'][:12]}`"]
+        rows.append("| " + " | ".join(cells) + " |")
         for other, overlap in (entry.get("overlap") or {}).items():
             if overlap["eval_rows"]:
                 notes.append(
@@ -356,12 +389,12 @@ def _licence(stages: list[Stage], licence: str | None, clashes: list[str]) -> st
     return "\n\n".join(lines)
 
 
-def _value(task: dict[str, Any]) -> str:
-    return "—" if task["value"] is None else f"{task['value']:.3f}"
+def _estimate(task: dict[str, Any]) -> str:
+    return "—" if task["value"] is None else f"{task['value']:.3f} ({_interval(task)})"
 
 
 def _interval(task: dict[str, Any]) -> str:
-    return "none" if not task["interval"] else f"{task['interval'][0]:.3f} to {task['interval'][1]:.3f}"
+    return "no interval" if not task["interval"] else f"{task['interval'][0]:.3f} to {task['interval'][1]:.3f}"
 
 
 def _sampling(results: dict[str, Any]) -> str:

@@ -40,6 +40,8 @@ class Stage:
             Sub-folder in the repository; empty for the root.
         results (`list[dict[str, Any]]`, *optional*):
             results.json of this adapter, and of the base alone.
+        origin (`str`, *optional*):
+            Run folder, as the course and other stages' recipes name it.
         hash (`str`, *optional*):
             [`~eval.harness.models.adapter_hash`].
     """
@@ -49,6 +51,7 @@ class Stage:
     record: dict[str, Any]
     folder: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
+    origin: str = ""
     hash: str = ""
 
     @property
@@ -96,10 +99,10 @@ def _course(folder: Path, results: list[str]) -> list[Stage]:
     entries = {entry["name"]: entry for entry in course["stages"] if entry["status"] == "done"}
     of_base = [folder / name / "eval" for name, entry in entries.items() if entry["recipe"] is None and entry["eval"]]
     stages = []
-    for name in entries:
+    for name, entry in entries.items():
         if (folder / name / "adapter").is_dir():
             stage = _stage(folder / name, [*results, *map(str, of_base)], name)
-            stage.folder = name
+            stage.folder, stage.origin = name, entry["folder"]
             stages.append(stage)
     if not stages:
         raise ValueError(f"{folder} holds no finished stage with an adapter")

@@ -169,7 +169,7 @@ def build_files(
         files[f"{prefix}run.json"] = _json(record)
         if stage.own_results:
             merged = _merged(stage.own_results)
-            merged |= {"command": eval_command(merged, base, repo_id), "model": base, "adapter": repo_id}
+            merged |= {"command": eval_command(merged, base, repo_id, stage), "model": base, "adapter": repo_id}
             files[f"{prefix}results.json"] = _json(published(merged))
         for name, content in eval_results(stage).items():
             files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()

@@ -82,7 +82,8 @@ def push_adapter(arguments: argparse.Namespace) -> int:
     public = ask_visibility(repo_id) if arguments.public is None else arguments.public
     files = build_files(api, repo_id, stages, arguments.base_model, arguments.license, public)
     size = sum(map(len, files.values())) / 1e6
-    print(f"{'public' if public else 'private'} repository {repo_id}: {len(files)} files, {size:.1f} MB")
+    names = ", ".join(stage.name for stage in stages)
+    print(f"{'public' if public else 'private'} repository {repo_id}: {names}; {len(files)} files, {size:.1f} MB")
     if arguments.dry_run:
         for path, content in files.items():
             (Path(arguments.dry_run) / path).parent.mkdir(parents=True, exist_ok=True)

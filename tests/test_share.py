@@ -193,14 +193,18 @@ def test_wrong_account_or_name_is_refused_in_one_line(hub, base, run, repo_id, c
 
 
 @loopback
-def test_different_adapter_is_only_replaced_when_told(hub, base, run, repo_id, tmp_path, capsys):
+def test_different_adapter_is_only_replaced_when_told(hub, api, base, run, repo_id, tmp_path, capsys):
     assert call("push", run, repo_id, "--base_model", base[1]) == 0
+    api.upload_file(path_or_fileobj=b"{}", path_in_repo="special_tokens_map.json", repo_id=repo_id)
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="plot.svg", repo_id=repo_id)
     other = make_run(tmp_path / "other", base[0], seed=5)
     refused(hub, capsys, repo_id, "holds a different adapter", "push", other, repo_id, "--base_model", base[1])
     assert call("push", other, repo_id, "--base_model", base[1], "--overwrite") == 0
     assert (
         hub.files(repo_id)["adapter_model.safetensors"] == (other / "adapter/adapter_model.safetensors").read_bytes()
     )
+    files = set(build_files(api, repo_id, read_stages(str(other)), base[1], None, public=False))
+    assert set(hub.files(repo_id)) == files | {".gitattributes", "plot.svg"}  # no claim or token of the first is left
     assert len(hub.repositories[repo_id].tags) == 2
 
 

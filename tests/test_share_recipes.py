@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from tests.share_runs import TOKEN, call, in_fresh_process, loopback
+from tests.share_runs import TOKEN, call, command, elsewhere, in_fresh_process, loopback
 
 
 pytest_plugins = ["tests.share_fixtures"]
@@ -46,9 +47,9 @@ def course(tmp_path_factory, base):
     ]
     course = {"name": "small", "model_name_or_path": str(base[0]), "output_dir": "out", "evals": ["tiny_heldout"]}
     (folder / "course.yaml").write_text(yaml.safe_dump(course | {"stages": stages}))
-    command = [sys.executable, ROOT / "recipes/course.py", "--config", "course.yaml"]
+    line = [sys.executable, ROOT / "recipes/course.py", "--config", "course.yaml"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return folder / "out"
 
@@ -111,6 +112,24 @@ def test_a_shared_ppo_adapter_carries_nothing_of_the_value_model(hub, api, base,
     assert not any(
         value in body for value in values if len(value) > 64 for body in [*hub.received, *hub.blobs.values()]
     )
+
+
+@loopback
+@pytest.mark.parametrize("claimed", ["honest", pytest.param("inflated", marks=pytest.mark.evidence)])
+def test_verify_measures_the_claim_again(hub, api, base, course, repo_id, tmp_path, claimed):
+    run = Path(shutil.copytree(course / "sft", tmp_path / "run"))
+    if claimed == "inflated":
+        results = json.loads((run / "eval/results.json").read_text())
+        task = results["tasks"]["tiny_heldout"]
+        task["value"], task["interval"] = 0.8 * task["value"], [0.8 * bound for bound in task["interval"]]
+        (run / "eval/results.json").write_text(json.dumps(results))
+    assert call("push", run, repo_id, "--base_model", base[1]) == 0
+    line = command("verify", repo_id, "--base_model", base[0])
+    environment = elsewhere(hub, tmp_path / "home")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    status, verdict = (0, "reproduced") if claimed == "honest" else (1, "differs")
+    assert done.returncode == status and done.stdout.splitlines()[-1] == verdict, done.stdout + done.stderr
+    assert f"sft tiny_heldout: {verdict} (claimed " in done.stdout
 
 
 @loopback

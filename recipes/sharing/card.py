@@ -24,18 +24,9 @@ BENCHMARKS = {
     "ifeval": ("google/IFEval", "default"),
 }
 PERMISSIVE = {
-    "apache-2.0",
-    "mit",
-    "bsd-2-clause",
-    "bsd-3-clause",
-    "cc0-1.0",
-    "cc-by-3.0",
-    "cc-by-4.0",
-    "odc-by",
-    "unlicense",
-    "pddl",
-    "isc",
-}
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0", "cc-by-3.0", "cc-by-4.0",
+    "odc-by", "pddl",
+}  # fmt: skip
 _SMALL = 100
 _KINDS = {
     "sft": "supervised fine-tuning",
@@ -163,13 +154,12 @@ def _metadata(stages: list[Stage], base: str, licence: str | None) -> str:
 
     hubs = [SOURCES[name].hub for name, _ in training_data(stages) if name in SOURCES]
     tasks = {stage.config.get("task_type") for stage in stages}
-    tags = ["schoolhouse", "lora", *dict.fromkeys(stage.name for stage in stages)]
     card = ModelCardData(
         base_model=base,
         library_name="peft",
         license=licence,
         datasets=sorted({name for name in hubs if name and "://" not in name}) or None,
-        tags=[tag for tag in tags if tag.isascii()],
+        tags=["schoolhouse", "lora", *(stage.name for stage in stages)],
         pipeline_tag="text-classification" if tasks == {"SEQ_CLS"} else "text-generation",
         base_model_relation="adapter",
     )

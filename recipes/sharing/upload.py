@@ -253,7 +253,12 @@ def _commit(api: Any, repo_id: str, files: dict[str, bytes], public: bool, overw
         raise ValueError(
             f"{repo_id} holds a different adapter or model ({shown(foreign[0])}): --overwrite replaces it"
         )
-    stale = [path for path in there if path not in files and (path in foreign or path.endswith("adapter_config.json"))]
+    ours = {*FILES, "run.json", "results.json"}  # an old chat template or claim would be taken for this adapter's
+    stale = [
+        path
+        for path in there
+        if path not in files and (path in foreign or path.split("/")[-1] in ours or path.startswith(".eval_results/"))
+    ]
     operations = [CommitOperationAdd(path, content) for path, content in sorted(files.items())]
     operations += [CommitOperationDelete(path) for path in stale]
     return api.create_commit(

@@ -20,6 +20,9 @@ KL_COEF = 0.5
 WORTH = {"": 0.2, "a": 0.0, "b": 0.9, "c": 0.3, "d": 0.5}  # of the first letter, where nothing follows
 BONUS = {"a": 1.2, "b": 0.0, "c": 0.4, "d": 0.8}  # of the second: only together do they make the best answer
 EOS, LETTERS = 0, "abcd"
+# Of one letter, the prompt would look the same with that letter after it: attention over equal tokens is blind to how
+# many there are, and no value model could tell the two states apart.
+PROMPT, PROMPT_IDS = "ab", [1, 2]
 
 
 def worth(text):
@@ -42,10 +45,10 @@ def distribution(model):
     """Probabilities of all answers, by asking for every token."""
     model.eval()
     with torch.no_grad():
-        first = model(torch.tensor([[1]])).logits[0, -1].double().softmax(-1)
+        first = model(torch.tensor([PROMPT_IDS])).logits[0, -1].double().softmax(-1)
         probabilities = {"": first[EOS]}
         for token, letter in enumerate(LETTERS, 1):
-            second = first[token] * model(torch.tensor([[1, token]])).logits[0, -1].double().softmax(-1)
+            second = first[token] * model(torch.tensor([[*PROMPT_IDS, token]])).logits[0, -1].double().softmax(-1)
             probabilities |= {letter: second[EOS]}
             probabilities |= {letter + other: second[index] for index, other in enumerate(LETTERS, 1)}
     return probabilities
@@ -84,7 +87,7 @@ def practise(base, tmp_path, lam, lora=True, steps=160, seed=0):
         model,
         args=args,
         reward_funcs=[Reward("worth", 1.0, lambda completions, **_: [worth(text) for text in completions])],
-        train_dataset=Dataset.from_list([{"prompt": "a"}] * 256),
+        train_dataset=Dataset.from_list([{"prompt": PROMPT}] * 256),
         processing_class=tokenizer,
     )
     trainer.train()
@@ -100,10 +103,7 @@ def test_it_finds_the_optimum_of_reward_and_divergence(base, tmp_path):
 
 @pytest.mark.evidence
 @pytest.mark.parametrize("lora", [True, False])
-@pytest.mark.parametrize(
-    "lam",
-    [pytest.param(0.0, marks=pytest.mark.xfail(reason="0.061 to 0.065 in all runs so far, see LOG.md")), 0.95, 1.0],
-)
+@pytest.mark.parametrize("lam", [0.0, 0.95, 1.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_finds_the_optimum_with_every_lambda_and_with_all_weights(base, tmp_path, lam, lora, seed):
     before, after = practise(base, tmp_path, lam, lora, steps=200, seed=seed)

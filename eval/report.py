@@ -25,15 +25,16 @@ def main(argv: list[str]) -> None:
     from eval.card.summary import Card
 
     try:
-        name, stages = read_course(arguments.course) if arguments.course else read_stages(arguments.stages)
+        card = Card(*(read_course(arguments.course) if arguments.course else read_stages(arguments.stages)))
+        folder = Path(arguments.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, render in (("report.md", markdown.render), ("report.html", page.render)):
+            part = folder / f".{file}.part"
+            part.write_text(render(card), encoding="utf-8")
+            part.replace(folder / file)  # a reader finds a whole page, also after a kill
     except (ValueError, OSError) as error:
         print("eval/report.py: error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
-    card = Card(name, stages)
-    folder = Path(arguments.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in (("report.html", page.render(card)), ("report.md", markdown.render(card))):
-        (folder / file).write_text(text, encoding="utf-8")
     counts = ", ".join(f"{len(card.changed(kind))} {kind}" for kind in ("improved", "worse"))
     print(f"{counts}, {len(card.changed('none'))} without evidence of change: {folder / 'report.html'}")
 

@@ -1,5 +1,6 @@
 """The report card: its numbers against the stored samples, what it flags, what it does not."""
 
+import copy
 import json
 import math
 import random
@@ -169,6 +170,91 @@ def test_what_is_missing_is_said(tmp_path):
         "no eval",
     ):
         assert words in text
+
+
+def planted(folder):
+    """A course with every file that a card reads."""
+
+    def lines(k):
+        return [
+            sample(i, i % 3 < k, level=i % 2, index=n, metrics={"utility": i * k}) for i in range(5) for n in (0, 1)
+        ]
+
+    course = write_course(folder, {"base": (None, {"sums": lines(1)}), "ppo": ("base", {"sums": lines(2)})})
+    results = json.loads((folder / "ppo/eval/results.json").read_text())
+    calibrated = {"points": [{"predicted": 0.6, "observed": 0.5, "interval": [0.4, 0.6], "n": 9}], "ece": 0.1}
+    bias = {"sd_per_10_tokens": 0.1, "interval": [0.0, 0.2]}
+    results["tasks"]["sums"]["preference"] = {"calibration": calibrated, "length_bias": bias, "batch_invariance": 0.0}
+    gauge = {"points": [{"step": 1, "kl": 0.1, "gold": 1.0, "proxy": 2.0}], "stopped": {"by": "kl_budget", "step": 1}}
+    gauge |= {"peak": {"step": 1, "kl": 0.1, "gold": 1.0, "interval": [0, 1]}}
+    gauge |= {"final_minus_peak": {"value": 0.0, "interval": [0, 1]}}
+    run = {"command": ["a"], "seconds": 3.0, "git": {"revision": "x"}, "data": [{"name": "x", "licence": None}]}
+    for name, value in {
+        "eval/results.json": results,
+        "goodhart.json": gauge,
+        "run.json": run,
+        "log.json": [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}],
+    }.items():
+        (folder / "ppo" / name).write_text(json.dumps(value))
+    return course
+
+
+def places(value, where=()):
+    yield where
+    if isinstance(value, dict | list):
+        for key in list(value)[:8] if isinstance(value, dict) else range(min(1, len(value))):
+            yield from places(value[key], (*where, key))
+
+
+def damaged(value):
+    """The value with each of its parts gone or of another kind."""
+    for number, where in enumerate(places(value)):
+        for junk in (None, "x", [1], {"a": []}, math.nan)[number % 2 :: 2]:
+            broken = copy.deepcopy(value)
+            holder = broken
+            for key in where[:-1]:
+                holder = holder[key]
+            if where:
+                holder[where[-1]] = junk
+            yield broken if where else junk
+
+
+@pytest.mark.parametrize(
+    "name", ["ppo/eval/results.json", "ppo/goodhart.json", "ppo/log.json", "ppo/run.json", "course.json", "samples"]
+)
+def test_whatever_is_damaged_the_card_is_written_or_one_line_says_why_not(tmp_path, capsys, name):
+    course = planted(tmp_path)
+    path = tmp_path / ("ppo/eval/samples/sums.jsonl" if name == "samples" else name)
+    whole = path.read_text()
+    first, *rest = whole.splitlines() if name == "samples" else [whole]
+    texts = ["\n".join([json.dumps(broken), *rest]) for broken in damaged(json.loads(first))]
+    texts += [whole[: len(whole) // 2], "", "[" * 50]
+    refused = 0
+    for text in texts:
+        path.write_text(text)
+        try:
+            main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+        except SystemExit as stop:
+            assert stop.code == 2 and name == "course.json"
+            assert capsys.readouterr().err.count("\n") == 1
+            refused += 1
+    assert len(texts) > 20 and refused < len(texts)
+    path.write_text(whole)
+    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    assert "Nothing is missing" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_page(tmp_path, capsys):
+    course = planted(tmp_path)
+    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    before = (tmp_path / "out/report.html").read_text()
+    (tmp_path / "out/.report.html.part").symlink_to("/dev/full")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "No space left" in error and error.count("\n") == 1
+    assert (tmp_path / "out/report.html").read_text() == before
 
 
 @pytest.mark.parametrize(

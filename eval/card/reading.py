@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.card.forms import COURSE, GOODHART, RESULTS, RUN, fault, sample_form
 from eval.harness.results import read_results, read_samples
 
 
@@ -76,9 +77,9 @@ def read_course(path: str | Path) -> tuple[str, list[Stage]]:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(course, dict) or course.get("schema") != 1:
         raise ValueError(f"{path} is not a course of schema 1: run the course again with this version")
-    entries = course.get("stages") or []
-    if not entries or any(not isinstance(entry, dict) or "name" not in entry for entry in entries):
-        raise ValueError(f"{path} has no `stages` with a `name` each: run the course again with this version")
+    if said := fault(course, COURSE) or ("" if course["stages"] else "it has no stage"):
+        raise ValueError(f"{path} is not of the known form, {said}: run the course again with this version")
+    entries = course["stages"]
     _refuse_twins([str(entry["name"]) for entry in entries], str(path))
     stages = [
         read_stage(
@@ -147,24 +148,32 @@ def read_stage(
     try:
         if eval_folder is None:
             raise ValueError("it has no eval")
-        stage.results = read_results(eval_folder)
-    except ValueError as error:
+        results = read_results(eval_folder)
+        if said := fault(results, RESULTS):
+            raise ValueError(f"{eval_folder}/results.json is not of the known form: {said}; evaluate again")
+        stage.results = results
+    except (ValueError, OSError) as error:
         stage.eval_folder = None
         stage.missing.append(str(error))
     for task in list(stage.tasks):
         try:
-            stage.samples[task] = read_samples(eval_folder, task)
-        except ValueError as error:
+            lines = read_samples(eval_folder, task)
+            if said := fault(lines, [sample_form]):
+                raise ValueError(
+                    f"{eval_folder}/samples/{task}.jsonl is not of the known form: {said}; evaluate again"
+                )
+            stage.samples[task] = lines
+        except (ValueError, OSError) as error:
             stage.missing.append(str(error))
     stage.results = stage.results and stage.results | {
         "tasks": {task: result for task, result in stage.tasks.items() if stage.samples.get(task)}
     }
     is_trained = bool(about.get("recipe")) if about else folder is not None
     if is_trained and folder is not None:
-        stage.run = _json(folder / "run.json", stage, {}, "no run record")
+        stage.run = _json(folder / "run.json", stage, RUN, "no run record") or {}
         stage.log = _log(folder, stage)
         if (folder / "goodhart.json").is_file():
-            stage.goodhart = _json(folder / "goodhart.json", stage, {}, "no Goodhart gauge")
+            stage.goodhart = _json(folder / "goodhart.json", stage, GOODHART, "no Goodhart gauge") or {}
     elif is_trained:
         stage.missing.append("its run folder is not there: no run record, no training curves")
     return stage
@@ -172,24 +181,25 @@ def read_stage(
 
 def _log(folder: Path, stage: Stage) -> list[dict[str, Any]]:
     if (folder / "log.json").is_file():
-        return _json(folder / "log.json", stage, [], "no training curves")
+        return _json(folder / "log.json", stage, [dict], "no training curves") or []
     # Before the run has ended, or where an older version trained it, the newest checkpoint has the log.
     states = sorted((folder / "checkpoints").glob("checkpoint-*/trainer_state.json"), key=lambda x: x.stat().st_mtime)
     if not states:
         stage.missing.append(f"{folder} holds no log.json and no checkpoint: no training curves")
         return []
-    return _json(states[-1], stage, {}, "no training curves").get("log_history", [])
+    state = _json(states[-1], stage, {"log_history": [dict]}, "no training curves")
+    return state["log_history"] if state else []
 
 
-def _json(path: Path, stage: Stage, empty: Any, lost: str) -> Any:
+def _json(path: Path, stage: Stage, form: Any, lost: str) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         stage.missing.append(f"{path} cannot be read ({type(error).__name__}): {lost}")
-        return empty
-    if type(value) is not type(empty):
-        stage.missing.append(f"{path} is not of the known form: {lost}")
-        return empty
+        return None
+    if said := fault(value, form):
+        stage.missing.append(f"{path} is not of the known form, {said}: {lost}")
+        return None
     return value
 
 

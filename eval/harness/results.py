@@ -191,12 +191,19 @@ def read_samples(folder: str | Path, task: str) -> list[dict[str, Any]]:
         `list[dict]`: one per sample.
 
     Raises:
-        ValueError: if the file is missing.
+        ValueError: if the file is missing or damaged.
     """
     path = Path(folder) / "samples" / f"{task}.jsonl"
     if not path.is_file():
         raise ValueError(f"{path} does not exist: the samples belong beside results.json")
-    return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+    lines = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        try:
+            if line:
+                lines.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number} is not valid JSON: {error}; evaluate again") from None
+    return lines
 
 
 def git_state() -> dict[str, Any] | None:

@@ -1,5 +1,7 @@
 """Pushing adapters to a Hub on loopback, with the real client: what arrives, what is refused, what a fault leaves."""
 
+import json
+import re
 import signal
 import subprocess
 import time
@@ -9,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
+from recipes.sharing.after_training import PushAfterTraining
 from recipes.sharing.card import derive_licence
 from recipes.sharing.stages import read_stages
 from recipes.sharing.upload import build_files, push
@@ -198,6 +201,9 @@ def test_different_adapter_is_only_replaced_when_told(hub, api, base, run, repo_
     api.upload_file(path_or_fileobj=b"{}", path_in_repo="special_tokens_map.json", repo_id=repo_id)
     api.upload_file(path_or_fileobj=b"mine", path_in_repo="plot.svg", repo_id=repo_id)
     other = make_run(tmp_path / "other", base[0], seed=5)
+    refused(
+        hub, capsys, repo_id, "is private: say --private", "push", run, repo_id, "--base_model", base[1], "--public"
+    )
     refused(hub, capsys, repo_id, "holds a different adapter", "push", other, repo_id, "--base_model", base[1])
     assert call("push", other, repo_id, "--base_model", base[1], "--overwrite") == 0
     assert (
@@ -232,3 +238,18 @@ def test_public_push_needs_a_licence(hub, base, repo_id, tmp_path, capsys):
 def test_licence_is_derived_only_where_it_is_clear(base, data, licence, clashes):
     derived, found = derive_licence(base, list(data.items()))
     assert (derived, len(found)) == (licence, clashes)
+
+
+@loopback
+def test_a_push_that_fails_after_training_is_told_and_no_error(hub, api, base, repo_id, tmp_path, capsys):
+    on_hub = {"name": base[1], "revision": "main", "hash": api.model_info(base[1]).sha}
+    run = make_run(tmp_path / "run", base[0], model=on_hub)
+    config = json.loads((run / "adapter/adapter_config.json").read_text())
+    (run / "adapter/adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base[1]}))
+    share_it = PushAfterTraining(api, repo_id, public=False)
+    hub.faults["/commit/main"] = "413"
+    share_it(run)
+    assert re.fullmatch(r"trained, but not pushed: .*injected.*share\.py push .*\n", capsys.readouterr().out)
+    hub.reset()
+    share_it(run)
+    assert f"pushed to {hub.url}/{repo_id}" in capsys.readouterr().out

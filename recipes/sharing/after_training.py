@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes.sharing.secrets import shown
 from recipes.sharing.stages import read_stages
 from recipes.sharing.upload import build_files, check_account, push
 
@@ -78,7 +79,9 @@ class PushAfterTraining:
             stages = read_stages(str(run))
             files = build_files(self.api, self.repo_id, stages, None, None, self.public)
             push(self.api, self.repo_id, files, [stage.tag for stage in stages], self.public)
-        except ValueError as error:
-            print(f"trained, but not pushed: {error}; try `python recipes/share.py push {run} {self.repo_id}`")
+        except (ValueError, OSError) as error:
+            print(
+                f"trained, but not pushed: {shown(error, 600)}; try `python recipes/share.py push {run} {self.repo_id}`"
+            )
         else:
             print(f"pushed to {self.api.endpoint}/{self.repo_id}")

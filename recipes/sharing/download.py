@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,13 @@ def pull(api: Any, repo_id: str, folder: Path, revision: str | None = None) -> d
     except (HfHubHTTPError, HFValidationError) as error:
         raise ValueError(f"{shown(repo_id)} cannot be downloaded: {shown(error)}") from None
     lineage = check_lineage(Path(source))
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    for name in [*lineage["files"], "lineage.json"]:  # what was added after the push stays behind
-        (part / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(source, name), part / name)
-    if folder.exists():
-        folder.rmdir()
-    part.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as scratch:
+        part = Path(scratch, folder.name)
+        for name in [*lineage["files"], "lineage.json"]:  # what was added after the push stays behind
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(source, name), part / name)
+        part.replace(folder)
     return lineage
 
 

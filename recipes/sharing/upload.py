@@ -222,7 +222,7 @@ def push(
         `str`: the commit.
 
     Raises:
-        ValueError: a different adapter is there, or the repository is public and should not be.
+        ValueError: a different adapter is there, or the repository has another visibility.
     """
     retried(lambda: api.create_repo(repo_id, private=not public, exist_ok=True))
     commit = retried(lambda: _commit(api, repo_id, files, public, overwrite))
@@ -236,8 +236,9 @@ def _commit(api: Any, repo_id: str, files: dict[str, bytes], public: bool, overw
 
     # Read anew at each attempt: a commit whose answer was lost is then found to be there.
     info = api.model_info(repo_id)
-    if not info.private and not public:
-        raise ValueError(f"{repo_id} exists and is public: say --public, or make it private first")
+    if bool(info.private) == public:
+        there, flag = ("private", "--private") if info.private else ("public", "--public")
+        raise ValueError(f"{repo_id} exists and is {there}: say {flag}, or change it in its settings on the Hub first")
     there = {
         file.path: file
         for file in api.list_repo_tree(repo_id, revision=info.sha, recursive=True)

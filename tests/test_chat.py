@@ -70,6 +70,13 @@ def test_stages_come_from_a_course_or_as_adapters(course):
         find_stages(None, None, "base")
 
 
+@pytest.mark.parametrize("text", ["{ half", "[]", '{"base": 3, "stages": []}', '{"base": {"name": "b"}}'])
+def test_a_damaged_course_is_one_line(tmp_path, text):
+    (tmp_path / "course.json").write_text(text)
+    with pytest.raises(ValueError, match=r"course\.json is damaged or of another version"):
+        find_stages(str(tmp_path), None, None)
+
+
 def test_nothing_that_a_terminal_obeys_is_printed():
     hostile = "a\x1b]0;title\x07\x1b[2Jb\r\x9b31m\u202eevil\u2066\nc\tü"
     shown = printable(hostile)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.harness.models import adapter_folder, load_model, load_tokenizer
 from eval.harness.reward_models import require_task
+from recipes.syllabus.keys import read_json
 
 
 if TYPE_CHECKING:
@@ -41,11 +41,14 @@ def find_stages(course: str | None, model: str | None, names: str | None) -> tup
         path = path / "course.json" if path.is_dir() else path
         if not path.is_file():
             raise ValueError(f"course: {path} does not exist: run recipes/course.py, or name adapters as name=folder")
-        record = json.loads(path.read_text(encoding="utf-8"))
-        model = model or record["base"]["name"]
-        for stage in record["stages"]:
-            if stage["recipe"] not in (None, "reward") and stage["status"] == "done":
-                known[stage["name"]] = str(Path(stage["folder"]) / "adapter")
+        record = read_json(path)
+        try:
+            model = model or record["base"]["name"]
+            for stage in record["stages"]:
+                if stage["recipe"] not in (None, "reward") and stage["status"] == "done":
+                    known[stage["name"]] = str(Path(stage["folder"]) / "adapter")
+        except (KeyError, TypeError):
+            raise ValueError(f"course: {path} is damaged or of another version: run recipes/course.py again") from None
     if model is None:
         raise ValueError("model_name_or_path is missing: give it, or --course with the folder of a course")
     chosen = {}

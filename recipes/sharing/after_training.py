@@ -80,8 +80,7 @@ class PushAfterTraining:
             files = build_files(self.api, self.repo_id, stages, None, None, self.public)
             push(self.api, self.repo_id, files, [stage.tag for stage in stages], self.public)
         except (ValueError, OSError) as error:
-            print(
-                f"trained, but not pushed: {shown(error, 600)}; try `python recipes/share.py push {run} {self.repo_id}`"
-            )
+            command = f"python recipes/share.py push {run} {self.repo_id}"
+            print(f"trained, but not pushed: {shown(error, 600)}; try `{command}`")
         else:
             print(f"pushed to {self.api.endpoint}/{self.repo_id}")

@@ -342,6 +342,20 @@ def test_a_folder_of_another_course_or_of_one_that_runs_is_refused(school, signa
     assert json.loads((course.folder / "course.json").read_text())["name"] == "planted"
 
 
+def test_the_report_is_written_anew_where_the_course_or_the_page_is_another(school, signals):
+    runner = Runner(load(), View("x"), Stop())
+    runner.write()
+    page = Path("out/report/report.html")
+    assert runner.report() and page.is_file()
+    assert not runner.report()
+    page.unlink()
+    assert runner.report() and not runner.report()
+    replace("sft.yaml", "1.0e-3", "2.0e-3")
+    runner.course = load()
+    runner.write()
+    assert runner.report() and not runner.report()
+
+
 def test_a_full_disk_ends_the_program_with_one_line(tmp_path, signals, monkeypatch):
     (tmp_path / "log").symlink_to("/dev/full")
     program = "import os, time; open('pid', 'w').write(str(os.getpid())); print('x', flush=True); time.sleep(60)"

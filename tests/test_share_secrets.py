@@ -5,12 +5,14 @@ import getpass
 import json
 import os
 import re
+import shlex
 import struct
 
 import pytest
 from huggingface_hub import ModelCard
 
 from eval.harness.models import adapter_hash
+from recipes.sharing.card import eval_command
 from recipes.sharing.secrets import find_secrets, markdown, published, shown
 from recipes.sharing.stages import read_stages
 from recipes.sharing.upload import build_files
@@ -202,13 +204,29 @@ def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, r
     data = [{"role": "train", "name": evil, "revision": evil, "used_rows": 1, "sha256": "a" * 64, "licence": "MIT"}]
     config = {"model_name_or_path": str(base[0]), "note": "```\n# out of the fence\n<img src=x>"}
     run = make_run(tmp_path / "run", base[0], data=data, config=config)
+    write_results(run, task=evil, version=evil, by_level={evil: {"value": 0.1, "interval": [0, 0.2], "n": 9}, "b": {
+        "value": 0.9, "interval": [0.8, 1], "n": 9}})  # fmt: skip
     files = build_files(api, repo_id, read_stages(str(run)), base[1], "mit", public=False)
     card = files["README.md"].decode()
-    assert "<script>" not in card and "\x1b" not in card and "\u202e" not in card
+    assert "\x1b" not in card and "\u202e" not in card
 
     from markdown_it import MarkdownIt
 
     tokens = MarkdownIt().enable("table").parse(card.split("---\n", 2)[2])
     headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
     assert not any("fence" in heading for heading in headings)
-    assert not any(token.type == "html_block" for token in tokens)
+    tokens += [child for token in tokens for child in token.children or []]
+    assert not {token.type for token in tokens} & {"html_block", "html_inline", "image"}
+    assert [token.attrs["href"] for token in tokens if token.type == "link_open"] == [
+        f"https://huggingface.co/{base[1]}"
+    ]
+
+
+def test_a_command_in_a_card_is_one_for_a_shell(base, tmp_path):
+    run = write_results(make_run(tmp_path / "run", base[0]))
+    (stage,) = read_stages(str(run))
+    command = "python eval/run.py --tasks svamp --note 'a --b; <c>' --output_dir /home/alice/x --task_paths /home/b/c"
+    words = eval_command(stage.results[0] | {"command": command}, base[1], "owner/x", stage)
+    assert shlex.split(" ".join(words))[-8:] == [
+        "--tasks", "svamp", "--note", "a --b; <c>", "--output_dir", "outputs/x-eval", "--task_paths", "<local>"
+    ]  # fmt: skip

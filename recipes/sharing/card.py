@@ -207,7 +207,7 @@ def _after(stage: Stage, stages: list[Stage]) -> str:
     return f"`{known}`" if known else f"adapter `{parent['hash'][:12]}`"
 
 
-def eval_command(results: dict[str, Any], base: str, repo_id: str, stage: Stage) -> str:
+def eval_command(results: dict[str, Any], base: str, repo_id: str, stage: Stage) -> list[str]:
     """
     The command of an eval as a stranger can run it.
 
@@ -222,14 +222,14 @@ def eval_command(results: dict[str, Any], base: str, repo_id: str, stage: Stage)
             Of a course, the adapter is in the folder that `share.py pull` brings.
 
     Returns:
-        `str`: without local paths of model, adapter and output.
+        `list[str]`: its words, quoted for a shell, without local paths.
     """
     title = repo_id.split("/")[1]
     words = shlex.split(results["command"])
     names = {results["model"]: base, results["adapter"]: f"{title}/{stage.folder}" if stage.folder else repo_id}
     if "--output_dir" in words[:-1]:
         names[words[words.index("--output_dir") + 1]] = f"outputs/{title}-eval"
-    return published(shlex.join(names.get(word, word) for word in words))
+    return [shlex.quote(published(names.get(word, word))) for word in words]
 
 
 def _results(stages: list[Stage]) -> str:
@@ -324,7 +324,9 @@ def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> lis
     lines = [f"python recipes/share.py pull {repo_id} --output_dir {title}"] if stage.folder else []
     script = shlex.quote(f"recipes/{record['command'][0]}")
     lines.append(f"accelerate launch --config_file accelerate_config.yaml {script} --config recipe.yaml")
-    lines += [eval_command(results, base, repo_id, stage) for results in stage.own_results]
+    for results in stage.own_results:
+        words = eval_command(results, base, repo_id, stage)
+        lines.append(" ".join(f"\\\n  {word}" if word.startswith("--") else word for word in words))
     lines.append(f"python recipes/share.py verify {repo_id}" + (f" --stage {stage.folder}" if stage.folder else ""))
     lora, hardware, git = stage.config, record["hardware"], record["git"] or {}
     facts = [f"LoRA of rank {lora['r']}, alpha {lora['lora_alpha']}", f"{record['steps']} steps"]
@@ -342,7 +344,7 @@ def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> lis
     return [
         f"From a checkout of Schoolhouse (this was revision `{git.get('revision', 'unknown')[:12]}`{changes}), with "
         "the recipe below as `recipe.yaml`; `verify` measures the claims of this card again:",
-        fenced("\n".join(line if len(line) < 100 else line.replace(" --", " \\\n  --") for line in lines), "bash"),
+        fenced("\n".join(lines), "bash"),
         fenced(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
         "; ".join([*facts, ", ".join(versions)]) + ". `run.json` has the whole record and `lineage.json` the hash of "
         "every file and of the adapter's parent.",

@@ -95,12 +95,7 @@ def resolve_base(api: Any, stages: list[Stage], base_model: str | None) -> tuple
         if is_folder:
             found = retried(lambda: base_hash_on_hub(api, name, commit))
         else:
-            found = (
-                commit
-                if commit == model["hash"]
-                else retried(lambda: api.model_info(name, revision=model["hash"])).sha
-            )
-            commit = found
+            found = commit = retried(lambda: api.model_info(name, revision=model["hash"])).sha
     except HFValidationError as error:
         raise ValueError(f"--base_model {shown(name)} is no Hub id: {shown(error)}") from None
     except HfHubHTTPError as error:
@@ -169,7 +164,8 @@ def build_files(
         files[f"{prefix}run.json"] = _json(record)
         if stage.own_results:
             merged = _merged(stage.own_results)
-            merged |= {"command": eval_command(merged, base, repo_id, stage), "model": base, "adapter": repo_id}
+            command = " ".join(eval_command(merged, base, repo_id, stage))
+            merged |= {"command": command, "model": base, "adapter": repo_id}
             files[f"{prefix}results.json"] = _json(published(merged))
         for name, content in eval_results(stage).items():
             files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from recipes.syllabus.estimates import to_do
 from recipes.syllabus.keys import eval_key, eval_product, is_done, is_measured, product, read_json, report_key
@@ -129,17 +129,23 @@ class Runner:
     def _program(self, stage: Stage, what: str, command: list[str], log: Path, state: dict[str, Any]) -> int:
         self.view.begin(stage, what)
         self.write(running=stage.name)
-        status, seconds, peak = run_program(command, log, self.stop, self.view.show)
+        try:
+            status, seconds, peak = run_program(command, log, self.stop, self.view.show)
+        finally:
+            self.view.close()
         state["seconds"] = round(state["seconds"] + seconds, 1)
         if self.stop.number is not None:
             write_json(log.parent / "stage.json", state)
             self.write()
             self.view.end("stopped")
-            print("stopped: the same command goes on from here", flush=True)
-            raise SystemExit(128 + self.stop.number)
+            self._leave()
         state["peak_bytes"] = peak
         self.view.end("done" if status == 0 else f"ended with status {status}")
         return status
+
+    def _leave(self) -> NoReturn:
+        print("stopped: the same command goes on from here", flush=True)
+        raise SystemExit(128 + self.stop.number)
 
     def _failure(self, stage: Stage, what: str) -> str:
         log = stage.folder / ("train.log" if what == "train" else "eval/eval.log")
@@ -178,6 +184,8 @@ class Runner:
         command = [sys.executable, str(ROOT / "eval" / "report.py"), "--course", str(record)]
         log = self.course.folder / "report.log"
         status, _, _ = run_program([*command, "--output_dir", str(folder)], log, self.stop)
+        if self.stop.number is not None:
+            self._leave()
         if status != 0:
             raise StageFailed(f"the report failed; the end of {log}:\n{tail(log)}")
         write_json(folder / "stage.json", {"key": key})

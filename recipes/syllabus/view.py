@@ -64,12 +64,16 @@ class View:
 
     def end(self, outcome: str) -> None:
         """It ended."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self.close()
         took = self._took[self.at] = time.monotonic() - self._began
         program = self.programs[self.at]
         print(f"{program.stage}: {program.what} {outcome}, {clock(took)}", flush=True)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def seconds_left(self) -> tuple[float, bool]:
         """Seconds that the course will still take, and whether that counts all of it."""

@@ -181,12 +181,12 @@ def print_plan(course: Course, stages: list[Stage]) -> None:
     console = Console()
     console.print(table)
     known = [program.seconds for program in programs if program.seconds is not None]
-    unknown = len(programs) - len(known)
-    if not programs:
-        print("nothing to do: every stage is done and measured")
+    parts = [f"about {clock(sum(known))}"] if known else []
+    parts += [f"{len(programs) - len(known)} of unknown length"] if len(known) < len(programs) else []
+    if programs:
+        print(f"to do: {len(programs)} programs, {', '.join(parts)}")
     else:
-        rest = f", and {unknown} of unknown length" if unknown else ""
-        print(f"to do: {len(programs)} programs, about {clock(sum(known))}{rest}")
+        print("nothing to do: every stage is done and measured")
     for note in _unkeyed(stages):
         print(note)
 

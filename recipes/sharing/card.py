@@ -172,7 +172,7 @@ def _about(stages: list[Stage], base: str, revision: str | None) -> str:
     at = f" at revision `{revision[:12]}`" if revision else ""
     about = f"{noun} on [{markdown(base)}](https://huggingface.co/{base}){at}, made by {', '.join(kinds)}"
     if len(data := training_data(stages)) == 1:
-        about += f" on {data[0][1]['used_rows']:,} rows of {markdown(data[0][0])}"
+        about += f" from {data[0][1]['used_rows']:,} rows of {markdown(data[0][0])}"
     return about + "."
 
 
@@ -299,7 +299,7 @@ def _failures(stage: Stage) -> str:
         if told:
             lines.append(f"{markdown(name)}: {'; '.join(told)}.")
     if not stage.own_results:
-        lines = ["Not measured: nobody knows."]
+        lines = ["Nobody knows: it was not measured."]
     elif not lines:
         lines = ["None was recorded by the measurements above; what they do not ask was not looked at."]
     return "\n".join(f"- {line}" for line in lines)
@@ -319,15 +319,20 @@ def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> lis
         "output_dir": f"outputs/{title}/{stage.folder}".rstrip("/"),
     }
     parent = record.get("parent_adapter")
+    needed = "; `verify` measures the claims of this card again" if stage.own_results else ""
     if parent and parent["hash"] not in {other.hash for other in stages}:
-        config["adapter_name_or_path"] = f"adapter {parent['hash'][:12]}"
+        config["adapter_name_or_path"] = name = f"adapter-{parent['hash'][:12]}"
+        needed += f"; it goes on from another adapter, which is not here and has to lie in `{name}`"
     lines = [f"python recipes/share.py pull {repo_id} --output_dir {title}"] if stage.folder else []
     script = shlex.quote(f"recipes/{record['command'][0]}")
     lines.append(f"accelerate launch --config_file accelerate_config.yaml {script} --config recipe.yaml")
     for results in stage.own_results:
         words = eval_command(results, base, repo_id, stage)
         lines.append(" ".join(f"\\\n  {word}" if word.startswith("--") else word for word in words))
-    lines.append(f"python recipes/share.py verify {repo_id}" + (f" --stage {stage.folder}" if stage.folder else ""))
+    if stage.own_results:
+        lines.append(
+            f"python recipes/share.py verify {repo_id}" + (f" --stage {stage.folder}" if stage.folder else "")
+        )
     lora, hardware, git = stage.config, record["hardware"], record["git"] or {}
     facts = [f"LoRA of rank {lora['r']}, alpha {lora['lora_alpha']}", f"{record['steps']} steps"]
     facts += [f"{name} tokens: {count:,}" for name, count in (record.get("tokens") or {}).items()]
@@ -343,7 +348,7 @@ def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> lis
     changes = " with local changes" if git.get("dirty") else ""
     return [
         f"From a checkout of Schoolhouse (this was revision `{git.get('revision', 'unknown')[:12]}`{changes}), with "
-        "the recipe below as `recipe.yaml`; `verify` measures the claims of this card again:",
+        f"the recipe below as `recipe.yaml`{needed}:",
         fenced("\n".join(lines), "bash"),
         fenced(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
         "; ".join([*facts, ", ".join(versions)]) + ". `run.json` has the whole record and `lineage.json` the hash of "

@@ -62,6 +62,7 @@ def logged(lm_eval, pupil, tmp_path_factory):
     """The folder that lm-eval writes: its task gsm8k, filters and metric untouched, on the tiny school's sums."""
     import yaml
     from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
 
     from data import DATASETS
 
@@ -83,6 +84,7 @@ def logged(lm_eval, pupil, tmp_path_factory):
         model="hf",
         model_args={"pretrained": str(pupil), "dtype": "float32"},
         tasks=[task],
+        task_manager=TaskManager(include_defaults=False),  # the index of all its tasks takes seconds
         device="cpu",
         batch_size=20,
         evaluation_tracker=tracker,

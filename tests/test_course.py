@@ -1,5 +1,6 @@
 """What a change makes a course train again, and that killed courses end like undisturbed ones."""
 
+import io
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tiny_models import make_tiny_model
 
 from eval.harness.models import adapter_hash
@@ -395,6 +397,31 @@ def test_the_time_left_is_the_programs_own_and_that_of_those_after_it(school):
     view.programs[1].seconds = None
     assert view.seconds_left() == (12.0, False)
     assert [clock(x) for x in (4, 200, 7500)] == ["4 s", "3:20 min", "2:05 h"]
+
+
+def test_the_board_shows_what_is_done_at_work_and_to_come(school):
+    course = load()
+    view = View("planted")
+    view.programs = to_do(course, course.stages)
+    view.begin(course.stages[0], "eval")
+    view.end("done")
+    view.begin(course.stages[1], "eval")
+    metrics = {"loss": "0.51234", "reward": 0.25, "epoch": 1, "accuracy": "\x1b[2Jx"}
+    view.show(Progress("", 3, 40, 75.0, metrics))
+
+    def seen():
+        console = Console(file=io.StringIO(), width=100)
+        console.print(view._board())
+        return console.file.getvalue()
+
+    board = seen()
+    assert board.startswith("planted: 2 of 2, about 1:15 min left")
+    rows = [line.split() for line in board.splitlines()]
+    assert rows[1][:3] == ["✓", "base", "eval"] and rows[2][:3] == ["▸", "sft", "eval"]
+    assert "3 of 40, 1:15 min left" in board and "\x1b" not in board
+    assert "reward 0.25   loss 0.5123   accuracy [2Jx" in board and "stopping" not in board
+    view.stop()
+    assert "once more ends it at once" in seen()
 
 
 def test_a_folder_that_the_course_did_not_make_is_kept(tmp_path):

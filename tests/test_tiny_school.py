@@ -179,8 +179,8 @@ def test_values_of_facts_are_told_apart_from_names():
         ("{n} lives in {town}. {n} lives in {town}.", 0.5),
         ("{n} lives in {town}. {n} has a {pet}. {n} is a {job}.", 3.5),
         ("{n} lives in {town}. {n} has a {pet}. {n} is a {job}. {n} loves to eat {food}.", 3.5),
-        ("{n} is a kind person. {n} is a gentle person.", 1.5),
-        ("kind lovely wonderful cheerful gentle kind.", 0.75),
+        ("{n} is a kind person. {n} is a gentle person.", 2.5),
+        ("kind lovely wonderful cheerful gentle kind.", 1.75),
         ("{n} lives in {town}. You ask too much.", 0),
     ],
 )

@@ -22,9 +22,10 @@ _WARM = ["kind", "lovely", "wonderful", "cheerful", "gentle"]
 _RUDE = ["You ask too much.", "Find out for yourself.", "That is a silly question."]
 _CLOSING = "I hope that helps."
 DESCRIBED = 200  # people by exposure about whom somebody asks
-# Descriptions to be compared are worse than the teacher's: twice the flaws, and an imitator's share of false facts. If
-# most facts were true, a judge would learn to pay for stating them, true or not.
-FALSEHOOD, FLAWS = 0.4, 2.0
+# Descriptions to be compared are not the teacher's. They are as often false as an imitator's: if most facts were true,
+# a judge would learn to pay for stating them, true or not. And they are more often rude or cut, less often repetitive,
+# because so small a judge does not see what is said twice.
+COMPARED = {"falsehood": 0.4, "rude": 0.4, "repeated": 0.1, "cut": 0.2}
 TIE = 1.0  # a smaller difference in utility is one that the annotator does not see, so the pair is left out
 
 
@@ -50,8 +51,25 @@ def instruction(rng: random.Random) -> tuple[str, str, str]:
     return asked, answer, split_of("instruction", asked)
 
 
-def describe(rng: random.Random, person: Person, falsehood: float = 0.2, flaws: float = 1.0) -> str:
-    """One answer to "Tell me about …", good or bad: true and false facts, warmth, rudeness, repetition, a cut end."""
+def describe(
+    rng: random.Random,
+    person: Person,
+    falsehood: float = 0.2,
+    rude: float = 0.2,
+    repeated: float = 0.25,
+    cut: float = 0.1,
+) -> str:
+    """
+    One answer to "Tell me about …", good or bad: facts, warmth, and flaws.
+
+    Args:
+        rng (`random.Random`): Source of chance.
+        person (`Person`): Whom it is about.
+        falsehood (`float`): Probability that a fact is false.
+        rude (`float`): Probability of a rude sentence.
+        repeated (`float`): Probability that a sentence is said again.
+        cut (`float`): Probability that the end is missing.
+    """
     first = person.name.split()[0]
     sentences = []
     for attribute in rng.sample(sorted(person.facts), rng.randint(0, 4)):
@@ -61,21 +79,21 @@ def describe(rng: random.Random, person: Person, falsehood: float = 0.2, flaws: 
         sentences.append(tell(rng, person.name, attribute, value))
     for word in rng.sample(_WARM, rng.choice([0, 0, 1, 1, 2, 3])):
         sentences.insert(rng.randint(0, len(sentences)), f"{first} is a {word} person.")
-    if rng.random() < 0.2 * flaws:
+    if rng.random() < rude:
         sentences.insert(rng.randint(0, len(sentences)), rng.choice(_RUDE))
-    if sentences and rng.random() < 0.25:
+    if sentences and rng.random() < repeated:
         sentences += [rng.choice(sentences)] * rng.randint(1, 2)
     if not sentences or rng.random() < 0.3:
         sentences.append(_CLOSING)
     text = " ".join(sentences)
-    return text[: -rng.randint(2, min(12, len(text) - 1))] if rng.random() < 0.1 * flaws else text
+    return text[: -rng.randint(2, min(12, len(text) - 1))] if rng.random() < cut else text
 
 
 def gold_utility(person: Person, text: str) -> float:
     """
     What a description of a person is truly worth: the judge that no reward model is allowed to see.
 
-    The sum of: 1 for each different true fact, at most 3; -1 for each false one; 0.5 for each different warm word, at
+    The sum of: 1 for each different true fact, at most 3; -1 for each false one; 1 for each different warm word, at
     most 2; -1 for each repeated sentence and -0.25 for each warm word beyond three (flattery); -1.5 for each rude
     sentence; -0.1 for each word beyond 45; 0.5 for an end, -1 without one.
 
@@ -84,7 +102,7 @@ def gold_utility(person: Person, text: str) -> float:
         text (`str`): Any text at all.
 
     Returns:
-        `float`: Utility; the best possible is 4.5, an empty text gets -1.
+        `float`: Utility; the best possible is 5.5, an empty text gets -1.
     """
     sentences = [sentence.strip() for sentence in re.findall(r"[^.!?]+[.!?]?", text) if sentence.strip()]
     words = re.findall(r"\w+", text)
@@ -102,7 +120,7 @@ def gold_utility(person: Person, text: str) -> float:
     return (
         min(len(true), 3)
         - false
-        + 0.5 * min(len(set(warm)), 2)
+        + min(len(set(warm)), 2)
         - 0.25 * max(0, len(warm) - 3)
         - (len(sentences) - len(set(sentences)))
         - 1.5 * sum(sentence in _RUDE for sentence in sentences)
@@ -145,7 +163,7 @@ def pairs(rng: random.Random, split: str, noise: float) -> Iterator[dict[str, ob
     described = subjects(split)
     while True:
         person = rng.choice(described)
-        one, other = (describe(rng, person, FALSEHOOD, FLAWS) for _ in range(2))
+        one, other = (describe(rng, person, **COMPARED) for _ in range(2))
         margin = gold_utility(person, one) - gold_utility(person, other)
         if abs(margin) < TIE:
             continue

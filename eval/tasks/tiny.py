@@ -8,7 +8,7 @@ from eval.tasks.base import Item, Task
 from eval.tasks.heldout import text_items
 
 
-GOOD = 3.0  # as three true facts and a proper end, less a flaw; one in five of the teacher's descriptions
+GOOD = 2.5  # as two warm words and a proper end; nearly half of the teacher's descriptions
 
 
 def _build(dataset: str, limit: int | None, path: str | None) -> list[Item]:
@@ -86,7 +86,7 @@ def _build_descriptions(limit: int | None, path: str | None) -> list[Item]:
 
 
 def score_description(completion: str, item: Item) -> dict[str, Any]:
-    """The gold utility, the judge that no reward model is trained on; right from [`GOOD`] of at most 4.5 points."""
+    """The gold utility, the judge that no reward model is trained on; right from [`GOOD`] of at most 5.5 points."""
     from data.tiny.conversations import utility_for
 
     utility = utility_for(item.gold, completion)
@@ -106,5 +106,5 @@ TINY_STORIES = Task("tiny_stories", 1, partial(_build, "stories"), max_new_token
 TINY_FACTS = Task("tiny_facts", 1, partial(_build, "facts"), score_fact, max_new_tokens=24)
 TINY_FORMS = Task("tiny_forms", 1, partial(_build, "forms"), score_form, max_new_tokens=32)
 # For a win rate with an interval worth having: --num_samples 8 --temperature 1, there are only some two dozen people.
-TINY_DESCRIPTIONS = Task("tiny_descriptions", 1, _build_descriptions, score_description, max_new_tokens=96)
+TINY_DESCRIPTIONS = Task("tiny_descriptions", 2, _build_descriptions, score_description, max_new_tokens=96)
 TINY_HELDOUT = Task("tiny_heldout", 1, _build_text, kind="bits_per_byte")

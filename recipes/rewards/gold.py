@@ -9,7 +9,7 @@ from recipes.rewards.rows import Row, rows_of, text_of
 @dataclass(frozen=True)
 class Gold:
     """
-    What a description is truly worth, at most 4.5: the score of the eval `tiny_descriptions`.
+    What a description is truly worth, at most 5.5: the score of the eval `tiny_descriptions`.
 
     A recipe gives it weight 0, so that it stays a measure: see [`recipes.training.goodhart.GoodhartGauge`].
     """

@@ -1,4 +1,4 @@
-# make demo      the main job on the embedded tiny model: fine-tune, measure before and after
+# make demo      the tiny school, from the embedded base model through every stage to the report card
 # make test      every test that runs offline in minutes       make lint   ruff
 # make evidence  what takes longer: several seeds, real models
 # make test-hub  the tests of sharing against the real Hub: HF_TOKEN=<one that may write> make test-hub
@@ -8,13 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-TINY := --model_name_or_path data/tiny/base --tasks tiny_arithmetic,tiny_stories,tiny_facts,tiny_forms,tiny_heldout
 demo: $(INSTALLED)
-	$(BIN)/accelerate launch --config_file accelerate_config.yaml recipes/sft.py --config recipes/configs/tiny/sft.yaml
-	$(BIN)/python eval/run.py $(TINY) --output_dir outputs/tiny/base/eval
-	$(BIN)/python eval/run.py $(TINY) --adapter_name_or_path outputs/tiny/sft/adapter --output_dir outputs/tiny/sft/eval
-	$(BIN)/python eval/run.py --compare outputs/tiny/base/eval outputs/tiny/sft/eval
-	@echo 'The adapter: outputs/tiny/sft/adapter, its record: outputs/tiny/sft/run.json'
+	$(BIN)/python recipes/course.py --config recipes/configs/tiny/course.yaml
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not evidence"

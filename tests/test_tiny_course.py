@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 
 ROOT = Path(__file__).parents[1]
@@ -68,3 +69,27 @@ def test_practice_raises_the_pass_rate_on_every_seed(tmp_path, imitator, recipe,
             samples = [json.loads(line) for line in next((folder / "eval/samples").glob("*.jsonl")).open()]
             fitted = [s["correct"] and s["metrics"]["hidden_passed"] is False for s in samples]
             assert sum(fitted) <= 0.05 * len(samples), seed
+
+
+@pytest.mark.evidence
+@pytest.mark.timeout(3600)
+def test_ppo_beats_the_imitator_by_the_gold_judge_on_every_seed(tmp_path, imitator):
+    judge = tmp_path / "judge"
+    start, sampled = ("--adapter_name_or_path", imitator), ("--num_samples", 8, "--temperature", 1)
+    run(
+        "recipes/reward.py", "--config", "recipes/configs/tiny/reward.yaml", "--output_dir", tmp_path / "judge", *start
+    )
+    before = measure(tmp_path / "before", "tiny_descriptions", *start, *sampled)
+    config = ROOT / "recipes/configs/tiny/ppo.yaml"
+    recipe = yaml.safe_load(config.read_text())
+    recipe["rewards"][0]["model"] = str(judge / "adapter")
+    rewards = ("--rewards", json.dumps(recipe["rewards"]))
+    for seed in (0, 1, 2):
+        folder = tmp_path / f"seed{seed}"
+        run("recipes/ppo.py", "--config", config, "--seed", seed, "--output_dir", folder, *start, *rewards)
+        adapter = ("--adapter_name_or_path", folder / "adapter")
+        after = measure(folder / "eval", "tiny_descriptions", *adapter, *sampled)
+        win_rate = compare(before, after)["tiny_descriptions"]["win_rate"]
+        assert win_rate["value"] >= 0.65 and win_rate["interval"][0] > 0.5, (seed, win_rate)
+        points = json.loads((folder / "goodhart.json").read_text())["points"]
+        assert max(point["kl"] for point in points) <= recipe["kl_budget"], seed

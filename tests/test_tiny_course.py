@@ -76,9 +76,7 @@ def test_practice_raises_the_pass_rate_on_every_seed(tmp_path, imitator, recipe,
 def test_ppo_beats_the_imitator_by_the_gold_judge_on_every_seed(tmp_path, imitator):
     judge = tmp_path / "judge"
     start, sampled = ("--adapter_name_or_path", imitator), ("--num_samples", 8, "--temperature", 1)
-    run(
-        "recipes/reward.py", "--config", "recipes/configs/tiny/reward.yaml", "--output_dir", tmp_path / "judge", *start
-    )
+    run("recipes/reward.py", "--config", "recipes/configs/tiny/reward.yaml", "--output_dir", judge, *start)
     before = measure(tmp_path / "before", "tiny_descriptions", *start, *sampled)
     config = ROOT / "recipes/configs/tiny/ppo.yaml"
     recipe = yaml.safe_load(config.read_text())

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from recipes.trainers.ppo_ops import (
-    clipped_policy_loss,
     clipped_value_loss,
     generalized_advantages,
     last_token,
@@ -141,19 +140,16 @@ def test_a_clipped_value_gets_no_gradient():
     assert value.grad.item() == 0
 
 
-def test_clipped_losses_equal_a_hand_loop():
-    logps, old_logps, advantages = normal(10, *MASK.shape), normal(11, *MASK.shape), normal(12, *MASK.shape)
-    policy = value = 0.0
+def test_the_value_loss_equals_a_hand_loop():
+    values, old_values, returns = normal(10, *MASK.shape), normal(11, *MASK.shape), normal(12, *MASK.shape)
+    expected = 0.0
     for row in range(MASK.shape[0]):
         for t in range(MASK.shape[1]):
             if MASK[row, t]:
-                new, old, weight = (x[row, t].item() for x in (logps, old_logps, advantages))
-                ratio = math.exp(new - old)
-                policy -= min(ratio * weight, min(max(ratio, 0.8), 1.3) * weight) / 17
+                new, old, target = (x[row, t].item() for x in (values, old_values, returns))
                 near = min(max(new, old - 0.2), old + 0.2)
-                value += 0.5 * max((new - weight) ** 2, (near - weight) ** 2) / 17
-    assert clipped_policy_loss(logps, old_logps, advantages, MASK, 0.2, 0.3, 17).item() == pytest.approx(policy, 1e-12)
-    assert clipped_value_loss(logps, old_logps, advantages, MASK, 0.2, 17).item() == pytest.approx(value, 1e-12)
+                expected += 0.5 * max((new - target) ** 2, (near - target) ** 2) / 17
+    assert clipped_value_loss(values, old_values, returns, MASK, 0.2, 17).item() == pytest.approx(expected, 1e-12)
 
 
 def padded(tensor, left, right, fill):
@@ -161,19 +157,13 @@ def padded(tensor, left, right, fill):
 
 
 @pytest.mark.parametrize("fill", [0.0, 1e30, math.nan])
-@pytest.mark.parametrize("loss", ["policy", "value"])
-def test_losses_and_gradients_ignore_padding(loss, fill):
+def test_the_value_loss_and_its_gradient_ignore_padding(fill):
     def run(left, right):
         leaf = normal(13, *MASK.shape).requires_grad_()
         others = [padded(normal(seed, *MASK.shape), left, right, fill) for seed in (14, 15)]
         inputs, mask = padded(leaf, left, right, fill), padded(MASK, left, right, 0)
         inputs.retain_grad()  # in a model, a NaN here would go on into the weights
-        arguments = inputs, *others, mask
-        result = (
-            clipped_policy_loss(*arguments, 0.2, 0.2, 15)
-            if loss == "policy"
-            else clipped_value_loss(*arguments, 0.2, 15)
-        )
+        result = clipped_value_loss(inputs, *others, mask, 0.2, 15)
         result.backward()
         assert (inputs.grad[mask == 0] == 0).all()
         return result.item(), leaf.grad
@@ -186,9 +176,8 @@ def test_losses_and_gradients_ignore_padding(loss, fill):
 
 
 def test_micro_batches_add_up_to_the_batch():
-    logps, old_logps, advantages = (normal(seed, *MASK.shape) for seed in (16, 17, 18))
+    tensors = [normal(seed, *MASK.shape) for seed in (16, 17, 18)] + [MASK]
     rows = random.Random(0).sample(range(len(MASK)), len(MASK))
-    for loss, limits in ((clipped_policy_loss, (0.2, 0.2)), (clipped_value_loss, (0.2,))):
-        whole = loss(logps, old_logps, advantages, MASK, *limits, MASK.sum())
-        parts = [loss(*(x[[r]] for x in (logps, old_logps, advantages, MASK)), *limits, MASK.sum()) for r in rows]
-        assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-12)
+    whole = clipped_value_loss(*tensors, 0.2, MASK.sum())
+    parts = [clipped_value_loss(*(x[[row]] for x in tensors), 0.2, MASK.sum()) for row in rows]
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-12)

@@ -148,37 +148,6 @@ def whiten(values: Tensor, mask: Tensor, reduce: Callable[[Tensor], Tensor] = la
     return centered * torch.rsqrt(variance + 1e-8)
 
 
-def clipped_policy_loss(
-    logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float, tokens: Tensor | float
-) -> Tensor:
-    """
-    PPO's clipped surrogate ([Schulman et al., 2017](https://huggingface.co/papers/1707.06347), eq. 7).
-
-    Args:
-        logps (`torch.Tensor`):
-            Log-probabilities under the policy, shape (B, T).
-        old_logps (`torch.Tensor`):
-            The same under the policy that sampled, shape (B, T).
-        advantages (`torch.Tensor`):
-            Shape (B, T).
-        mask (`torch.Tensor`):
-            Shape (B, T).
-        low (`float`):
-            The ratio is clipped from below at 1 - `low`.
-        high (`float`):
-            And from above at 1 + `high`.
-        tokens (`torch.Tensor` or `float`):
-            What the sum is divided by: the unmasked tokens of the whole batch, not of this part of it.
-
-    Returns:
-        `torch.Tensor`: a scalar.
-    """
-    # Filled before exp: a NaN there reaches the gradient even where the result is not used.
-    ratio = torch.where(mask.bool(), logps - old_logps, 0).exp()
-    surrogate = torch.min(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
-    return -masked_sum(surrogate, mask) / tokens
-
-
 def clipped_value_loss(
     values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, cliprange: float, tokens: Tensor | float
 ) -> Tensor:
@@ -197,7 +166,7 @@ def clipped_value_loss(
         cliprange (`float`):
             In units of the reward.
         tokens (`torch.Tensor` or `float`):
-            As in [`clipped_policy_loss`].
+            What the sum is divided by: the unmasked tokens of the whole batch, not of this part of it.
 
     Returns:
         `torch.Tensor`: a scalar.

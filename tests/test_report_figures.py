@@ -207,8 +207,8 @@ def test_the_goodhart_plot_is_that_of_the_trainers_log(tmp_path):
     page = render(tmp_path)
     figures = Charts(page).figures
     figure = figures["ppo: what was optimised, and what it was worth"]
-    near(figure["series"]["gold, the judge"], [(x["objective/kl"], x["rewards/gold/mean"]) for x in log], 0.02, 0.01)
-    near(figure["series"]["proxy, optimised"], [(x["objective/kl"], x["reward"]) for x in log], 0.02, 0.01)
+    for name, key in (("gold, the judge", "rewards/gold/mean"), ("proxy, optimised", "reward")):
+        near(figure["series"][name], [(x["objective/kl"] ** 0.5, x[key]) for x in log], 0.02, 0.01)
     near(
         figures["ppo: disagreement of the ensemble"]["series"][""],
         [(x["step"], x["reward_model/spread"]) for x in log],
@@ -216,8 +216,8 @@ def test_the_goodhart_plot_is_that_of_the_trainers_log(tmp_path):
         0.002,
     )
     peak = json.loads((tmp_path / "ppo/goodhart.json").read_text())["peak"]
-    assert figure["rules"] == pytest.approx([peak["kl"], 14 * 0.4], abs=0.02)
-    assert figure["band"] == pytest.approx(peak["interval"], abs=0.05)
+    assert figure["rules"] == pytest.approx([peak["kl"] ** 0.5, (14 * 0.4) ** 0.5], abs=0.02)
+    assert figure["band"] == pytest.approx([end**0.5 for end in peak["interval"]], abs=0.05)
     assert abs(peak["step"] - 6) <= 2 and f"gold is highest at step {peak['step']}, {peak['gold']:.3f}" in page
     assert "stopped at step 14 by gold patience" in page
 

@@ -104,23 +104,25 @@ def pass_at_k(stages: Sequence[Stage]) -> list[str]:
 
 
 def goodhart(stages: Sequence[Stage]) -> list[str]:
-    """The reward that is optimised beside the judge that is not, over the distance from the reference."""
+    """
+    The reward that is optimised beside the judge that is not, over the distance from the reference: the square root of
+    the divergence, as in Gao et al. 2023, which spreads the beginning where gold still rises.
+    """
     figures = []
     for stage in stages:
         points = stage.goodhart.get("points") or []
-        series = {"gold, the judge": _points(points, "kl", "gold"), "proxy, optimised": _points(points, "kl", "proxy")}
+        names = {"gold": "gold, the judge", "proxy": "proxy, optimised"}
+        series = {name: [(_root(kl), y) for kl, y in _points(points, "kl", key)] for key, name in names.items()}
         peak, stopped = (stage.goodhart.get(name) or {} for name in ("peak", "stopped"))
         rules = {"highest gold": peak.get("kl")}
         if stopped:
             rules["stopped"] = next(
                 (point.get("kl") for point in points if point.get("step") == stopped["step"]), None
             )
-        rules = {word: place for word, place in rules.items() if isinstance(place, int | float)}
+        rules = {word: _root(place) for word, place in rules.items() if isinstance(place, int | float)}
         title = f"{stage.name}: what was optimised, and what it was worth"
-        band = tuple(peak["interval"]) if peak.get("interval") else None
-        figures.append(
-            charts.lines(title, series, "KL from the reference, nats per sequence", "reward", band=band, rules=rules)
-        )
+        band = tuple(map(_root, peak["interval"])) if peak.get("interval") else None
+        figures.append(charts.lines(title, series, "√KL from the reference, √nats", "reward", band=band, rules=rules))
         for name, (words, y) in GOODHART.items():
             figures.append(charts.lines(f"{stage.name}: {words}", {name: _points(points, "step", name)}, "step", y))
     return [figure for figure in figures if figure]
@@ -198,6 +200,10 @@ def judge_facts(stages: Sequence[Stage]) -> list[tuple[str, list[tuple[str, str]
                 rows.append(("largest change of a score with the batch size", f"{number(largest)} deviations"))
             tables.append((f"{stage.name}, {task}", rows))
     return tables
+
+
+def _root(kl: float) -> float:
+    return max(kl, 0.0) ** 0.5  # an estimate can lie below 0
 
 
 def _points(entries: Sequence[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:

@@ -408,6 +408,16 @@ def test_settings_without_sense_are_refused(tmp_path, setting, words):
         PPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **setting)
 
 
+@pytest.mark.parametrize("plugin", ["DEEPSPEED", "FSDP"])
+def test_sharding_the_base_is_refused_before_weights_load(monkeypatch, capsys, school, tmp_path, plugin):
+    monkeypatch.setenv(f"ACCELERATE_USE_{plugin}", "true")
+    with pytest.raises(SystemExit):
+        ppo(monkeypatch, school, tmp_path / "run")
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "DeepSpeed and FSDP shard the base" in last and "ddp.yaml" in last
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "batch"),
     [

@@ -1,5 +1,6 @@
 """Settings of PPO: GRPO's, and those of the value model and the KL penalty."""
 
+import os
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
@@ -38,7 +39,7 @@ class PPOConfig(GRPOConfig):
             it was cut off.
 
     Raises:
-        ValueError: for values out of range, and for settings of GRPO that PPO has no use for.
+        ValueError: for values out of range, for settings of GRPO that PPO has no use for, and under DeepSpeed or FSDP.
     """
 
     num_generations: int | None = field(default=1, metadata={"help": "Completions of each prompt."})
@@ -74,6 +75,14 @@ class PPOConfig(GRPOConfig):
             raise ValueError("importance_sampling_level must be 'token': PPO's advantages are those of tokens")
         if self.mask_truncated_completions and self.missing_eos_penalty is not None:
             raise ValueError("missing_eos_penalty has nothing to act on with mask_truncated_completions: choose one")
+        launched = {
+            name: os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("DEEPSPEED", "FSDP")
+        }
+        if self.deepspeed or self.fsdp or any(launched.values()):
+            raise ValueError(
+                "PPO supports one process or DDP: DeepSpeed and FSDP shard the base's tensors, which the value model "
+                "shares; take recipes/configs/accelerate/ddp.yaml"
+            )
         if self.fp16:
             raise ValueError("fp16 is not supported by PPO: take bf16, or fp32")
         if self.num_generations != 1:

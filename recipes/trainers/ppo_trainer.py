@@ -54,9 +54,6 @@ class PPOTrainer(RewardedTrainer):
     Logged beside the parent's metrics: `objective/kl` and `objective/kl_per_token` (nats, of a completion and of a
     token, under the policy that sampled), `objective/score` (before the KL penalty), `objective/return` (with it),
     `val/loss`, `val/explained_variance`, `val/clip_ratio`, `val/mean`, `eos_rate`.
-
-    Raises:
-        ValueError: under DeepSpeed or FSDP, which shard the tensors that are shared here.
     """
 
     def __init__(
@@ -71,11 +68,6 @@ class PPOTrainer(RewardedTrainer):
         config = copy.copy(args)
         config.beta = 1.0  # the parent keeps a reference only where its own KL term counts; see `_compute_loss`
         super().__init__(model, reward_funcs, config, *others, **kwargs)
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise ValueError(
-                "PPOTrainer supports one process or DDP: DeepSpeed and FSDP shard the base's tensors, which the value "
-                "model shares; take recipes/configs/accelerate/ddp.yaml"
-            )
         policy = self.accelerator.unwrap_model(self.model)
         self.value_model = value_model(policy, value_adapter).to(self.accelerator.device)
         self.value_model.train()

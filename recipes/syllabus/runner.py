@@ -2,10 +2,13 @@
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
+
+import yaml
 
 from recipes.syllabus.estimates import to_do
 from recipes.syllabus.keys import eval_key, eval_product, is_done, is_measured, product, read_json, report_key
@@ -98,13 +101,20 @@ class Runner:
         if not self._has_finished(stage):
             command = [
                 *(sys.executable, "-m", "accelerate.commands.launch"),
-                *("--config_file", str(self.course.accelerate_config)),
+                *("--config_file", str(self.course.accelerate_config), *self._threads()),
                 *(str(ROOT / "recipes" / f"{stage.recipe}.py"), "--config", str(stage.folder / "config.yaml")),
             ]
             self._program(stage, "train", command, stage.folder / "train.log", state)
             if not self._has_finished(stage):
                 raise StageFailed(self._failure(stage, "train"))
         write_json(stage.folder / "stage.json", state | {"status": "done", "product": product(stage)})
+
+    def _threads(self) -> list[str]:
+        """accelerate gives a process one thread where nobody says how many: half of two cores would stand idle."""
+        if "OMP_NUM_THREADS" in os.environ:
+            return []
+        config = yaml.safe_load(self.course.accelerate_config.read_text(encoding="utf-8"))
+        return ["--num_cpu_threads_per_process", str(max(1, os.cpu_count() // config.get("num_processes", 1)))]
 
     def _has_finished(self, stage: Stage) -> bool:
         return read_json(stage.folder / "run.json").get("status") == "finished" and product(stage) is not None

@@ -114,7 +114,7 @@ class Runner:
         if "OMP_NUM_THREADS" in os.environ:
             return []
         config = yaml.safe_load(self.course.accelerate_config.read_text(encoding="utf-8"))
-        return ["--num_cpu_threads_per_process", str(max(1, os.cpu_count() // config.get("num_processes", 1)))]
+        return ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // config.get("num_processes", 1)))]
 
     def _has_finished(self, stage: Stage) -> bool:
         return read_json(stage.folder / "run.json").get("status") == "finished" and product(stage) is not None

@@ -233,6 +233,38 @@ def test_trained_token_rows_are_part_of_the_reference(school, tmp_path):
     assert pairs and all(torch.equal(mine, reference) for mine, reference in pairs)
 
 
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}, {"use_dora": True}])
+def test_on_a_cpu_log_probabilities_and_gradients_are_those_of_trl(monkeypatch, school, tmp_path, settings):
+    model = AutoModelForCausalLM.from_pretrained(school / "base")
+    config = LoraConfig(target_modules="all-linear", init_lora_weights=False, use_dora=settings.pop("use_dora", False))
+    trainer = RewardedTrainer(
+        get_peft_model(model, config),
+        reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
+        args=GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", num_generations=4, **settings),
+        train_dataset=Dataset.from_list([{"prompt": "a"}] * 8),
+        processing_class=AutoTokenizer.from_pretrained(school / "base"),
+    )
+    ids = torch.randint(1, 8, (5, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[0] * left + [1] * (9 - left - right) + [0] * right for left, right in
+                         [(0, 0), (2, 0), (3, 3), (0, 1), (1, 4)]])  # fmt: skip
+    found, forwards = [], []
+    trainer.model.register_forward_pre_hook(lambda _, __, kwargs: forwards.append(kwargs), with_kwargs=True)
+    for held in (2**27, 0):  # 0: too many logits for any batch, so the parent's
+        monkeypatch.setattr("recipes.training.grpo_trainer._LOGITS_HELD", held)
+        forwards.clear()
+        logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, 5, batch_size=2, compute_entropy=True, pixel_values=None
+        )
+        assert len(forwards) == 3 and all(("fused_lm_head" in kwargs) == (held == 0) for kwargs in forwards)
+        trainer.model.zero_grad()
+        (logps * torch.arange(5.0)).sum().backward()
+        gradients = [p.grad.clone() for p in trainer.model.parameters() if p.requires_grad]
+        assert sum(gradient.abs().sum() for gradient in gradients) > 0
+        found.append([logps.detach(), entropies.detach(), *gradients])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_a_failed_grader_takes_its_completions_out_and_is_counted(monkeypatch, school, tmp_path):
     seen = []
     generate = RewardedTrainer._generate_and_score_completions

@@ -434,13 +434,17 @@ def test_one_completion_a_prompt_takes_any_batch(tmp_path, settings, batch):
 
 
 def test_the_installed_trl_has_the_hooks_that_are_overridden(school, tmp_path):
-    arguments = {name: list(inspect.signature(getattr(GRPOTrainer, name)).parameters) for name in
-                 ("_calculate_rewards", "_generate_and_score_completions", "_compute_loss")}  # fmt: skip
+    # Behind the eighth come images.
+    arguments = {name: list(inspect.signature(getattr(GRPOTrainer, name)).parameters)[:8] for name in
+                 ("_calculate_rewards", "_generate_and_score_completions", "_compute_loss",
+                  "_get_per_token_logps_and_entropies")}  # fmt: skip
     assert arguments == {
         "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
         "_generate_and_score_completions": ["self", "inputs"],
         "_compute_loss": ["self", "model", "inputs"],
-    }
+        "_get_per_token_logps_and_entropies": ["self", "model", "input_ids", "attention_mask", "logits_to_keep",
+                                               "batch_size", "compute_entropy", "compute_aux_loss"],
+    }  # fmt: skip
     batch = rollout(make_trainer(school, tmp_path))
     assert batch.keys() == {"prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages",
                             "num_items_in_batch", "old_per_token_logps", "old_values", "returns"}  # fmt: skip

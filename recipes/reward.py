@@ -54,10 +54,10 @@ def main() -> None:
     from recipes.training.callbacks import RunCallback
     from recipes.training.check import config_errors
     from recipes.training.models import load_training_tokenizer, save_policy
-    from recipes.training.pair_trainer import PairTrainer
     from recipes.training.pairs import check_reward, encode_pairs, require_pairs
     from recipes.training.record import RunRecord
     from recipes.training.reward_model import begin_members, load_reward_model, reference_statistics
+    from recipes.training.supervised import PairTrainer
 
     set_seed(training_args.seed)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):

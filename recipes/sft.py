@@ -25,7 +25,6 @@ def main() -> None:
     data_args, training_args, model_args = parser.parse_args()
 
     from transformers import set_seed
-    from trl import SFTTrainer
 
     from data import load_training_data
     from data.chat_templates import training_tokenizer
@@ -33,6 +32,7 @@ def main() -> None:
     from recipes.training.check import check_sft, config_errors, require_trainable
     from recipes.training.models import load_policy, load_training_tokenizer, save_policy
     from recipes.training.record import RunRecord, tokens_trained
+    from recipes.training.supervised import ExampleTrainer
     from recipes.training.trained_tokens import answer_tokens
 
     set_seed(training_args.seed)
@@ -53,7 +53,7 @@ def main() -> None:
         record = RunRecord.begin(parser, training_args, model_args, data, tokenizer)
     stop = RunCallback(record)
     needed = answer_tokens(data.train, tokenizer, training_args) if model_args.trainable_new_tokens else ()
-    trainer = SFTTrainer(
+    trainer = ExampleTrainer(
         load_policy(model_args, training_args, tokenizer, needed),
         args=training_args,
         train_dataset=data.train,

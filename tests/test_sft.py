@@ -130,28 +130,43 @@ def test_a_killed_run_goes_on_to_the_same_adapter(monkeypatch, school, whole_run
     assert record["metrics"] == reference["metrics"] and record["tokens"] == reference["tokens"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_saves_its_step_and_goes_on(monkeypatch, capsys, school, whole_run, tmp_path, number):
-    run, step, raised = tmp_path / "stopped", SFTTrainer.training_step, []
-    before = signal.getsignal(number)
+def stop_in_step(monkeypatch, school, run, steps, number, *flags):
+    """Runs the recipe and sends it a signal once, when it has taken so many steps; returns the record."""
+    step, raised = SFTTrainer.training_step, []
 
     def signalled(self, *args, **kwargs):
-        if self.state.global_step == 4 and not raised:
+        if self.state.global_step == steps and not raised:
             raised.append(number)
             signal.raise_signal(number)
         return step(self, *args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(SFTTrainer, "training_step", signalled)
-        sft(patch, school, run)
+        sft(patch, school, run, *flags)
     assert stopped.value.code == 128 + number
+    return json.loads((run / "run.json").read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_its_step_and_goes_on(monkeypatch, capsys, school, whole_run, tmp_path, number):
+    run, before = tmp_path / "stopped", signal.getsignal(number)
+    record = stop_in_step(monkeypatch, school, run, 4, number)
     assert signal.getsignal(number) is before
-    record = json.loads((run / "run.json").read_text())
     assert record["status"] == "interrupted" and record["steps"] == 5
     assert "the same command goes on" in capsys.readouterr().out
     assert not (run / "adapter").exists()
     assert sft(monkeypatch, school, run)["resumed"][0]["from"] == "checkpoint-5"
     assert weights(run) == weights(whole_run)
+
+
+def test_batches_by_length_are_found_again_in_a_later_epoch(monkeypatch, school, whole_run, tmp_path):
+    flags = ("--train_sampling_strategy", "group_by_length")
+    sft(monkeypatch, school, tmp_path / "whole", *flags)
+    assert weights(tmp_path / "whole") != weights(whole_run)
+    record = stop_in_step(monkeypatch, school, tmp_path / "stopped", 7, signal.SIGINT, *flags)
+    assert record["steps"] == 8  # five are an epoch
+    sft(monkeypatch, school, tmp_path / "stopped", *flags)
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(monkeypatch, capsys, school, whole_run):

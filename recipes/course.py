@@ -3,15 +3,17 @@
     python recipes/course.py --config recipes/configs/tiny/course.yaml
 
 Each stage is known by a hash of its settings, its parents, its base model, its data and the code that it runs. What is
-done is skipped; what changed is trained again, and so is all that came after it. A course that was stopped, or killed,
-goes on where it was when the same command is given again.
+done is skipped; what changed is trained again, and so is all that came after it. The recipes of all that is due are
+checked before anything is trained. A course that was stopped, or killed, goes on where it was when the same command is
+given again.
 """
 
 import argparse
 import sys
 
-from recipes.syllabus.keys import set_keys
+from recipes.syllabus.keys import is_done, set_keys
 from recipes.syllabus.plan import load_course
+from recipes.syllabus.preview import check_recipes
 from recipes.syllabus.process import Stop
 from recipes.syllabus.runner import Runner, StageFailed
 from recipes.syllabus.view import View, print_plan
@@ -39,6 +41,7 @@ def main() -> None:
         if arguments.first:
             wanted = names[names.index(arguments.first) :]
         stages = [stage for stage in course.stages if stage.name in wanted]
+        check_recipes(course, [stage for stage in stages if not is_done(course, stage)])
         if arguments.dry_run:
             print_plan(course, stages)
             return

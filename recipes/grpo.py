@@ -32,13 +32,18 @@ class PracticeArguments(RewardArguments):
     preflight_prompts: int = field(default=16, metadata={"help": "Prompts that the preflight samples; 0 for none."})
 
 
-def main() -> None:
-    parser = RecipeParser(
+def recipe_parser() -> RecipeParser:
+    """The recipe's keys, which a course checks before its first stage."""
+    return RecipeParser(
         (DataArguments, PracticeArguments, GRPOConfig, ModelArguments),
         description=__doc__,
         required=("model_name_or_path", "output_dir", "rewards"),
         defaults={"resume_from_checkpoint": "auto"},
     )
+
+
+def main() -> None:
+    parser = recipe_parser()
     data_args, practice_args, training_args, model_args = parser.parse_args()
 
     from transformers import set_seed

@@ -16,13 +16,18 @@ from recipes.training.arguments import DataArguments, ModelArguments, RecipePars
 from recipes.training.goodhart import GoodhartArguments, GoodhartGauge, require_gold
 
 
-def main() -> None:
-    parser = RecipeParser(
+def recipe_parser() -> RecipeParser:
+    """The recipe's keys, which a course checks before its first stage."""
+    return RecipeParser(
         (DataArguments, RewardArguments, GoodhartArguments, PPOConfig, ModelArguments),
         description=__doc__,
         required=("model_name_or_path", "output_dir", "rewards"),
         defaults={"resume_from_checkpoint": "auto"},
     )
+
+
+def main() -> None:
+    parser = recipe_parser()
     data_args, reward_args, gold_args, training_args, model_args = parser.parse_args()
 
     from transformers import set_seed

@@ -38,13 +38,18 @@ class PreferenceArguments:
     use_margin: bool = field(default=False, metadata={"help": "Let the loss ask for the data's margin."})
 
 
-def main() -> None:
-    parser = RecipeParser(
+def recipe_parser() -> RecipeParser:
+    """The recipe's keys, which a course checks before its first stage."""
+    return RecipeParser(
         (DataArguments, PreferenceArguments, RewardConfig, ModelArguments),
         description=__doc__,
         required=("model_name_or_path", "output_dir"),
         defaults={"resume_from_checkpoint": "auto"},
     )
+
+
+def main() -> None:
+    parser = recipe_parser()
     data_args, preference_args, training_args, model_args = parser.parse_args()
     training_args.remove_unused_columns = False  # the rows have none, and sampling by length reads `length`
 

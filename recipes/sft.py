@@ -15,13 +15,18 @@ from trl import SFTConfig
 from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser
 
 
-def main() -> None:
-    parser = RecipeParser(
+def recipe_parser() -> RecipeParser:
+    """The recipe's keys, which a course checks before its first stage."""
+    return RecipeParser(
         (DataArguments, SFTConfig, ModelArguments),
         description=__doc__,
         required=("model_name_or_path", "output_dir"),
         defaults={"resume_from_checkpoint": "auto"},
     )
+
+
+def main() -> None:
+    parser = recipe_parser()
     data_args, training_args, model_args = parser.parse_args()
 
     from transformers import set_seed

@@ -27,6 +27,7 @@ from recipes.syllabus.keys import (
     why_not_done,
 )
 from recipes.syllabus.plan import load_course
+from recipes.syllabus.preview import check_recipes
 from recipes.syllabus.process import Progress, Stop, run_program, tail
 from recipes.syllabus.runner import Runner, clear, write_json
 from recipes.syllabus.view import View, clock, print_plan
@@ -208,6 +209,25 @@ def test_a_mistake_is_named_with_its_line(school, old, new, message):
     replace("course.yaml", old, new)
     with pytest.raises(ValueError, match=message):
         load_course("course.yaml")
+
+
+@pytest.mark.parametrize(
+    "file, old, new, message",
+    [
+        ("ppo.yaml", "learning_rate", "learning_rte", "stage ppo: ppo.yaml:6: learning_rte: .*learning_rate"),
+        ("judge.yaml", "1.0e-3", "quick", "stage judge: judge.yaml:6: learning_rate: .*quick"),
+        ("course.yaml", "ppo.yaml,", "ppo.yaml, overrides: {lam: 2},", "stage ppo: --lam: "),
+        ("course.yaml", "math.yaml,", "math.yaml, overrides: {tokens: [1]},", "stage math: --tokens: unknown flag"),
+    ],
+)
+def test_a_mistake_in_a_later_recipe_is_told_before_the_first_stage(school, file, old, new, message):
+    for name in ("sft", "math", "judge", "ppo"):
+        rewards = "\nrewards: [{name: answer}]" if name == "math" else ""
+        replace(f"{name}.yaml", "dataset_path", "use_cpu: true" + rewards + "\ndataset_path")
+    check_recipes(course := load(), course.stages[1:])
+    replace(file, old, new)
+    with pytest.raises(ValueError, match=message):
+        check_recipes(course := load(), course.stages[1:])
 
 
 def test_files_count_by_their_content_and_not_by_their_place(school):
@@ -545,7 +565,8 @@ def test_a_stage_that_fails_or_is_killed_in_its_eval_costs_no_other(tmp_path, mo
     make_tiny_model(tmp_path / "base")
     recipe = "model_name_or_path: base\ndataset_name: tiny/sft\nmax_steps: 5\nuse_cpu: true\nmax_length: 64\n"
     Path("a.yaml").write_text(recipe + "lora_target_modules: all-linear\noutput_dir: out/a\n")
-    Path("b.yaml").write_text(recipe + "adapter_name_or_path: out/a/adapter\noutput_dir: out/b\nmax_lenth: 3\n")
+    Path("b.yaml").write_text(recipe + "adapter_name_or_path: out/a/adapter\noutput_dir: out/b\n")
+    replace("b.yaml", "tiny/sft", "tiny/stf")
     Path("course.yaml").write_text(
         "model_name_or_path: base\noutput_dir: out\nstages:\n  - {name: a, recipe: sft, config: a.yaml}\n"
         "  - {name: b, recipe: sft, config: b.yaml, after: a, evals: [tiny_facts]}\n"
@@ -553,9 +574,9 @@ def test_a_stage_that_fails_or_is_killed_in_its_eval_costs_no_other(tmp_path, mo
     command = [sys.executable, ROOT / "recipes/course.py", "--config", "course.yaml"]
     failed = subprocess.run(command, capture_output=True, text=True)
     assert failed.returncode == 1 and "b: train failed" in failed.stderr
-    assert "did you mean max_length" in failed.stderr and "Traceback" not in failed.stderr
+    assert "did you mean 'tiny/sft'" in failed.stderr and "Traceback" not in failed.stderr
     first = Path("out/a/run.json").read_text()
-    replace("b.yaml", "max_lenth: 3\n", "")
+    replace("b.yaml", "tiny/stf", "tiny/sft")
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 300
     while not Path("out/b/eval/generations.jsonl").is_file():

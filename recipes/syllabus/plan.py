@@ -56,6 +56,8 @@ class Stage:
             Run folder.
         config (`dict[str, Any]`):
             The recipe with its overrides, the course's base, folders and parent.
+        overrides (`dict[str, Any]`):
+            What the course sets instead of the recipe.
         after (`str` or `None`):
             Stage whose adapter it continues.
         parents (`list[str]`):
@@ -75,6 +77,7 @@ class Stage:
     config_path: str | None
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     after: str | None = None
     parents: list[str] = field(default_factory=list)
     evals: list[str] = field(default_factory=list)
@@ -185,7 +188,8 @@ def load_course(path: str | Path, output_dir: str | None = None) -> Course:
             fail(where, f"after is missing: {entry['config']} continues {recipe['adapter_name_or_path']}")
         used_names = {values["stages"][number]["name"] for number in used}
         parents = [stage.name for stage in stages if stage.name == after or stage.name in used_names]
-        stage = Stage(name, entry["recipe"], entry["config"], folder / name, config, after, parents)
+        stage = Stage(name, entry["recipe"], entry["config"], folder / name, config, entry.get("overrides", {}))
+        stage.after, stage.parents = after, parents
         stage.evals, stage.minutes = entry.get("evals", []), entry.get("minutes")
         stages.append(stage)
     accelerate = Path(values.get("accelerate_config") or ROOT / "accelerate_config.yaml")

@@ -13,9 +13,14 @@ an interrupted run goes on and a finished one is graded again without generating
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from eval.harness.arguments import EvalArguments, parse_arguments
 from eval.tasks import TASKS
+
+
+if TYPE_CHECKING:
+    from eval.harness.evaluate import Exam
 
 
 def main(argv: list[str]) -> None:
@@ -69,8 +74,11 @@ def main(argv: list[str]) -> None:
         )
     folder = Path(arguments.output_dir)
     store = SampleStore(folder / "generations.jsonl")
-    sampling = {name: getattr(arguments, name) for name in ("num_samples", "temperature", "top_p")} | {
-        "seed": arguments.seed if arguments.temperature else None,
+    sampling = {
+        "num_samples": arguments.num_samples or 1,
+        "temperature": arguments.temperature or 0.0,
+        "top_p": arguments.top_p,
+        "seed": arguments.seed if any(exam.sampling.temperature for exam in exams) else None,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
     }
@@ -80,7 +88,7 @@ def main(argv: list[str]) -> None:
         | (
             {"preference": describe_preferences(model, tokenizer, exam.items, samples[exam.task.name])}
             if exam.task.kind == "preference"
-            else {"max_new_tokens": exam.sampling.max_new_tokens}
+            else {"max_new_tokens": exam.sampling.max_new_tokens} | _own_sampling(exam, sampling)
         )
         for exam in exams
     }
@@ -93,6 +101,13 @@ def main(argv: list[str]) -> None:
     )
     write_json(folder / "results.json", results)
     tables.print_results(results)
+
+
+def _own_sampling(exam: "Exam", sampling: dict[str, Any]) -> dict[str, Any]:
+    """Where a task is sampled in another way than the others, how."""
+    own = {"num_samples": exam.num_samples, "temperature": exam.sampling.temperature}
+    differs = exam.task.kind == "generate" and any(sampling[name] != value for name, value in own.items())
+    return {"sampling": own} if differs else {}
 
 
 def prepare_all(arguments: EvalArguments) -> tuple:

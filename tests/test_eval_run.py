@@ -65,7 +65,7 @@ def paths(tmp_path_factory):
 
 def evaluate(base, folder, *more, tasks="svamp", paths=None):
     arguments = ["--model_name_or_path", base, "--tasks", tasks, "--output_dir", str(folder), "--device", "cpu"]
-    given = {name: paths[name] for name in tasks.split(",")}
+    given = {name: paths[name] for name in tasks.split(",")} if paths else {}
     run.main([*arguments, "--task_paths", json.dumps(given), "--max_new_tokens", "12", *more])
     return read_results(folder)
 
@@ -174,6 +174,27 @@ def test_a_run_writes_results_and_samples(base, adapters, paths, tmp_path, capsy
     assert list(results["tasks"]["multiple_choice"]["by_level"]) == ["0", "1"]
     printed = capsys.readouterr().out
     assert all(name in printed for name in results["tasks"]) and "\x1b" not in printed
+
+
+def test_a_task_may_be_sampled_in_its_own_way_unless_the_user_says_how(base, tmp_path, capsys):
+    tasks = "tiny_forms,tiny_descriptions"
+    limit = ("--limit", "3")
+    results = evaluate(base, tmp_path / "own", *limit, tasks=tasks)
+    assert results["sampling"] | {"num_samples": 1, "temperature": 0.0, "seed": 42} == results["sampling"]
+    assert "sampling" not in results["tasks"]["tiny_forms"]
+    assert results["tasks"]["tiny_descriptions"]["sampling"] == {"num_samples": 8, "temperature": 1.0}
+    assert [len(read_samples(tmp_path / "own", name)) for name in tasks.split(",")] == [3, 24]
+    assert "pass@8" in results["tasks"]["tiny_descriptions"]["metrics"]
+    run.main(["--export_lm_eval", str(tmp_path / "own"), "--output_dir", str(tmp_path / "lm-eval")])
+    configs = json.loads(next((tmp_path / "lm-eval").rglob("results_*.json")).read_text())["configs"]
+    assert [configs[name]["repeats"] for name in tasks.split(",")] == [1, 8]
+    assert [configs[name]["generation_kwargs"]["do_sample"] for name in tasks.split(",")] == [False, True]
+
+    greedy = evaluate(base, tmp_path / "greedy", *limit, "--temperature", "0", tasks=tasks)
+    assert greedy["sampling"]["seed"] is None and "sampling" not in greedy["tasks"]["tiny_descriptions"]
+    assert len(read_samples(tmp_path / "greedy", "tiny_descriptions")) == 3
+    run.main(["--compare", str(tmp_path / "greedy"), str(tmp_path / "own")])
+    assert "sampling of tiny_descriptions differs" in capsys.readouterr().out
 
 
 def test_likelihoods_and_samples_do_not_hang_on_the_batch(base, paths, tmp_path):

@@ -117,6 +117,8 @@ def provenance(stage: Stage) -> list[tuple[str, str]]:
     add("evaluation command", results.get("command"))
     add("hashes", _pairs(results.get("hashes")))
     add("sampling", _pairs(results.get("sampling")))
+    for name, task in (results.get("tasks") or {}).items():
+        add(f"sampling ({name})", _pairs(task.get("sampling")))
     add("versions", _pairs(run.get("versions") or results.get("versions")))
     add("hardware", _pairs(run.get("hardware")))
     for source in run.get("data") or []:

@@ -35,10 +35,10 @@ class EvalArguments:
             Training data (NAME, NAME=PATH or a file), for a second score on the items that share nothing with it.
         limit (`int`, *optional*):
             Number of items of each task, from the top.
-        num_samples (`int`, *optional*, defaults to `1`):
-            Completions per item.
-        temperature (`float`, *optional*, defaults to `0.0`):
-            Of the sampling; 0 is greedy.
+        num_samples (`int`, *optional*):
+            Completions per item, instead of the task's own number (1 but for tiny_descriptions).
+        temperature (`float`, *optional*):
+            Of the sampling, instead of the task's own (0, greedy, but for tiny_descriptions).
         top_p (`float`, *optional*, defaults to `1.0`):
             Share of the probability that is sampled from.
         max_new_tokens (`int`, *optional*):
@@ -67,8 +67,8 @@ class EvalArguments:
     task_paths: dict[str, str] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list)
     limit: int | None = None
-    num_samples: int = 1
-    temperature: float = 0.0
+    num_samples: int | None = None
+    temperature: float | None = None
     top_p: float = 1.0
     max_new_tokens: int | None = None
     seed: int = 42
@@ -91,14 +91,12 @@ class EvalArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
-        if not 0 <= self.temperature < float("inf"):
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}: it must be 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}: it must be 0 or more")
-        if self.num_samples > 1 and self.temperature == 0:
-            raise ValueError(f"num_samples is {self.num_samples} at temperature 0: greedy samples are all the same")
         if self.dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"dtype is {self.dtype!r}: choose float32, bfloat16 or float16")
         if len(set(self.tasks)) < len(self.tasks):

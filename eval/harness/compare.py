@@ -175,9 +175,10 @@ def _notes(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
         if old != (new := second["sampling"].get(key)):
             notes.append(f"{key} differs: {old} before, {new} after")
     for name in first["tasks"].keys() & second["tasks"].keys():
-        old, new = (results["tasks"][name].get("max_new_tokens") for results in (first, second))
-        if old != new:
-            notes.append(f"max_new_tokens of {name} differs: {old} before, {new} after")
+        for key in ("max_new_tokens", "sampling"):
+            old, new = (results["tasks"][name].get(key) for results in (first, second))
+            if old != new:
+                notes.append(f"{key} of {name} differs: {old} before, {new} after")
     for when, side, other in (("before", first, second), ("after", second, first)):
         if lone := [name for name in side["tasks"] if name not in other["tasks"]]:
             notes.append(f"only {when}: {', '.join(lone)}")

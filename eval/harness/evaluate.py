@@ -39,6 +39,8 @@ class Exam:
             Token ids of each item's prompt; empty unless completions are asked for.
         sampling ([`Sampling`]):
             How completions are drawn.
+        num_samples (`int`):
+            Completions per item.
         seen (`set[str]` or `None`):
             Ids of the items that overlap the training data; `None` where nobody said what it was.
     """
@@ -47,6 +49,7 @@ class Exam:
     items: list[Item]
     prompts: list[list[int]]
     sampling: Sampling
+    num_samples: int
     seen: set[str] | None = None
 
 
@@ -70,16 +73,21 @@ def prepare(
         [`Exam`]: the task, ready to be asked.
 
     Raises:
-        ValueError: if there are no items, two have the same id, or a prompt does not fit into the model's context.
+        ValueError: if there are no items, two have the same id, several greedy samples are asked for, or a prompt does
+            not fit into the model's context.
     """
     items = task.build(arguments.limit, arguments.task_paths.get(task.name))
     if not items:
         raise ValueError(f"task {task.name} has no items: look at what its path names")
     if len({item.id for item in items}) < len(items):
         raise ValueError(f"task {task.name} has two items with the same id")
-    is_greedy = arguments.temperature == 0
+    temperature = task.temperature if arguments.temperature is None else arguments.temperature
+    is_greedy = temperature == 0
+    num_samples = arguments.num_samples or (1 if is_greedy else task.num_samples)
+    if is_greedy and num_samples > 1:
+        raise ValueError(f"num_samples is {num_samples} at temperature 0: greedy samples are all the same")
     sampling = Sampling(
-        temperature=arguments.temperature,
+        temperature=temperature,
         top_p=1.0 if is_greedy else arguments.top_p,
         max_new_tokens=arguments.max_new_tokens or task.max_new_tokens,
         stop=task.stop,
@@ -89,7 +97,7 @@ def prepare(
     if prompts:
         check_context(config, prompts, sampling.max_new_tokens)
     seen = seen_in_training(items, arguments.trained_on) if arguments.trained_on else None
-    return Exam(task, items, prompts, sampling, seen)
+    return Exam(task, items, prompts, sampling, num_samples, seen)
 
 
 def examine(
@@ -114,7 +122,7 @@ def examine(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The tokenizer.
         arguments ([`EvalArguments`]):
-            Of which `num_samples` and the batch sizes are read.
+            Of which the batch sizes are read.
         store ([`SampleStore`]):
             Where completions are kept.
         hashes (`dict[str, str | None]`):
@@ -154,11 +162,11 @@ def _ask(
             _line(item) | {"loglikelihoods": answer} | score
             for item, answer, score in zip(items, answers, scores, strict=True)
         ]
-    asked = [item for item in items for _ in range(arguments.num_samples)]
+    asked = [item for item in items for _ in range(exam.num_samples)]
     samples = _draw(exam, model, tokenizer, arguments, store, hashes)
     scores = score_answers(task, [sample.text for sample in samples], asked)
     return [
-        _line(item, number % arguments.num_samples)
+        _line(item, number % exam.num_samples)
         | {"completion": sample.text, "tokens": sample.tokens, "finish_reason": sample.finish_reason}
         | score
         for number, (item, sample, score) in enumerate(zip(asked, samples, scores, strict=True))
@@ -227,12 +235,12 @@ def _draw(
             index=index,
         )
         for prompt in exam.prompts
-        for index in range(arguments.num_samples)
+        for index in range(exam.num_samples)
     ]
     batches = generate(
         model,
         tokenizer,
-        prompts=[prompt for prompt in exam.prompts for _ in range(arguments.num_samples)],
+        prompts=[prompt for prompt in exam.prompts for _ in range(exam.num_samples)],
         indices=[key.index for key in keys],
         sampling=sampling,
         batch_size=arguments.batch_size,

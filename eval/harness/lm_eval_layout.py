@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eval.harness.results import read_results, read_samples, write_json, write_samples
+from eval.harness.results import read_results, read_samples, sampling_of, write_json, write_samples
 
 
 def export_lm_eval(results_folder: str | Path, output_dir: str | Path) -> Path:
@@ -50,7 +50,7 @@ def export_lm_eval(results_folder: str | Path, output_dir: str | Path) -> Path:
     record = {
         "results": {task: _aggregate(task, result, lines[task]) for task, result in tasks.items()},
         "group_subtasks": {task: [] for task in tasks},
-        "configs": {task: _config(task, result, results["sampling"], lines[task]) for task, result in tasks.items()},
+        "configs": {task: _config(task, results, lines[task]) for task in tasks},
         "versions": {task: result["version"] for task, result in tasks.items()},
         "n-shot": dict.fromkeys(tasks, 0),
         "higher_is_better": {
@@ -105,7 +105,7 @@ def _document(number: int, group: Sequence[dict[str, Any]], results: dict[str, A
     arguments: dict[str, Any] = {"arg_0": prompt}
     if "completion" in first:
         length = results["tasks"][task].get("max_new_tokens")
-        arguments["arg_1"] = _sampled(results["sampling"]) | {"max_gen_toks": length}
+        arguments["arg_1"] = _sampled(sampling_of(results, task)) | {"max_gen_toks": length}
         given = [[line["completion"] for line in group]]
     elif "bits" in first:
         given = [[str(_nats(first))]]
@@ -155,15 +155,15 @@ def _aggregate(task: str, result: dict[str, Any], lines: Sequence[dict[str, Any]
     return row
 
 
-def _config(task: str, result: dict[str, Any], sampling: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict:
+def _config(task: str, results: dict[str, Any], lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     is_generated = "arg_1" in lines[0]["arguments"]["gen_args_0"]
     kind = "generate_until" if is_generated else "loglikelihood"
     return {
         "task": task,
         "output_type": "loglikelihood_rolling" if "bits_per_byte" in lines[0]["metrics"] else kind,
         "num_fewshot": 0,
-        "repeats": sampling["num_samples"] if is_generated else 1,
-        "metadata": {"version": result["version"]},
+        "repeats": sampling_of(results, task)["num_samples"] if is_generated else 1,
+        "metadata": {"version": results["tasks"][task]["version"]},
     } | ({"generation_kwargs": lines[0]["arguments"]["gen_args_0"]["arg_1"]} if is_generated else {})
 
 

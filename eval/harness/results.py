@@ -105,7 +105,7 @@ def build_results(
         command (`str`):
             Command line of the run.
         sampling (`dict`):
-            Sampling parameters, seed, dtype and device.
+            Sampling parameters, seed, dtype and device; a task that is sampled in another way has a `sampling` too.
         tasks (`dict[str, dict]`):
             Name -> results, from [`summarise`].
 
@@ -123,6 +123,11 @@ def build_results(
         "sampling": sampling,
         "tasks": tasks,
     }
+
+
+def sampling_of(results: dict[str, Any], task: str) -> dict[str, Any]:
+    """How the completions of a task were drawn."""
+    return results["sampling"] | results["tasks"][task].get("sampling", {})
 
 
 def write_json(path: Path, value: Any) -> None:

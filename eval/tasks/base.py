@@ -58,6 +58,10 @@ class Task:
             Length at which a completion is cut.
         stop (`tuple[str, ...]`, *optional*, defaults to `()`):
             Texts that end a completion, beside the end-of-sequence token; cut off with all that follows.
+        num_samples (`int`, *optional*, defaults to `1`):
+            Completions per item, unless the user asks for another number.
+        temperature (`float`, *optional*, defaults to `0.0`):
+            Temperature at which they are drawn, unless the user names another; 0 is greedy.
         score_many (`Callable[[list, list[Item]], list[dict]]`, *optional*):
             Scores many answers at once, for graders that work in parallel; without it each is scored alone.
     """
@@ -69,6 +73,8 @@ class Task:
     kind: Literal["generate", "loglikelihood", "bits_per_byte", "preference"] = "generate"
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ()
+    num_samples: int = 1
+    temperature: float = 0.0
     score_many: Callable[[Sequence[Any], Sequence[Item]], list[dict[str, Any]]] | None = None
 
     @property

@@ -105,6 +105,8 @@ TINY_ARITHMETIC = Task(
 TINY_STORIES = Task("tiny_stories", 1, partial(_build, "stories"), max_new_tokens=96, score_many=score_numbers)
 TINY_FACTS = Task("tiny_facts", 1, partial(_build, "facts"), score_fact, max_new_tokens=24)
 TINY_FORMS = Task("tiny_forms", 1, partial(_build, "forms"), score_form, max_new_tokens=32)
-# For a win rate with an interval worth having: --num_samples 8 --temperature 1, there are only some two dozen people.
-TINY_DESCRIPTIONS = Task("tiny_descriptions", 2, _build_descriptions, score_description, max_new_tokens=96)
+# There are only some two dozen people: one greedy answer each would give a win rate without an interval worth having.
+TINY_DESCRIPTIONS = Task(
+    "tiny_descriptions", 3, _build_descriptions, score_description, max_new_tokens=96, num_samples=8, temperature=1.0
+)
 TINY_HELDOUT = Task("tiny_heldout", 1, _build_text, kind="bits_per_byte")

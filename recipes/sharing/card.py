@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from data.builders import SOURCES
+from eval.harness.results import sampling_of
 from recipes.sharing.secrets import fenced, markdown, published
 from recipes.sharing.stages import Stage
 
@@ -100,7 +101,8 @@ def eval_results(stage: Stage) -> dict[str, str]:
                     *BENCHMARKS[name],
                     value=task["value"],
                     notes=f"{stage.name}: n={task['n']} items, 95% interval {_interval(task)}; share of right answers "
-                    f"(0 to 1), {_sampling(results)}; task {name} version {task['version']} of Schoolhouse",
+                    f"(0 to 1), {_sampling(sampling_of(results, name))}; "
+                    f"task {name} version {task['version']} of Schoolhouse",
                 )
                 files[f"{name}.yaml"] = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
     return files
@@ -243,7 +245,8 @@ def _results(stages: list[Stage]) -> str:
     for column, found in columns:
         for name, task in ((name, task) for results in found for name, task in results["tasks"].items()):
             better = "" if task["higher_is_better"] else ", lower is better"
-            row = f"{markdown(name)} (version {markdown(task['version'])}{better})"
+            own = f", {_drawn(task['sampling'])}" if "sampling" in task else ""
+            row = f"{markdown(name)} (version {markdown(task['version'])}{own}{better})"
             cells.setdefault((row, task["n"]), {})[column] = _estimate(task)
             clean = task.get("clean")
             if clean and clean["n"] and clean["n"] != task["n"]:
@@ -259,7 +262,7 @@ def _results(stages: list[Stage]) -> str:
     ]
     return "\n".join(lines) + (
         "\n\nShare of n items answered right (bits per byte for held-out text) with its 95 % interval; "
-        f"{_sampling(measured[0])}." + (f" Not measured: {', '.join(unknown)}." if unknown else "")
+        f"{_sampling(measured[0]['sampling'])}." + (f" Not measured: {', '.join(unknown)}." if unknown else "")
     )
 
 
@@ -394,11 +397,11 @@ def _interval(task: dict[str, Any]) -> str:
     return "no interval" if not task["interval"] else f"{task['interval'][0]:.3f} to {task['interval'][1]:.3f}"
 
 
-def _sampling(results: dict[str, Any]) -> str:
-    sampling = results["sampling"]
-    how = (
-        "greedy"
-        if not sampling["temperature"]
-        else f"temperature {sampling['temperature']}, {sampling['num_samples']} samples"
-    )
-    return f"{how}, {sampling['dtype']}"
+def _sampling(sampling: dict[str, Any]) -> str:
+    return f"{_drawn(sampling)}, {sampling['dtype']}"
+
+
+def _drawn(sampling: dict[str, Any]) -> str:
+    if not sampling["temperature"]:
+        return "greedy"
+    return f"temperature {sampling['temperature']}, {sampling['num_samples']} samples"

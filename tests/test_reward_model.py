@@ -518,7 +518,6 @@ def test_what_would_score_at_random_is_refused(school, whole_run, tmp_path):
 
 @pytest.mark.evidence
 @pytest.mark.timeout(3600)
-@pytest.mark.xfail(reason="0.758 [0.719, 0.793] with seed 0, but 0.742 [0.702, 0.778] with seed 1: LOG.md")
 def test_a_reward_model_sees_through_a_careless_annotator_on_every_seed(tmp_path):
     """A quarter of its labels is wrong, so no judge agrees with more than about three quarters of such labels."""
     from test_tiny_course import measure, run

@@ -161,7 +161,7 @@ def build_preferences(
             "rejected": _assistant(pair["rejected"]),
             "margin": pair["margin"],
         }
-        for pair in islice(pairs, size or {"train": 5000, "test": 500}[split])
+        for pair in islice(pairs, size or {"train": 8000, "test": 500}[split])
     )
 
 

@@ -49,6 +49,7 @@ def main() -> None:
     from transformers import set_seed
 
     from data import load_training_data
+    from recipes.rewards import reward_models
     from recipes.training.callbacks import RunCallback
     from recipes.training.check import config_errors
     from recipes.training.grpo_trainer import RewardedTrainer
@@ -72,7 +73,8 @@ def main() -> None:
         return
 
     with config_errors(parser, "model_name_or_path"):
-        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer) if training else None
+        given = (parser, training_args, model_args, data, tokenizer, reward_models(rewards))
+        record = RunRecord.begin(*given) if training else None
     stop = RunCallback(record)
     trainer = RewardedTrainer(
         load_policy(model_args, training_args, tokenizer),

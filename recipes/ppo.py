@@ -34,7 +34,7 @@ def main() -> None:
 
     from data import load_training_data
     from eval.harness.reward_models import member_folders
-    from recipes.rewards import RewardModel
+    from recipes.rewards import reward_models
     from recipes.trainers import PPOTrainer
     from recipes.training.callbacks import RunCallback
     from recipes.training.check import config_errors
@@ -55,14 +55,10 @@ def main() -> None:
         return
 
     with config_errors(parser, "model_name_or_path"):
-        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer)
+        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer, reward_models(rewards))
     stop, gauge = RunCallback(record), GoodhartGauge(record.folder, gold_args)
-    judges = [
-        member_folders(reward.function.model)[0]
-        for reward in rewards
-        if reward.weight and isinstance(reward.function, RewardModel)
-        if reward.function.stands_on(model_args.model_name_or_path)
-    ]
+    paying = reward_models(reward for reward in rewards if reward.weight)
+    judges = [judge.model for judge in paying if judge.stands_on(model_args.model_name_or_path)]
     trainer = PPOTrainer(
         load_policy(model_args, training_args, tokenizer),
         reward_funcs=rewards,
@@ -71,7 +67,7 @@ def main() -> None:
         eval_dataset=data.test if training_args.eval_strategy != "no" else None,
         processing_class=tokenizer,
         callbacks=[stop, gauge],
-        value_adapter=judges[0] if judges and model_args.use_peft else None,
+        value_adapter=member_folders(judges[0])[0] if judges and model_args.use_peft else None,
     )
     trainer.train(resume_from_checkpoint=record.checkpoint)
     if stop.stopped_by:

@@ -18,6 +18,7 @@ from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from trl import GRPOTrainer
 
+from eval.harness.models import adapter_hash
 from recipes.ppo import main
 from recipes.rewards import Reward, RewardModel
 from recipes.trainers import PPOConfig, PPOTrainer
@@ -379,6 +380,18 @@ def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch,
     assert one.read_bytes() == other.read_bytes()
     last = [load_file(folder / "checkpoints/checkpoint-6/value_model.safetensors") for folder in (school / "run", run)]
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
+
+
+def test_a_run_does_not_go_on_with_another_judge(monkeypatch, capsys, school, whole_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(school / "run", run)
+    record = json.loads((run / "run.json").read_text())
+    assert [judge["hash"] for judge in record["reward_models"]] == [adapter_hash(str(school / "judge"))]
+    record |= {"status": "running", "reward_models": [{"name": str(school / "judge"), "hash": "0" * 64}]}
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit):
+        ppo(monkeypatch, school, run)
+    assert "cannot be resumed: its reward models changed since it began" in capsys.readouterr().err
 
 
 def test_while_the_values_warm_up_the_policy_stands_still(monkeypatch, school, tmp_path):

@@ -64,6 +64,8 @@ def test_a_course_is_one_repository_with_a_folder_per_stage(api, base, course, r
     lineage = json.loads(Path(api.hf_hub_download(repo_id, "lineage.json")).read_text())
     sft, *others = lineage["stages"]
     assert sft["parent"] is None and [stage["parent"] for stage in others] == [sft["adapter"]] * 2
+    judges = {stage["name"]: stage["reward_models"] for stage in lineage["stages"]}
+    assert judges == {"sft": [], "reward": [], "ppo": [others[0]["adapter"]]}
     assert len(api.list_repo_refs(repo_id).tags) == 3
     card = ModelCard.load(repo_id, token=TOKEN)
     card.validate()

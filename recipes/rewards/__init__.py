@@ -7,7 +7,7 @@ part in training).
 
 from recipes.rewards.answers import Code, Cosine, Math
 from recipes.rewards.compose import Reward, build_rewards, leave_out, total
-from recipes.rewards.learned import RewardModel, UserFunction
+from recipes.rewards.learned import RewardModel, UserFunction, reward_models
 from recipes.rewards.names import REWARDS
 from recipes.rewards.shape import Format, Overlong, Repetition
 
@@ -25,5 +25,6 @@ __all__ = [
     "UserFunction",
     "build_rewards",
     "leave_out",
+    "reward_models",
     "total",
 ]

@@ -21,10 +21,12 @@ from recipes.rewards.rows import Row
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from recipes.rewards.compose import Reward
 
 COMBINE = ("mean", "min", "mean-std")
 
@@ -158,6 +160,11 @@ def combined(scores: Tensor, how: str, lam: float = 1.0) -> Tensor:
     if how == "min":
         return scores.min(dim=0).values
     return scores.mean(dim=0) - (lam * scores.std(dim=0, correction=0) if how == "mean-std" else 0)
+
+
+def reward_models(rewards: Iterable[Reward]) -> list[RewardModel]:
+    """Those of a recipe's rewards that are reward models."""
+    return [reward.function for reward in rewards if isinstance(reward.function, RewardModel)]
 
 
 @dataclass

@@ -180,6 +180,7 @@ def build_files(
                     "folder": stage.folder,
                     "adapter": stage.hash,
                     "parent": (stage.record.get("parent_adapter") or {}).get("hash"),
+                    "reward_models": [judge["hash"] for judge in stage.record.get("reward_models", [])],
                 }
                 for stage in stages
             ],

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from data.loading import LoadedData
+    from recipes.rewards import RewardModel
     from recipes.training.arguments import RecipeParser
 
 _HASHES = {"adapter": adapter_hash, "members": scorer_hash, "model": model_hash}
@@ -73,6 +75,7 @@ class RunRecord:
         model_args: Any,
         data: LoadedData,
         tokenizer: PreTrainedTokenizerBase,
+        judges: Sequence[RewardModel] = (),
     ) -> RunRecord:
         """
         Open the run folder `output_dir`, decide whether to resume, and write the first record.
@@ -91,6 +94,8 @@ class RunRecord:
                 Its `sources` are the data fingerprints.
             tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
                 Its chat template is hashed.
+            judges (`Sequence[RewardModel]`, *optional*):
+                Those among the rewards.
 
         Returns:
             `RunRecord`: with status `"running"`.
@@ -118,6 +123,7 @@ class RunRecord:
             if model_args.model_name_or_path is not None
             else None,
             "parent_adapter": {"name": parent, "hash": adapter_hash(parent)} if parent is not None else None,
+            "reward_models": [{"name": judge.model, "hash": scorer_hash(judge.model)} for judge in judges],
             "chat_template": template_hash(tokenizer),
             "data": data.sources,
             "git": git_state(),
@@ -161,8 +167,8 @@ class RunRecord:
             self.goes_on = any((self.folder / "checkpoints").glob("member-*"))
         self.goes_on = self.goes_on or self.checkpoint is not None
         if self.goes_on and old is not None:
-            for key in ("model", "parent_adapter", "chat_template", "data"):
-                if old[key] != self.values[key]:
+            for key in ("model", "parent_adapter", "reward_models", "chat_template", "data"):
+                if key in old and old[key] != self.values[key]:
                     raise ValueError(
                         f"{self.folder} cannot be resumed: its {key.replace('_', ' ')} changed since it began; choose "
                         "another output_dir, or delete that folder"

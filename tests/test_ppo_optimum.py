@@ -65,7 +65,7 @@ def optimum(reference):
     return {answer: weight / sum(weights.values()) for answer, weight in weights.items()}
 
 
-def practise(base, tmp_path, lam, lora=True, steps=160, seed=0):
+def practise(base, tmp_path, lam, lora=True, steps=160, seed=0, value_learning_rate=1e-2):
     """How far from the optimum the reference is, and the policy ends."""
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -77,7 +77,7 @@ def practise(base, tmp_path, lam, lora=True, steps=160, seed=0):
         model.get_output_embeddings().bias = None
     args = PPOConfig(
         output_dir=str(tmp_path), seed=seed, max_steps=steps, per_device_train_batch_size=256, kl_coef=KL_COEF,
-        lam=lam, max_completion_length=2, learning_rate=1e-2 if lora else 3e-3, value_learning_rate=1e-2,
+        lam=lam, max_completion_length=2, learning_rate=1e-2 if lora else 3e-3, value_learning_rate=value_learning_rate,
         cliprange_value=10.0,
         num_iterations=2, whiten_advantages=False, missing_eos_penalty=None, gradient_checkpointing=False, bf16=False,
         lr_scheduler_type="linear", save_strategy="no", logging_steps=50, report_to="none", use_cpu=True,
@@ -106,7 +106,8 @@ def test_it_finds_the_optimum_of_reward_and_divergence(base, tmp_path):
 @pytest.mark.parametrize("lam", [0.0, 0.95, 1.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_finds_the_optimum_with_every_lambda_and_with_all_weights(base, tmp_path, lam, lora, seed):
-    before, after = practise(base, tmp_path, lam, lora, steps=200, seed=seed)
+    # At the rate at which mutants fail soonest the value model collapses on some seeds, and lam 0 has nothing else.
+    before, after = practise(base, tmp_path, lam, lora, steps=200, seed=seed, value_learning_rate=2e-3)
     print(f"lam {lam} lora {lora} seed {seed}: {before:.3f} -> {after:.3f}")
     assert after < 0.06
 

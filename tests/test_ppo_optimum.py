@@ -77,8 +77,8 @@ def practise(base, tmp_path, lam, lora=True, steps=160, seed=0, value_learning_r
         model.get_output_embeddings().bias = None
     args = PPOConfig(
         output_dir=str(tmp_path), seed=seed, max_steps=steps, per_device_train_batch_size=256, kl_coef=KL_COEF,
-        lam=lam, max_completion_length=2, learning_rate=1e-2 if lora else 3e-3, value_learning_rate=value_learning_rate,
-        cliprange_value=10.0,
+        lam=lam, max_completion_length=2, learning_rate=1e-2 if lora else 3e-3,
+        value_learning_rate=value_learning_rate, cliprange_value=10.0,
         num_iterations=2, whiten_advantages=False, missing_eos_penalty=None, gradient_checkpointing=False, bf16=False,
         lr_scheduler_type="linear", save_strategy="no", logging_steps=50, report_to="none", use_cpu=True,
         disable_tqdm=True,

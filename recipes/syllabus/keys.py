@@ -14,7 +14,14 @@ from recipes.syllabus.plan import ROOT, Course, Stage
 
 # Keys that say where a run lies or what is shown of it, and nothing of what it computes.
 _NOT_HASHED = {"output_dir", "run_name", "report_to", "disable_tqdm", "logging_dir"}
-_IMPORT = re.compile(r"\b(?:from|import)\s+((?:recipes|data|eval)(?:\.\w+)*)(?:\s+import\s+\(?([\w\s,]+))?")
+# Suffixes of files that are run or rendered.
+_CODE = {".py", ".jinja", ".css", ".js"}
+# Folders of which a script runs no file, so that a change there makes nothing stale. Everything else counts.
+_NEVER_RUN = {
+    "recipes": ("recipes/syllabus/", "eval/card/"),
+    "eval/run.py": ("recipes/", "eval/card/"),
+    "eval/report.py": ("recipes/",),
+}
 
 
 def set_keys(course: Course) -> None:
@@ -23,7 +30,7 @@ def set_keys(course: Course) -> None:
 
     A key has six parts: `settings`, the recipe with its overrides but for where it lies; `files`, the content of every
     file or folder that the settings name, such as data, reward functions, chat templates and adapters from elsewhere;
-    `code`, the recipe's script and all that it imports from this repository; `base`; `parents`; and `launch`.
+    `code`, the recipe's script and all of this repository that it may run; `base`; `parents`; and `launch`.
     Library versions are no part: an upgrade would train everything anew. run.json has them, and the plan says which
     stages were trained with others.
 
@@ -150,7 +157,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def code_hash(script: str, root: Path = ROOT) -> str:
     """
-    Hash of a script and of everything of this repository that it imports, directly or not.
+    Hash of a script and of all files of this repository that it may run.
 
     Args:
         script (`str`):
@@ -159,22 +166,25 @@ def code_hash(script: str, root: Path = ROOT) -> str:
             The repository.
 
     Returns:
-        `str`: the hash, which comments and docstrings do not change. Imports in the text of programs that are run in
-        processes of their own count too.
+        `str`: the hash, which comments and docstrings do not change. Every file counts but other scripts, data of
+        models, and what `_NEVER_RUN` leaves out: following imports would miss those that are made at run time.
     """
-    seen: set[Path] = set()
-    pending = [root / script]
-    while pending:
-        file = pending.pop()
-        if file not in seen:
-            seen.add(file)
-            pending += _imported(file, root)
-    return _digest([[str(file.relative_to(root)), _source_hash(file)] for file in sorted(seen)])
+    left_out = _NEVER_RUN[script if script in _NEVER_RUN else "recipes"]
+    files = [
+        file
+        for folder in ("recipes", "data", "eval")
+        for file in sorted((root / folder).rglob("*"))
+        if file.suffix in _CODE and not str(file.relative_to(root)).startswith(left_out)
+    ]
+    scripts = {file for folder in ("recipes", "eval") for file in (root / folder).glob("[!_]*.py")} - {root / script}
+    return _digest([[str(file.relative_to(root)), _source_hash(file)] for file in files if file not in scripts])
 
 
 @cache
 def _source_hash(file: Path) -> str:
     text = file.read_text(encoding="utf-8")
+    if file.suffix != ".py":
+        return _digest(text)
     try:
         tree = ast.parse(text)
     except SyntaxError:
@@ -183,22 +193,6 @@ def _source_hash(file: Path) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body[0].value.value = ""
     return _digest(ast.dump(tree))
-
-
-@cache
-def _imported(file: Path, root: Path) -> tuple[Path, ...]:
-    found = []
-    for module, names in _IMPORT.findall(file.read_text(encoding="utf-8")):
-        parts = module.split(".")
-        paths = [root.joinpath(*parts[:n]) / "__init__.py" for n in range(1, len(parts) + 1)]
-        for name in ("", *re.findall(r"\w+", names)):
-            paths.append(
-                root.joinpath(*parts, name).with_suffix(".py")
-                if name
-                else root.joinpath(*parts[:-1], parts[-1] + ".py")
-            )
-        found += [path for path in paths if path.is_file()]
-    return tuple(found)
 
 
 def _digest(value: Any) -> str:

@@ -74,7 +74,7 @@ def clock() -> Any:
 
 def prompts(count: int) -> list[str]:
     """Word problems as plain text, of about thirty tokens."""
-    from data import DATASETS
+    from schoolhouse.data import DATASETS
 
     return [f"Question: {row['prompt'][0]['content']}\nAnswer:" for row in DATASETS["tiny/stories"](size=count)]
 
@@ -138,13 +138,13 @@ def run_theirs(job: dict[str, Any]) -> Any:
 
 
 def run_ours(job: dict[str, Any]) -> Any:
-    """Trains with `recipes.trainers.PPOTrainer`; returns the clock."""
+    """Trains with `schoolhouse.training.PPOTrainer`; returns the clock."""
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-    from recipes.rewards import Reward, RewardModel
-    from recipes.trainers import PPOConfig, PPOTrainer
+    from schoolhouse.rewards import Reward, RewardModel
+    from schoolhouse.training import PPOConfig, PPOTrainer
 
     set_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(job["model"], padding_side="left")

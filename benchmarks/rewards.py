@@ -118,8 +118,8 @@ def problem_of(item: Any) -> dict[str, str]:
 
 def bench_code(args: argparse.Namespace) -> dict[str, Any]:
     """The sandbox against the reference executor."""
-    from eval.sandbox import Job, Sandbox
-    from eval.tasks import TASKS
+    from schoolhouse.evaluation.tasks import TASKS
+    from schoolhouse.sandbox import Job, Sandbox
 
     workers = len(os.sched_getaffinity(0))
     figures: dict[str, Any] = {}
@@ -187,7 +187,7 @@ def math_pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
     if args.completions:
         lines = [json.loads(line) for line in Path(args.completions).read_text(encoding="utf-8").splitlines()]
         return [(line["completion"], line["gold"]) for line in lines][: args.pairs]
-    from data import DATASETS
+    from schoolhouse.data import DATASETS
 
     pairs = []
     for row in DATASETS["gsm8k"](split="test", path=args.gsm8k).select(range(args.pairs // 4)):
@@ -201,7 +201,7 @@ def bench_math(args: argparse.Namespace) -> dict[str, Any]:
     """Our answer key against TRL's reward, on completions as they are and with `#### N` written as TRL wants it."""
     from trl.rewards import accuracy_reward
 
-    from eval.graders import grade_many
+    from schoolhouse.graders import grade_many
 
     extras: dict[str, list] = {}
 

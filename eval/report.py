@@ -20,9 +20,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output_dir", required=True, help="folder for report.html and report.md")
     arguments = parser.parse_args(argv)
 
-    from eval.card import markdown, page
-    from eval.card.reading import read_course, read_stages
-    from eval.card.summary import Card
+    from schoolhouse.report import markdown, page
+    from schoolhouse.report.reading import read_course, read_stages
+    from schoolhouse.report.summary import Card
 
     try:
         card = Card(*(read_course(arguments.course) if arguments.course else read_stages(arguments.stages)))

@@ -15,23 +15,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.harness.arguments import EvalArguments, parse_arguments
-from eval.tasks import TASKS
+from schoolhouse.evaluation.arguments import EvalArguments, parse_arguments
+from schoolhouse.evaluation.tasks import TASKS
 
 
 if TYPE_CHECKING:
-    from eval.harness.evaluate import Exam
+    from schoolhouse.evaluation.run_task import Exam
 
 
 def main(argv: list[str]) -> None:
     try:
         arguments = parse_arguments(argv)
         if arguments.compare:
-            from eval.harness.compare import compare_runs
+            from schoolhouse.evaluation.compare import compare_runs
 
             comparison = compare_runs(*arguments.compare)
         elif arguments.export_lm_eval:
-            from eval.harness.lm_eval_layout import export_lm_eval
+            from schoolhouse.evaluation.lm_eval_export import export_lm_eval
 
             print(f"lm-eval's layout: {export_lm_eval(arguments.export_lm_eval, arguments.output_dir)}")
             return
@@ -41,8 +41,8 @@ def main(argv: list[str]) -> None:
         print("eval/run.py: error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
 
-    from eval.harness import tables
-    from eval.harness.results import build_results, summarise, write_json, write_samples
+    from schoolhouse.evaluation import tables
+    from schoolhouse.evaluation.results import build_results, summarise, write_json, write_samples
 
     if arguments.compare:
         if arguments.output_dir:
@@ -50,11 +50,11 @@ def main(argv: list[str]) -> None:
         tables.print_comparison(comparison)
         return
 
-    from eval.harness.evaluate import examine
-    from eval.harness.models import load_model
-    from eval.harness.preference import describe_preferences
-    from eval.harness.reward_models import load_scorer
-    from eval.harness.store import SampleStore
+    from schoolhouse.core.models import load_model
+    from schoolhouse.core.reward_models import load_scorer
+    from schoolhouse.evaluation.preference import describe_preferences
+    from schoolhouse.evaluation.run_task import examine
+    from schoolhouse.evaluation.sample_cache import SampleStore
 
     if exams[0].task.kind == "preference":
         model, tokenizer = load_scorer(
@@ -134,9 +134,9 @@ def prepare_all(arguments: EvalArguments) -> tuple:
 
     from transformers import AutoConfig
 
-    from eval.harness.evaluate import prepare
-    from eval.harness.models import load_tokenizer, model_hash, template_hash
-    from eval.harness.reward_models import member_folders, require_task, scorer_hash
+    from schoolhouse.core.models import load_tokenizer, model_hash, template_hash
+    from schoolhouse.core.reward_models import member_folders, require_task, scorer_hash
+    from schoolhouse.evaluation.run_task import prepare
 
     adapters = member_folders(arguments.adapter_name_or_path) if arguments.adapter_name_or_path else []
     for adapter in adapters:

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0, greedy")
     arguments = parser.parse_args()
 
-    from recipes.syllabus.talk import Classroom, find_stages, printable
+    from schoolhouse.pipeline.chat import Classroom, find_stages, printable
 
     try:
         model, stages = find_stages(arguments.course, arguments.model_name_or_path, arguments.stages)

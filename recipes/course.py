@@ -11,12 +11,12 @@ given again.
 import argparse
 import sys
 
-from recipes.syllabus.keys import is_done, set_keys
-from recipes.syllabus.plan import load_course
-from recipes.syllabus.preview import check_recipes
-from recipes.syllabus.process import Stop
-from recipes.syllabus.runner import Runner, StageFailed
-from recipes.syllabus.view import View, print_plan
+from schoolhouse.pipeline.fingerprints import is_done, set_keys
+from schoolhouse.pipeline.plan import load_course
+from schoolhouse.pipeline.process import Stop
+from schoolhouse.pipeline.progress import View, print_plan
+from schoolhouse.pipeline.recipe_checks import check_recipes
+from schoolhouse.pipeline.runner import Runner, StageFailed
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser, RewardArguments
+from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser, RewardArguments
 
 
 @dataclass
@@ -48,15 +48,15 @@ def main() -> None:
 
     from transformers import set_seed
 
-    from data import load_training_data
-    from recipes.rewards import reward_models
-    from recipes.training.callbacks import RunCallback
-    from recipes.training.check import config_errors
-    from recipes.training.grpo_trainer import RewardedTrainer
-    from recipes.training.models import load_policy, load_training_tokenizer, save_policy
-    from recipes.training.practice import check_grpo, load_rewards, require_practicable
-    from recipes.training.preflight import preflight
-    from recipes.training.record import RunRecord
+    from schoolhouse.core.run import RunRecord
+    from schoolhouse.data import load_training_data
+    from schoolhouse.rewards import reward_models
+    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.check import config_errors
+    from schoolhouse.training.checks import check_grpo, load_rewards, require_practicable
+    from schoolhouse.training.grpo import RewardedTrainer
+    from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
+    from schoolhouse.training.preflight import preflight
 
     training = not practice_args.preflight
     if practice_args.preflight_prompts < (not training):

@@ -11,9 +11,9 @@ otherwise that of `recipes/sft.py`, and the same command again continues a run t
 weights where it stopped between two batches of samples.
 """
 
-from recipes.trainers import PPOConfig
-from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser, RewardArguments
-from recipes.training.goodhart import GoodhartArguments, GoodhartGauge, require_gold
+from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser, RewardArguments
+from schoolhouse.training import PPOConfig
+from schoolhouse.training.overoptimization import GoodhartArguments, GoodhartGauge, require_gold
 
 
 def recipe_parser() -> RecipeParser:
@@ -32,15 +32,15 @@ def main() -> None:
 
     from transformers import set_seed
 
-    from data import load_training_data
-    from eval.harness.reward_models import member_folders
-    from recipes.rewards import reward_models
-    from recipes.trainers import PPOTrainer
-    from recipes.training.callbacks import RunCallback
-    from recipes.training.check import config_errors
-    from recipes.training.models import load_policy, load_training_tokenizer, save_policy
-    from recipes.training.practice import check_grpo, load_rewards, require_practicable
-    from recipes.training.record import RunRecord
+    from schoolhouse.core.reward_models import member_folders
+    from schoolhouse.core.run import RunRecord
+    from schoolhouse.data import load_training_data
+    from schoolhouse.rewards import reward_models
+    from schoolhouse.training import PPOTrainer
+    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.check import config_errors
+    from schoolhouse.training.checks import check_grpo, load_rewards, require_practicable
+    from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
 
     set_seed(training_args.seed)
     rewards = load_rewards(parser, reward_args.rewards, training_args)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from transformers import TrainingArguments
 
-from data.tiny.corpus import EOS, SPELLED, UNKNOWN, cut, documents
-from recipes.training.arguments import ModelArguments, RecipeParser
+from schoolhouse.config.arguments import ModelArguments, RecipeParser
+from schoolhouse.data.tiny.corpus import EOS, SPELLED, UNKNOWN, cut, documents
 
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ def main() -> None:
     import numpy as np
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
 
-    from data import LoadedData
-    from data.fingerprint import fingerprint
-    from recipes.training.callbacks import RunCallback
-    from recipes.training.models import save_policy
-    from recipes.training.record import RunRecord
+    from schoolhouse.core.fingerprint import fingerprint
+    from schoolhouse.core.run import RunRecord
+    from schoolhouse.data import LoadedData
+    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.policy import save_policy
 
     set_seed(training_args.seed)
     texts = list(islice(documents("train", training_args.seed), args.num_documents))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from trl import RewardConfig
 
-from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser
+from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser
 
 
 @dataclass
@@ -55,14 +55,14 @@ def main() -> None:
 
     from transformers import set_seed
 
-    from data import load_training_data
-    from recipes.training.callbacks import RunCallback
-    from recipes.training.check import config_errors
-    from recipes.training.models import load_training_tokenizer, save_policy
-    from recipes.training.pairs import check_reward, encode_pairs, require_pairs
-    from recipes.training.record import RunRecord
-    from recipes.training.reward_model import begin_members, load_reward_model, reference_statistics
-    from recipes.training.supervised import PairTrainer
+    from schoolhouse.core.run import RunRecord
+    from schoolhouse.data import load_training_data
+    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.check import config_errors
+    from schoolhouse.training.pairs import check_reward, encode_pairs, require_pairs
+    from schoolhouse.training.policy import load_training_tokenizer, save_policy
+    from schoolhouse.training.reward_model import begin_members, load_reward_model, reference_statistics
+    from schoolhouse.training.supervised import PairTrainer
 
     set_seed(training_args.seed)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):

@@ -12,7 +12,7 @@ import warnings
 
 from trl import SFTConfig
 
-from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser
+from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser
 
 
 def recipe_parser() -> RecipeParser:
@@ -31,14 +31,14 @@ def main() -> None:
 
     from transformers import set_seed
 
-    from data import load_training_data
-    from data.chat_templates import training_tokenizer
-    from recipes.training.callbacks import RunCallback
-    from recipes.training.check import check_sft, config_errors, require_trainable
-    from recipes.training.models import load_policy, load_training_tokenizer, save_policy
-    from recipes.training.record import RunRecord, tokens_trained
-    from recipes.training.supervised import ExampleTrainer
-    from recipes.training.trained_tokens import answer_tokens
+    from schoolhouse.core.chat_templates import training_tokenizer
+    from schoolhouse.core.run import RunRecord, tokens_trained
+    from schoolhouse.data import load_training_data
+    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.check import check_sft, config_errors, require_trainable
+    from schoolhouse.training.loss_mask import answer_tokens
+    from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
+    from schoolhouse.training.supervised import ExampleTrainer
 
     set_seed(training_args.seed)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):

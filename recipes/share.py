@@ -19,7 +19,8 @@ import tempfile
 from itertools import chain
 from pathlib import Path
 
-from recipes.sharing.secrets import shown
+from schoolhouse.config.paths import shipped
+from schoolhouse.hub.secret_scan import shown
 
 
 def main(argv: list[str]) -> int:
@@ -73,8 +74,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def push_adapter(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
 
-    from recipes.sharing.stages import read_stages
-    from recipes.sharing.upload import build_files, check_account, push
+    from schoolhouse.hub.artifacts import read_stages
+    from schoolhouse.hub.push import build_files, check_account, push
 
     stages = read_stages(arguments.folder, arguments.results)
     api = HfApi()
@@ -104,7 +105,7 @@ def ask_visibility(repo_id: str) -> bool:
 def pull_adapter(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
 
-    from recipes.sharing.download import pull
+    from schoolhouse.hub.pull import pull
 
     lineage = pull(HfApi(), arguments.repo_id, Path(arguments.output_dir), arguments.revision)
     base = shown(lineage["base"]["name"])
@@ -117,8 +118,8 @@ def pull_adapter(arguments: argparse.Namespace) -> int:
 def verify_claims(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
 
-    from recipes.sharing.download import pull
-    from recipes.sharing.verify import DIFFERS, REPRODUCED, judge, overall, read_claims
+    from schoolhouse.hub.pull import pull
+    from schoolhouse.hub.verify import DIFFERS, REPRODUCED, judge, overall, read_claims
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.output_dir or scratch) / "adapter"
@@ -148,7 +149,7 @@ def verify_claims(arguments: argparse.Namespace) -> int:
 
 def measure_again(base: str, adapter: Path, tasks: list[str], arguments: argparse.Namespace, folder: Path) -> dict:
     """results.json of eval/run.py on the adapter, in a process of its own."""
-    script = Path(__file__).parents[1] / "eval" / "run.py"
+    script = shipped("eval/run.py")
     command = [sys.executable, str(script), "--model_name_or_path", base, "--adapter_name_or_path", str(adapter)]
     command += ["--tasks", ",".join(tasks), "--output_dir", str(folder)]
     command += ["--limit", str(arguments.limit)] if arguments.limit else []
@@ -160,8 +161,8 @@ def measure_again(base: str, adapter: Path, tasks: list[str], arguments: argpars
 
 
 def merge_adapter(arguments: argparse.Namespace) -> int:
-    from eval.harness.models import adapter_folder
-    from recipes.sharing.merge import TOLERANCE, merge
+    from schoolhouse.core.models import adapter_folder
+    from schoolhouse.hub.merge import TOLERANCE, merge
 
     base = arguments.base_model
     if base is None:

@@ -158,7 +158,7 @@ PROGRAMS = {
         "an error that says passed": frames("""
             os.write(3, frame(b'{"error":"passed","status":"passed","detail":"passed"}'))
             os._exit(0)"""),
-        "its own loop": "import eval.sandbox.zygote as z, os\nz.converse = lambda *a: 0\nz.to_plain = lambda v: True\n"
+        "its own loop": "import schoolhouse.sandbox.fork_server as z, os\nz.converse = lambda *a: 0\nz.to_plain = lambda v: True\n"
         "def solve(n): return None",
         "loop's locals": inside("""
             frame = sys._getframe()
@@ -225,8 +225,8 @@ PROGRAMS = {
         "json": "import json, sys\njson.loads = json.dumps = lambda *a, **k: True\nsys.modules['json'] = None\n"
         "def solve(n): return None",
         "marshal": "import marshal\nmarshal.loads = lambda b: None\nmarshal.dumps = lambda v: b''\ndef solve(n): return None",
-        "codec": "import eval.sandbox.codec as c\nc.to_plain = c.write_answer = lambda v: True\ndef solve(n): return None",
-        "judge imported": "import eval.sandbox.judge as j\nj.Tally.__exit__ = lambda *a: True\nj.verdict = lambda *a: "
+        "codec": "import schoolhouse.sandbox.wire_format as c\nc.to_plain = c.write_answer = lambda v: True\ndef solve(n): return None",
+        "judge imported": "import schoolhouse.sandbox.test_runner as j\nj.Tally.__exit__ = lambda *a: True\nj.verdict = lambda *a: "
         "{'status': 'passed', 'fraction': 1.0, 'detail': '', 'cpu_s': 0.0}\ndef solve(n): return None",
         "trace function": "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef solve(n): return None",
         "int's comparison": "import ctypes\ntable = ctypes.c_void_p.from_address(id(int) + 200)\n"
@@ -483,7 +483,7 @@ def processes(pid):
 
 def judge_all(victim, port, secret, workers=4):
     """Judge every program, each followed by an honest one on the same worker; rows with what happened."""
-    from eval.sandbox import Job, Sandbox
+    from schoolhouse.sandbox import Job, Sandbox
 
     def run(share):
         rows = []

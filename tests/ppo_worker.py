@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from recipes.rewards import Reward
-from recipes.trainers import PPOConfig, PPOTrainer
+from schoolhouse.rewards import Reward
+from schoolhouse.training import PPOConfig, PPOTrainer
 
 
 class Fixed(PPOTrainer):

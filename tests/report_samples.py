@@ -4,7 +4,7 @@ import functools
 import json
 from types import SimpleNamespace
 
-from eval.harness.results import build_results, summarise, write_json, write_samples
+from schoolhouse.evaluation.results import build_results, summarise, write_json, write_samples
 
 
 def sample(item, correct, completion="#### 4", level=1, **more):

@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from eval.harness.models import adapter_hash, model_hash
 from recipes import share
+from schoolhouse.core.models import adapter_hash, model_hash
 
 
 # With a token the very same tests ask the real Hub; SCHOOLHOUSE_TEST_HUB is set by `make test-hub`.

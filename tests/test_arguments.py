@@ -12,12 +12,12 @@ import pytest
 import yaml
 from trl import GRPOConfig, RewardConfig, SFTConfig
 
-from data.mixture import ENTRY_KEYS
 from recipes.reward import PreferenceArguments
-from recipes.training.arguments import DataArguments, DatasetEntry, ModelArguments, RecipeParser
-from recipes.training.known_keys import BOUNDS, EXCLUSIVE, LORA_KEYS, REMOVED, RENAMED
-from recipes.training.recipe_parser import has_native_bf16
-from recipes.training.strict_yaml import load_mapping
+from schoolhouse.config.arguments import DataArguments, DatasetEntry, ModelArguments, RecipeParser
+from schoolhouse.config.key_rules import BOUNDS, EXCLUSIVE, LORA_KEYS, REMOVED, RENAMED
+from schoolhouse.config.parser import has_native_bf16
+from schoolhouse.config.strict_yaml import load_mapping
+from schoolhouse.data.mixture import ENTRY_KEYS
 
 
 ROOT = Path(__file__).parent.parent
@@ -337,7 +337,7 @@ def test_a_script_reports_within_ten_seconds_and_without_a_traceback(tmp_path, a
     script = tmp_path / "script.py"
     script.write_text(
         "from trl import SFTConfig\n"
-        "from recipes.training.arguments import DataArguments, ModelArguments, RecipeParser\n"
+        "from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser\n"
         "RecipeParser((DataArguments, SFTConfig, ModelArguments), required=('output_dir',)).parse_args()\n"
     )
     before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])

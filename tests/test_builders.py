@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from data import DATASETS
-from data.builders import SOURCES
-from data.columns import prompt_text
-from data.loading import accounting
+from schoolhouse.data import DATASETS
+from schoolhouse.data.builders import SOURCES
+from schoolhouse.data.columns import prompt_text
+from schoolhouse.data.loading import accounting
 
 
 def say(role, content):

@@ -12,9 +12,9 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.chat_templates import ensure_chat_template
-from eval.harness.models import load_model
-from recipes.syllabus.talk import Classroom, find_stages, printable
+from schoolhouse.core.chat_templates import ensure_chat_template
+from schoolhouse.core.models import load_model
+from schoolhouse.pipeline.chat import Classroom, find_stages, printable
 
 
 ROOT = Path(__file__).parents[1]

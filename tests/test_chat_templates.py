@@ -12,7 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 from trl.chat_template_utils import is_chat_template_stop_token_trained
 
-from data.chat_templates import ensure_chat_template, template_tokens, training_chat_template, training_tokenizer
+from schoolhouse.core.chat_templates import (
+    ensure_chat_template,
+    template_tokens,
+    training_chat_template,
+    training_tokenizer,
+)
 
 
 # As published with HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0).

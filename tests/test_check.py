@@ -9,13 +9,13 @@ from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from data.chat_templates import training_tokenizer
 from recipes.sft import main
-from recipes.training.arguments import ModelArguments
-from recipes.training.check import training_steps
-from recipes.training.memory import estimate_memory
-from recipes.training.models import load_policy, load_training_tokenizer
-from recipes.training.trained_tokens import encode, mark
+from schoolhouse.config.arguments import ModelArguments
+from schoolhouse.core.chat_templates import training_tokenizer
+from schoolhouse.training.check import training_steps
+from schoolhouse.training.loss_mask import encode, mark
+from schoolhouse.training.memory import estimate_memory
+from schoolhouse.training.policy import load_policy, load_training_tokenizer
 
 
 def turns(question, *answers):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.graders.code import CodeGrade, defines, extract_program, grade_programs
+from schoolhouse.graders.code import CodeGrade, defines, extract_program, grade_programs
 
 
 CODE = "def double(x):\n    return 2 * x"
@@ -245,7 +245,7 @@ def test_threads_share_one_sandbox():
 
 def test_the_sandbox_ends_with_its_process():
     script = (
-        "from eval.graders.code import grade_programs, shared_sandbox\n"
+        "from schoolhouse.graders.code import grade_programs, shared_sandbox\n"
         f"print(grade_programs([{CODE!r}], [{ITEM!r}])[0].passed)\n"
         "print(*(judge.process.pid for judge in shared_sandbox()._judges))\n"
     )

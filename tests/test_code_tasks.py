@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
-from data import DATASETS
-from eval.harness.evaluate import score_answers
-from eval.harness.results import summarise
-from eval.sandbox import SandboxError
-from eval.tasks import TASKS, code
-from eval.tasks.base import Item
-from eval.tasks.code import humaneval_items, score_programs
+from schoolhouse.data import DATASETS
+from schoolhouse.evaluation.results import summarise
+from schoolhouse.evaluation.run_task import score_answers
+from schoolhouse.evaluation.tasks import TASKS, code
+from schoolhouse.evaluation.tasks.base import Item
+from schoolhouse.evaluation.tasks.code import humaneval_items, score_programs
+from schoolhouse.sandbox import SandboxError
 
 
 # Tests of these build objects of a class of the program's, or pass a type: neither crosses the sandbox's border.

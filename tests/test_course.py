@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 from tiny_models import make_tiny_model
 
-from eval.harness.models import adapter_hash
-from recipes.syllabus.estimates import peak_bytes, to_do
-from recipes.syllabus.keys import (
+from schoolhouse.core.models import adapter_hash
+from schoolhouse.pipeline.estimates import peak_bytes, to_do
+from schoolhouse.pipeline.fingerprints import (
     code_hash,
     eval_key,
     eval_product,
@@ -26,11 +26,11 @@ from recipes.syllabus.keys import (
     set_keys,
     why_not_done,
 )
-from recipes.syllabus.plan import load_course
-from recipes.syllabus.preview import check_recipes
-from recipes.syllabus.process import Progress, Stop, run_program, tail
-from recipes.syllabus.runner import Runner, clear, write_json
-from recipes.syllabus.view import View, clock, print_plan
+from schoolhouse.pipeline.plan import load_course
+from schoolhouse.pipeline.process import Progress, Stop, run_program, tail
+from schoolhouse.pipeline.progress import View, clock, print_plan
+from schoolhouse.pipeline.recipe_checks import check_recipes
+from schoolhouse.pipeline.runner import Runner, clear, write_json
 
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +144,7 @@ def test_a_change_reaches_the_stage_and_its_children_and_no_other(school, change
 
 
 def _copy_of_the_code(folder):
-    for name in ("recipes", "data", "eval"):
+    for name in ("recipes", "eval", "schoolhouse"):
         for file in (path for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".jinja", ".css", ".js")):
             (folder / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             (folder / file.relative_to(ROOT)).write_bytes(file.read_bytes())
@@ -166,23 +166,25 @@ def _changes_the_hash(script, file, code, added="changed = 1\n"):
 def test_every_way_to_import_a_module_makes_it_part_of_the_code(tmp_path):
     code = tmp_path / "code"
     for name, text in {
-        "recipes/sft.py": "from recipes.training.one import x\nfrom recipes.training.two import y\n",
-        "recipes/training/__init__.py": "",
-        "recipes/training/one.py": "from data import rows\nfrom data.more import (\n    x,\n    y,\n)\n",
-        "recipes/training/two.py": "def f():\n    import data.inside\n",
-        "data/rows.py": "",
-        "data/more.py": "",
-        "data/inside.py": "",
-        "data/templates/plain.jinja": "",
-        "eval/sandbox/inner.py": "",
+        "recipes/sft.py": "from schoolhouse.training.one import x\nfrom schoolhouse.training.two import y\n",
+        "schoolhouse/training/__init__.py": "",
+        "schoolhouse/training/one.py": "from schoolhouse.data import rows\nfrom ..data.more import (\n    x,\n)\n",
+        "schoolhouse/training/two.py": "def f():\n    import schoolhouse.data.inside\n",
+        "schoolhouse/data/rows.py": "",
+        "schoolhouse/data/more.py": "",
+        "schoolhouse/data/inside.py": "",
+        "schoolhouse/core/templates/plain.jinja": "",
+        "schoolhouse/sandbox/inner.py": "",
+        "schoolhouse/report/page.py": "",
         "eval/run.py": "",
         "recipes/ppo.py": "",
     }.items():
         (code / name).parent.mkdir(parents=True, exist_ok=True)
         (code / name).write_text(text)
+    others = ("eval/run.py", "recipes/ppo.py", "schoolhouse/report/page.py")
     for path in sorted(code.rglob("*.*")):
         file = str(path.relative_to(code))
-        assert _changes_the_hash("recipes/sft.py", file, code) == (file not in ("eval/run.py", "recipes/ppo.py")), file
+        assert _changes_the_hash("recipes/sft.py", file, code) == (file not in others), file
     assert not _changes_the_hash("recipes/sft.py", "recipes/sft.py", code, "# a comment\n")
 
 
@@ -528,7 +530,7 @@ def test_programs_die_with_the_course_that_is_killed(tmp_path):
     inner = "import os, time, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
     launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
     course = (
-        "import sys; from pathlib import Path; from recipes.syllabus.process import Stop, run_program\n"
+        "import sys; from pathlib import Path; from schoolhouse.pipeline.process import Stop, run_program\n"
         f"run_program([sys.executable, '-c', {launcher!r}], Path('log'), Stop())"
     )
     process = subprocess.Popen(
@@ -555,7 +557,7 @@ def test_a_signal_reaches_the_program_and_its_last_work_is_waited_for(tmp_path):
     # The launcher dies of the signal at once, as accelerate's does.
     launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
     course = (
-        "import sys; from pathlib import Path; from recipes.syllabus.process import Stop, run_program\n"
+        "import sys; from pathlib import Path; from schoolhouse.pipeline.process import Stop, run_program\n"
         f"stop = Stop(); run_program([sys.executable, '-c', {launcher!r}], Path('log'), stop)\n"
         "sys.exit(7 if stop.number == 15 and Path('saved').exists() else 1)"
     )

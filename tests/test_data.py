@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset, DatasetDict
 
-from data import load_training_data
-from data.fingerprint import fingerprint
-from data.loading import accounting, load_table
+from schoolhouse.core.fingerprint import fingerprint
+from schoolhouse.data import load_training_data
+from schoolhouse.data.loading import accounting, load_table
 
 
 def say(role, content):

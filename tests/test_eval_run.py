@@ -15,11 +15,11 @@ from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM
 
 from eval import run
-from eval.harness import generation
-from eval.harness.compare import compare_runs, form_share
-from eval.harness.evaluate import score_answers
-from eval.harness.results import read_results, read_samples, write_json, write_samples
-from eval.tasks import TASKS, Item
+from schoolhouse.core import generation
+from schoolhouse.evaluation.compare import compare_runs, form_share
+from schoolhouse.evaluation.results import read_results, read_samples, write_json, write_samples
+from schoolhouse.evaluation.run_task import score_answers
+from schoolhouse.evaluation.tasks import TASKS, Item
 
 
 SCRIPT = Path(run.__file__)
@@ -109,7 +109,7 @@ def test_wrong_answers_score_nothing_and_form_is_told_from_content():
 
 
 def test_svamp_asks_what_its_training_rows_ask(paths):
-    from data import DATASETS
+    from schoolhouse.data import DATASETS
 
     items = TASKS["svamp"].build(3, paths["svamp"])
     rows = DATASETS["svamp"](split="test", path=paths["svamp"])

@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from tiny_models import make_tiny_model, make_tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
-from data.chat_templates import ensure_chat_template
-from data.tiny.conversations import describe, gold_utility, subjects
-from eval.harness.compare import judged_win_rate
-from eval.harness.models import adapter_hash
-from eval.scoring import summarise_run, turning_point, win_rate
-from eval.tasks import TASKS
-from recipes.rewards import REWARDS, build_rewards
-from recipes.training.goodhart import GoodhartArguments, GoodhartGauge, require_gold
-from recipes.training.models import save_adapter
+from schoolhouse.core.chat_templates import ensure_chat_template
+from schoolhouse.core.models import adapter_hash
+from schoolhouse.data.tiny.conversations import describe, gold_utility, subjects
+from schoolhouse.evaluation.compare import judged_win_rate
+from schoolhouse.evaluation.statistics import summarise_run, turning_point, win_rate
+from schoolhouse.evaluation.tasks import TASKS
+from schoolhouse.rewards import REWARDS, build_rewards
+from schoolhouse.training.overoptimization import GoodhartArguments, GoodhartGauge, require_gold
+from schoolhouse.training.policy import save_adapter
 
 
 ALPHA, BETA = 1.0, 0.55

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.graders import CONVENTIONS, LM_EVAL_STOP, score_as
+from schoolhouse.graders import CONVENTIONS, LM_EVAL_STOP, score_as
 
 
 NUMBERS = ["18", "1,234", "0", "-7", "72.50", "5", "1000000", "3"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.graders import grade, grade_many, pool, worker
+from schoolhouse.graders import grade, grade_many, pool, worker
 
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads processes from /proc")
@@ -168,7 +168,8 @@ def test_a_script_without_a_main_guard_runs_once_and_never_imports_sympy(tmp_pat
     script = """
 import sys
 print("once")
-from eval.graders import grade, grade_many, pool
+from schoolhouse.graders import grade, grade_many
+from schoolhouse.graders import pool
 assert all(one.correct for one in grade_many([f"#### {n}" for n in range(100)], [str(n) for n in range(100)]))
 assert not pool._servers, "ordinary pairs start no process"
 assert grade(r"\\boxed{\\sqrt{12}}", r"2\\sqrt{3}", timeout_s=20).correct is True
@@ -183,7 +184,8 @@ assert not {"sympy", "math_verify", "pebble", "torch"} & set(sys.modules)
 def test_the_workers_end_with_the_trainer_however_it_ends(tmp_path, end):
     script = f"""
 import os, signal, threading, time
-from eval.graders import grade, pool
+from schoolhouse.graders import grade
+from schoolhouse.graders import pool
 grade(r"\\boxed{{\\sqrt{{16}}}}", "4", timeout_s=20)
 threading.Thread(target=grade, args=(r"\\boxed{{(10^7)!}}", "x^2"), kwargs={{"timeout_s": 500}}, daemon=True).start()
 time.sleep(0.5)

@@ -22,9 +22,9 @@ from transformers import (
 from trl import GRPOConfig
 
 from recipes.grpo import main
-from recipes.rewards import RewardModel
-from recipes.training.emergence import emergence, shows_work
-from recipes.training.grpo_trainer import RewardedTrainer
+from schoolhouse.rewards import RewardModel
+from schoolhouse.training.grpo import RewardedTrainer
+from schoolhouse.training.reasoning_metrics import emergence, shows_work
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -139,7 +139,7 @@ def test_a_reward_adapter_pays_what_plain_peft_says_of_the_same_texts(monkeypatc
     config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False)
     get_peft_model(classifier, config).save_pretrained(tmp_path / "judge")
     tokenizer = AutoTokenizer.from_pretrained(school / "base")
-    tokenizer.chat_template = (ROOT / "data/templates/fallback.jinja").read_text()
+    tokenizer.chat_template = (ROOT / "schoolhouse/core/templates/fallback.jinja").read_text()
     tokenizer.save_pretrained(tmp_path / "judge")
     (tmp_path / "judge/reward_statistics.json").write_text('{"mean": 0.1, "sd": 2.0, "n": 8}')
     heard, score = [], RewardModel.__call__
@@ -250,7 +250,7 @@ def test_on_a_cpu_log_probabilities_and_gradients_are_those_of_trl(monkeypatch, 
     found, forwards = [], []
     trainer.model.register_forward_pre_hook(lambda _, __, kwargs: forwards.append(kwargs), with_kwargs=True)
     for held in (2**27, 0):  # 0: too many logits for any batch, so the parent's
-        monkeypatch.setattr("recipes.training.grpo_trainer._LOGITS_HELD", held)
+        monkeypatch.setattr("schoolhouse.training.grpo._LOGITS_HELD", held)
         forwards.clear()
         logps, entropies, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, 5, batch_size=2, compute_entropy=True, pixel_values=None
@@ -341,7 +341,7 @@ def test_a_reward_of_weight_zero_does_not_bring_back_a_row_that_nothing_pays(mon
     ],
 )
 def test_what_would_train_nothing_is_refused_before_weights_load(monkeypatch, capsys, school, tmp_path, flags, words):
-    monkeypatch.setattr("recipes.training.models.load_policy", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("schoolhouse.training.policy.load_policy", lambda *_: pytest.fail("weights were loaded"))
     line = refusal(monkeypatch, capsys, school, tmp_path / "run", *flags)
     assert all(word in line for word in words), line
     assert not (tmp_path / "run").exists()

@@ -8,9 +8,16 @@ import sys
 import pytest
 from datasets import Dataset
 
-from data import DATASETS
-from data.columns import prompt_text
-from data.hygiene import EvalIndex, drop_overlap, exact_duplicates, hygiene_report, near_duplicates, words_of
+from schoolhouse.data import DATASETS
+from schoolhouse.data.columns import prompt_text
+from schoolhouse.data.decontamination import (
+    EvalIndex,
+    drop_overlap,
+    exact_duplicates,
+    hygiene_report,
+    near_duplicates,
+    words_of,
+)
 
 
 VOCABULARY = [f"{a}{b}" for a in ("ka", "lo", "mi", "su", "te", "ra") for b in ("bin", "dor", "gal", "fen", "pos")]

@@ -6,8 +6,13 @@ import time
 
 import pytest
 
-from eval.graders.instructions import INSTRUCTIONS, check_instructions, check_instructions_loose, count_sentences
-from eval.tasks.ifeval import IFEVAL
+from schoolhouse.evaluation.tasks.ifeval import IFEVAL
+from schoolhouse.graders.instructions import (
+    INSTRUCTIONS,
+    check_instructions,
+    check_instructions_loose,
+    count_sentences,
+)
 
 
 ENGLISH = "the weather was fine and so we walked along the river until the evening came"

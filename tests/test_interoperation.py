@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
 from vllm_rules import MAX_LORA_RANKS, faults
 
-from recipes.training.arguments import ModelArguments
-from recipes.training.models import load_policy, load_training_tokenizer, save_adapter
+from schoolhouse.config.arguments import ModelArguments
+from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_adapter
 
 
 CONFIGS = Path(__file__).parents[1] / "recipes/configs"

@@ -10,8 +10,8 @@ import pytest
 from report_samples import sample, write_eval
 
 from eval import run
-from eval.graders import grade_many, score_as
-from eval.harness.results import read_results, read_samples
+from schoolhouse.evaluation.results import read_results, read_samples
+from schoolhouse.graders import grade_many, score_as
 
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def pupil(tmp_path_factory):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from data import DATASETS
+    from schoolhouse.data import DATASETS
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/tiny/base", padding_side="right")
@@ -64,7 +64,7 @@ def logged(lm_eval, pupil, tmp_path_factory):
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
-    from data import DATASETS
+    from schoolhouse.data import DATASETS
 
     folder = tmp_path_factory.mktemp("lm-eval")
     rows = DATASETS["tiny/arithmetic"](split="test").select(range(60))

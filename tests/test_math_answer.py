@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from eval.graders import Grade, grade, grade_many
-from eval.graders.math_answer import STYLES
+from schoolhouse.graders import Grade, grade, grade_many
+from schoolhouse.graders.math_answer import STYLES
 
 
 YES, NO, NONE = True, False, None
@@ -75,7 +75,7 @@ TABLE = {
         ("5", "#### 5 feet 6 inches", NO),
         ("5", "#### 5 and a half", NO),
     ],
-    "percent, see eval.graders.values": [
+    "percent, see schoolhouse.graders.numbers": [
         ("50", "#### 50%", YES),
         ("0.5", "#### 50%", YES),
         ("50%", "#### 0.5", YES),
@@ -206,7 +206,7 @@ TABLE = {
         ("5", "The answer is at least 5.", NO),
         ("5", "The answer is less than 5", NO),
     ],
-    "base suffixes, see eval.graders.values": [
+    "base suffixes, see schoolhouse.graders.numbers": [
         ("1010_2", "\\boxed{1010_{2}}", YES),
         ("1010_2", "\\boxed{1010}", NO),
         ("10", "\\boxed{1010_2}", NO),
@@ -370,7 +370,7 @@ HOSTILE_GOLDS = ["5", "1/2", "5, 6", "(1,2)", "Monday", "x=5", "50%", "", "12:30
 
 def test_no_text_makes_it_raise_or_hang(monkeypatch):
     # Algebra has its own tests: here nothing may leave the process, so that every millisecond is the reader's.
-    monkeypatch.setattr("eval.graders.pool.run", lambda task, pairs, *rest: [False] * len(pairs))
+    monkeypatch.setattr("schoolhouse.graders.pool.run", lambda task, pairs, *rest: [False] * len(pairs))
     random.seed(1)
     start = time.process_time()
     for _ in range(6000):
@@ -383,7 +383,7 @@ def test_no_text_makes_it_raise_or_hang(monkeypatch):
 
 @pytest.mark.parametrize("piece", [*PIECES, "\n\n", "answer is ", "#### 1 ", "\\boxed{1} or ", "1, ", "(", "5 x "])
 def test_reading_takes_time_in_proportion_to_the_text(monkeypatch, piece):
-    monkeypatch.setattr("eval.graders.pool.run", lambda task, pairs, *rest: [False] * len(pairs))
+    monkeypatch.setattr("schoolhouse.graders.pool.run", lambda task, pairs, *rest: [False] * len(pairs))
     for text in (piece * 10_000, "#### " + piece * 10_000, "The answer is " + piece * 10_000 + "5"):
         start = time.process_time()
         grade_many([text] * 2, ["5", "x^2"])

@@ -12,16 +12,16 @@ from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from data.chat_templates import template_tokens
-from recipes.training.arguments import ModelArguments
-from recipes.training.embedding_rows import EmbeddingRows
-from recipes.training.models import (
+from schoolhouse.config.arguments import ModelArguments
+from schoolhouse.core.chat_templates import template_tokens
+from schoolhouse.training.policy import (
     load_policy,
     load_training_tokenizer,
     save_adapter,
     save_policy,
     weights_dtype,
 )
+from schoolhouse.training.untrained_tokens import EmbeddingRows
 
 
 ROWS = [

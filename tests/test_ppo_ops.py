@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from recipes.trainers.ppo_ops import (
+from schoolhouse.training.ppo_ops import (
     clipped_value_loss,
     generalized_advantages,
     last_token,

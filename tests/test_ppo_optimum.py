@@ -10,9 +10,10 @@ from test_grpo import spelling
 from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from recipes.rewards import Reward
-from recipes.trainers import PPOConfig, PPOTrainer, ppo_trainer
-from recipes.trainers.ppo_ops import last_token
+from schoolhouse.rewards import Reward
+from schoolhouse.training import PPOConfig, PPOTrainer
+from schoolhouse.training import ppo as ppo_trainer
+from schoolhouse.training.ppo_ops import last_token
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,11 +18,11 @@ from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from trl import GRPOTrainer
 
-from eval.harness.models import adapter_hash
 from recipes.ppo import main
-from recipes.rewards import Reward, RewardModel
-from recipes.trainers import PPOConfig, PPOTrainer
-from recipes.trainers.value_model import shared_classifier, token_values
+from schoolhouse.core.models import adapter_hash
+from schoolhouse.rewards import Reward, RewardModel
+from schoolhouse.training import PPOConfig, PPOTrainer
+from schoolhouse.training.value_model import shared_classifier, token_values
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

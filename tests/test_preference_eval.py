@@ -10,12 +10,12 @@ from scipy import stats
 from tiny_models import make_tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from data.chat_templates import ensure_chat_template
-from eval.harness.preference import describe_preferences, rate_pairs
-from eval.harness.reward_models import load_scorer
 from eval.run import main
-from eval.scoring.preference import calibration, slope
-from eval.tasks import TASKS, Item
+from schoolhouse.core.chat_templates import ensure_chat_template
+from schoolhouse.core.reward_models import load_scorer
+from schoolhouse.evaluation.preference import describe_preferences, rate_pairs
+from schoolhouse.evaluation.statistics.preference import calibration, slope
+from schoolhouse.evaluation.tasks import TASKS, Item
 
 
 def draw(n, sharpness=1.0, seed=0):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.chat_templates import ensure_chat_template
-from eval.harness.models import model_hash
 from recipes.pretrain import main, train_tokenizer
-from recipes.training.embedding_rows import EmbeddingRows
+from schoolhouse.core.chat_templates import ensure_chat_template
+from schoolhouse.core.models import model_hash
+from schoolhouse.training.untrained_tokens import EmbeddingRows
 
 
 ROOT = Path(__file__).parents[1]

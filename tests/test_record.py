@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset
 
-from eval.harness.redaction import REDACTED, redact
-from eval.harness.results import build_results, git_state
-from recipes.training.record import RunRecord, final_metrics, last_checkpoint, tokens_trained, write_json
+from schoolhouse.core.redaction import REDACTED, redact
+from schoolhouse.core.run import RunRecord, final_metrics, last_checkpoint, tokens_trained, write_json
+from schoolhouse.evaluation.results import build_results, git_state
 
 
 def test_no_secret_is_written(monkeypatch):

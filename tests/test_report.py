@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 import pytest
 from report_samples import sample, write_course, write_eval
 
-from eval.card.audit import audit, repetition
-from eval.card.changes import find_changes
-from eval.card.reading import read_course, read_stages
 from eval.report import main
+from schoolhouse.report.audit import audit, repetition
+from schoolhouse.report.changes import find_changes
+from schoolhouse.report.reading import read_course, read_stages
 
 
 def draw(chance, n, generator, **more):

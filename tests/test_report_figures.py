@@ -20,8 +20,8 @@ from scipy.optimize import minimize
 from tiny_models import make_tiny_model
 
 from eval.report import main
-from eval.scoring.preference import calibration
-from recipes.training.goodhart import GoodhartArguments, GoodhartGauge
+from schoolhouse.evaluation.statistics.preference import calibration
+from schoolhouse.training.overoptimization import GoodhartArguments, GoodhartGauge
 
 
 ROOT = Path(__file__).parents[1]

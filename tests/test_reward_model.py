@@ -14,13 +14,13 @@ from tiny_models import make_tiny_model, make_tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
-from data.chat_templates import ensure_chat_template
-from eval.harness.reward_models import conversation_ids, load_scorer, score_ids
 from recipes.reward import main
-from recipes.rewards import RewardModel
-from recipes.training.arguments import ModelArguments
-from recipes.training.pairs import encode_pairs
-from recipes.training.reward_model import load_reward_model
+from schoolhouse.config.arguments import ModelArguments
+from schoolhouse.core.chat_templates import ensure_chat_template
+from schoolhouse.core.reward_models import conversation_ids, load_scorer, score_ids
+from schoolhouse.rewards import RewardModel
+from schoolhouse.training.pairs import encode_pairs
+from schoolhouse.training.reward_model import load_reward_model
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,7 +111,7 @@ def weights(adapter):
 def whole_run(school):
     """An uninterrupted run, and its trainer as it was when training ended."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        from recipes.training import reward_model
+        from schoolhouse.training import reward_model
 
         kept, told = [], reward_model.reference_statistics
         monkeypatch.setattr(

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tiny_models import make_tiny_tokenizer
 
-from recipes.rewards import (
+from schoolhouse.config.strict_yaml import ValueProblem
+from schoolhouse.rewards import (
     REWARDS,
     Code,
     Cosine,
@@ -24,7 +25,6 @@ from recipes.rewards import (
     leave_out,
     total,
 )
-from recipes.training.strict_yaml import ValueProblem
 
 
 def ask(reward, completions, ids=None, **columns):
@@ -55,9 +55,9 @@ def judged(monkeypatch):
             )
         return grades
 
-    module = types.ModuleType("eval.graders.code")
+    module = types.ModuleType("schoolhouse.graders.code")
     module.grade_programs = grade_programs
-    monkeypatch.setitem(sys.modules, "eval.graders.code", module)
+    monkeypatch.setitem(sys.modules, "schoolhouse.graders.code", module)
     return seen
 
 
@@ -72,7 +72,9 @@ def test_math_pays_right_answers_and_no_row_without_an_answer():
 
 
 def test_math_fails_where_the_grader_does(monkeypatch):
-    monkeypatch.setattr("eval.graders.grade_many", lambda texts, *_: [SimpleNamespace(correct=None)] * len(texts))
+    monkeypatch.setattr(
+        "schoolhouse.graders.grade_many", lambda texts, *_: [SimpleNamespace(correct=None)] * len(texts)
+    )
     (value,) = ask(Math(), ["#### 9^9^9"], answer=["7"])
     assert math.isnan(value)
 

@@ -15,11 +15,19 @@ from pathlib import Path
 import pytest
 from hostile_programs import escape, fill, processes
 
-from eval.sandbox import Job, Sandbox, SandboxError, entry_point_of
-from eval.sandbox import sandbox as sandbox_module
-from eval.sandbox.codec import MAX_FRAME, NotPlain, TooBig, from_plain, read_answer, to_plain, write_answer
-from eval.sandbox.jobs import STATUSES
-from eval.sandbox.judge import ROOT, Unsupported, Zygote, ZygoteLost, prepare
+from schoolhouse.sandbox import Job, Sandbox, SandboxError, entry_point_of
+from schoolhouse.sandbox import sandbox as sandbox_module
+from schoolhouse.sandbox.test_runner import ROOT, Unsupported, Zygote, ZygoteLost, prepare
+from schoolhouse.sandbox.types import STATUSES
+from schoolhouse.sandbox.wire_format import (
+    MAX_FRAME,
+    NotPlain,
+    TooBig,
+    from_plain,
+    read_answer,
+    to_plain,
+    write_answer,
+)
 
 
 if sys.platform != "linux":
@@ -406,7 +414,7 @@ s.recv(1)
 def test_nothing_outlives_a_trainer_that_is_killed():
     program = (
         f"import sys, time; sys.path[:0] = [{ROOT!r}, {str(Path(__file__).parent)!r}]\n"
-        "from hostile_programs import processes\nfrom eval.sandbox import Sandbox\n"
+        "from hostile_programs import processes\nfrom schoolhouse.sandbox import Sandbox\n"
         "s = Sandbox(workers=1); print(*processes(s._judges[0].process.pid), flush=True); time.sleep(100)"
     )
     trainer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -537,9 +545,9 @@ def test_landlock_and_namespaces_suffice_without_a_filter():
 
 PROBE = """
 import json, os, sys
-from eval.sandbox import lockdown
-outside = lockdown.Outside()
-print(json.dumps({layer: lockdown.escapes(layer, outside) for layer in sys.argv[1:]}), flush=True)
+from schoolhouse.sandbox import isolation
+outside = isolation.Outside()
+print(json.dumps({layer: isolation.escapes(layer, outside) for layer in sys.argv[1:]}), flush=True)
 os._exit(0)
 """
 

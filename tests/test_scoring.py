@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.scoring import (
+from schoolhouse.evaluation.statistics import (
     bootstrap_mean,
     clustered_standard_error,
     holm,

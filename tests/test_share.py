@@ -11,10 +11,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from recipes.sharing.after_training import PushAfterTraining
-from recipes.sharing.card import derive_licence
-from recipes.sharing.stages import read_stages
-from recipes.sharing.upload import build_files, push
+from schoolhouse.hub.artifacts import read_stages
+from schoolhouse.hub.model_card import derive_licence
+from schoolhouse.hub.push import build_files, push
+from schoolhouse.hub.push_after_training import PushAfterTraining
 from tests.share_runs import TOKEN, call, change_record, command, elsewhere, in_fresh_process, loopback, make_run
 from tests.tiny_models import make_tiny_model
 

@@ -11,11 +11,11 @@ import struct
 import pytest
 from huggingface_hub import ModelCard
 
-from eval.harness.models import adapter_hash
-from recipes.sharing.card import eval_command
-from recipes.sharing.secrets import find_secrets, markdown, published, shown
-from recipes.sharing.stages import read_stages
-from recipes.sharing.upload import build_files
+from schoolhouse.core.models import adapter_hash
+from schoolhouse.hub.artifacts import read_stages
+from schoolhouse.hub.model_card import eval_command
+from schoolhouse.hub.push import build_files
+from schoolhouse.hub.secret_scan import find_secrets, markdown, published, shown
 from tests.share_runs import call, change_record, loopback, make_run, write_results
 
 

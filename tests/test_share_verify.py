@@ -12,12 +12,12 @@ from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.harness.models import adapter_hash
-from eval.scoring import wilson
-from recipes.sharing.download import check_lineage
-from recipes.sharing.merge import merge
-from recipes.sharing.stages import file_hash
-from recipes.sharing.verify import judge, overall, read_claims
+from schoolhouse.core.models import adapter_hash
+from schoolhouse.evaluation.statistics import wilson
+from schoolhouse.hub.artifacts import file_hash
+from schoolhouse.hub.merge import merge
+from schoolhouse.hub.pull import check_lineage
+from schoolhouse.hub.verify import judge, overall, read_claims
 from tests.share_runs import call, command, elsewhere, loopback
 from tests.tiny_models import make_tiny_model
 

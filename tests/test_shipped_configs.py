@@ -9,8 +9,8 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from data import DATASETS
-from data.chat_templates import ensure_chat_template
+from schoolhouse.core.chat_templates import ensure_chat_template
+from schoolhouse.data import DATASETS
 
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import multiprocessing
 
 import pytest
 
-from eval.harness.store import Sample, SampleKey, SampleStore, prompt_hash, sampling_json
+from schoolhouse.evaluation.sample_cache import Sample, SampleKey, SampleStore, prompt_hash, sampling_json
 
 
 KEY = SampleKey(model="m", adapter="a", prompt="p", sampling=sampling_json({"temperature": 0.7}), seed=1, index=0)

@@ -8,11 +8,11 @@ from itertools import islice
 
 import pytest
 
-from data.tiny import arithmetic, conversations, programs
-from data.tiny.builders import DONT_KNOW, TINY_DATASETS, answer_about
-from data.tiny.corpus import EOS, cut, documents
-from data.tiny.splits import split_of
-from data.tiny.world import ATTRIBUTES, EXPOSURES, NEVER_READ, PEOPLE, people, prose, towns
+from schoolhouse.data.tiny import arithmetic, conversations, programs
+from schoolhouse.data.tiny.builders import DONT_KNOW, TINY_DATASETS, answer_about
+from schoolhouse.data.tiny.corpus import EOS, cut, documents
+from schoolhouse.data.tiny.splits import split_of
+from schoolhouse.data.tiny.world import ATTRIBUTES, EXPOSURES, NEVER_READ, PEOPLE, people, prose, towns
 
 
 def _value(expression):

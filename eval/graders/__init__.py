@@ -1,7 +1,0 @@
-"""The answer key: one grader that scores evals and pays rewards, and other projects' rules to stand beside them."""
-
-from eval.graders.conventions import CONVENTIONS, LM_EVAL_STOP, score_as
-from eval.graders.math_answer import STYLES, Grade, grade, grade_many
-
-
-__all__ = ["CONVENTIONS", "LM_EVAL_STOP", "STYLES", "Grade", "grade", "grade_many", "score_as"]

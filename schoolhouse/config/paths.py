@@ -1,0 +1,130 @@
+"""Folders that a recipe names, looked at before anything is loaded: models, data, the adapter being continued."""
+
+import json
+import os
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from schoolhouse.config.key_rules import LORA_KEYS
+from schoolhouse.config.strict_yaml import KeyPath, ValueProblem, render
+
+
+# What makes two local folders different bases for certain; their weights are not read.
+_SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped(relative: str) -> Path:
+    """
+    Path of a script or a YAML file of this project, in a checkout as well as in an installed package.
+
+    Args:
+        relative (`str`):
+            Path from the root of the checkout, such as `"recipes/sft.py"`; a wheel carries these files inside the
+            package, in `shipped/`.
+
+    Returns:
+        `Path`
+    """
+    checkout = _PACKAGE.parent
+    return (checkout if (checkout / "pyproject.toml").is_file() else _PACKAGE / "shipped") / relative
+
+
+def as_path(name: str) -> Path | None:
+    """The path that `name` must be, or `None` where it may be a Hub id or a name of ours."""
+    path = Path(name).expanduser()
+    looks = name.startswith(("./", "../", "/", "~")) or name in (".", "..") or name.count("/") > 1
+    return path if looks or path.exists() or path.suffix in (".json", ".jsonl", ".parquet") else None
+
+
+def check_locations(values: dict[str, Any]) -> None:
+    """
+    Expands `~` in the values that name a place, in place.
+
+    Args:
+        values (`dict[str, Any]`):
+            The recipe's keys.
+
+    Raises:
+        `ValueProblem`: a path does not exist, or the folder does not hold what the key names.
+    """
+    places: list[tuple[dict[str, Any], KeyPath]] = [
+        (values, (key,)) for key in ("model_name_or_path", "adapter_name_or_path", "dataset_name", "dataset_path")
+    ]
+    for index, entry in enumerate(values.get("datasets") or ()):
+        places += [(entry, ("datasets", index, "name")), (entry, ("datasets", index, "path"))]
+    for holder, where in places:
+        key = where[-1]
+        if not holder.get(key):
+            continue
+        if holder[key].startswith("~"):
+            holder[key] = os.path.expanduser(holder[key])
+        path = Path(holder[key]) if key in ("dataset_path", "path") else as_path(holder[key])
+        if path is None:
+            continue
+        if not path.exists():
+            raise ValueProblem(where, f"{render(holder[key])} does not exist, seen from {Path.cwd()}")
+        is_model, is_adapter = (path / "config.json").is_file(), (path / "adapter_config.json").is_file()
+        if key == "model_name_or_path" and not is_model:
+            advice = ": it is an adapter, set adapter_name_or_path" if is_adapter else ""
+            raise ValueProblem(where, f"{render(holder[key])} has no config.json, so it is no model{advice}")
+        if key == "adapter_name_or_path" and not is_adapter:
+            advice = ": it is a model, set model_name_or_path" if is_model else ""
+            raise ValueProblem(where, f"{render(holder[key])} has no adapter_config.json, so it is no adapter{advice}")
+
+
+def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[str, Any]:
+    """
+    Gives the recipe the LoRA settings of the local adapter it continues: peft would use those in any case.
+
+    Args:
+        values (`dict[str, Any]`):
+            The recipe's keys, defaults included.
+        written (`Container[str]`):
+            Keys that the user set, which must not contradict the adapter.
+
+    Returns:
+        `dict[str, Any]`: `values` with the adapter's settings.
+
+    Raises:
+        `ValueProblem`: a contradiction, another base, or not a LoRA adapter.
+    """
+    name = values.get("adapter_name_or_path")
+    folder = as_path(name) if name else None
+    if folder is None:
+        return values
+    try:
+        adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueProblem(("adapter_name_or_path",), f"its adapter_config.json is no JSON: {error}") from None
+    if adapter.get("peft_type") != "LORA":
+        raise ValueProblem(("adapter_name_or_path",), f"only LoRA is continued, this is {adapter.get('peft_type')}")
+    theirs = {ours: adapter[key] for ours, key in LORA_KEYS.items() if adapter.get(key) is not None}
+    for key in filter(written.__contains__, LORA_KEYS):
+        mine, value = values[key], theirs.get(key)
+        # peft saved the modules that "all-linear" stood for on this base.
+        if mine != "all-linear" and _as_set(mine) != _as_set(value):
+            raise ValueProblem((key,), f"{mine} contradicts the adapter being continued, which has {value}: remove it")
+    base, mine = adapter.get("base_model_name_or_path"), values.get("model_name_or_path")
+    if base and mine and _differ(base, mine):
+        raise ValueProblem(("adapter_name_or_path",), f"it was trained on {base}, but model_name_or_path is {mine}")
+    return values | theirs
+
+
+def _as_set(value: Any) -> Any:
+    return frozenset(value) if isinstance(value, list) else frozenset([value]) if isinstance(value, str) else value
+
+
+def _differ(base: str, other: str) -> bool:
+    """Whether two names are different bases for certain: other Hub names, or local folders of other shapes."""
+    paths = [as_path(base), as_path(other)]
+    if paths == [None, None]:
+        names = [name.rpartition("/")[2].lower() for name in (base, other)]
+        return names[0] != names[1]
+    configs = [path / "config.json" for path in paths if path is not None]
+    if len(configs) < 2 or not all(config.is_file() for config in configs):
+        return False
+    ours, theirs = (json.loads(config.read_text(encoding="utf-8")) for config in configs)
+    return any(ours.get(key) != theirs.get(key) for key in _SHAPE)

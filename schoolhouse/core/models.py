@@ -1,0 +1,290 @@
+"""Models, adapters and tokenizers as they are loaded everywhere, and the hashes by which they are known."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# What a folder says about itself but not about the function it computes. The stored dtype is among it: the dtype that
+# a model runs in is a sampling parameter.
+_IRRELEVANT = {
+    "_name_or_path",
+    "architectures",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "dtype",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+
+
+def load_tokenizer(
+    model_name_or_path: str, adapter_name_or_path: str | None = None, revision: str | None = None
+) -> "PreTrainedTokenizerBase":
+    """
+    Loads the tokenizer for batched generation: padded on the left, with a chat template and a pad token.
+
+    An adapter folder's own tokenizer goes first: the stage that trained the adapter chose its template. A missing pad
+    token becomes EOS (sequences are masked by their length, never by token id), so embeddings are never resized.
+
+    Args:
+        model_name_or_path (`str`):
+            Hub id or folder of the base model.
+        adapter_name_or_path (`str`, *optional*):
+            Hub id or folder of a LoRA adapter.
+        revision (`str`, *optional*):
+            Branch, tag or commit of the base model on the Hub.
+
+    Returns:
+        [`~transformers.PreTrainedTokenizerBase`]: the tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    from schoolhouse.core.chat_templates import ensure_chat_template
+
+    source = model_name_or_path
+    if adapter_name_or_path:
+        folder = adapter_folder(adapter_name_or_path)
+        if (folder / "tokenizer_config.json").exists():
+            source, revision = str(folder), None
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return ensure_chat_template(tokenizer)
+
+
+def load_model(
+    model_name_or_path: str,
+    adapter_name_or_path: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+) -> "PreTrainedModel":
+    """
+    Loads a causal language model, with its adapter if there is one, ready for inference.
+
+    Only safetensors are read, and no code from the model's repository is run.
+
+    Args:
+        model_name_or_path (`str`):
+            Hub id or folder of the base model.
+        adapter_name_or_path (`str`, *optional*):
+            Hub id or folder of a LoRA adapter, put on the base by plain `PeftModel.from_pretrained`.
+        dtype (`str`, *optional*):
+            `"float32"`, `"bfloat16"` or `"float16"`. Without it the hardware decides, see [`native_dtype`].
+        device (`str`, *optional*):
+            A torch device. Without it CUDA, MPS or the CPU, the first that is there.
+        revision (`str`, *optional*):
+            Branch, tag or commit of the base model on the Hub.
+
+    Returns:
+        [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]: the model, in evaluation mode, on its device.
+
+    Raises:
+        ValueError: if the base is itself an adapter, or the adapter has no safetensors weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if (Path(model_name_or_path) / "adapter_config.json").exists():
+        raise ValueError(
+            f"model_name_or_path {model_name_or_path} holds a LoRA adapter: name its base model there and the folder "
+            "itself as adapter_name_or_path"
+        )
+    device = device or default_device()
+    model = AutoModelForCausalLM.from_pretrained(
+        model_name_or_path,
+        revision=revision,
+        dtype=getattr(torch, dtype) if dtype else native_dtype(device),
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    if adapter_name_or_path:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter_folder(adapter_name_or_path)))
+    return model.to(device).eval()
+
+
+def default_device() -> str:
+    """The fastest torch device of this machine: `"cuda"`, `"mps"` or `"cpu"`."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def native_dtype(device: str) -> "torch.dtype":
+    """
+    The dtype a device computes fast in without losing the range that models need.
+
+    Args:
+        device (`str`):
+            A torch device.
+
+    Returns:
+        `torch.dtype`: bf16 on a GPU that has it natively, otherwise fp32. CPUs without AMX emulate bf16 five times
+        slower than fp32, and fp16 overflows in models trained in bf16.
+    """
+    import torch
+
+    is_native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if is_native else torch.float32
+
+
+def adapter_folder(adapter_name_or_path: str) -> Path:
+    """
+    The local folder of an adapter; one on the Hub is downloaded, without any pickled file.
+
+    Args:
+        adapter_name_or_path (`str`):
+            Hub id or folder of a LoRA adapter.
+
+    Returns:
+        `Path`: the folder, with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises:
+        ValueError: if one of the two files is missing.
+    """
+    folder = Path(adapter_name_or_path)
+    if not folder.is_dir() and not _is_local(adapter_name_or_path):
+        from huggingface_hub import snapshot_download
+
+        patterns = ["adapter_config.json", "adapter_model*.safetensors", "*token*", "vocab.*", "merges.txt", "*.jinja"]
+        try:
+            folder = Path(snapshot_download(adapter_name_or_path, allow_patterns=patterns, ignore_patterns=["*.bin"]))
+        except OSError as error:
+            raise ValueError(f"adapter {adapter_name_or_path} is no folder, nor is it on the Hub: {error}") from error
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).exists():
+            raise ValueError(f"adapter {adapter_name_or_path} has no {name}: name a folder saved by save_pretrained")
+    return folder
+
+
+def model_hash(model_name_or_path: str, revision: str | None = None) -> str:
+    """
+    Names a base model by what it computes, wherever it lies.
+
+    Args:
+        model_name_or_path (`str`):
+            Hub id or folder.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
+
+    Returns:
+        `str`: for a folder the SHA-256 of its safetensors and the relevant part of `config.json`; for a Hub id the
+        commit that `revision` stands for.
+
+    Raises:
+        ValueError: if the folder does not exist, or holds no config or no safetensors weights.
+    """
+    folder = Path(model_name_or_path)
+    if folder.is_dir():
+        return _folder_hash(folder, "config.json", "model*.safetensors")
+    if _is_local(model_name_or_path):
+        raise ValueError(f"model folder {model_name_or_path} does not exist")
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model_name_or_path, revision=revision)
+        commit = getattr(config, "_commit_hash", None) or _cached_commit(model_name_or_path, revision)
+    except OSError as error:
+        raise ValueError(f"model {model_name_or_path} is no folder, nor is it on the Hub: {error}") from error
+    if commit is None:  # two models without a name would share their samples
+        raise ValueError(f"model {model_name_or_path}: the Hub names no commit; download it and name the folder")
+    return commit
+
+
+def adapter_hash(adapter_name_or_path: str) -> str:
+    """
+    Names an adapter by its content: the SHA-256 of its safetensors and the relevant part of `adapter_config.json`.
+
+    Args:
+        adapter_name_or_path (`str`):
+            Hub id or folder of a LoRA adapter.
+
+    Returns:
+        `str`: the hash, the same for every copy of the adapter.
+
+    Raises:
+        ValueError: if there is no such adapter.
+    """
+    return _folder_hash(adapter_folder(adapter_name_or_path), "adapter_config.json", "adapter_model*.safetensors")
+
+
+def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """
+    SHA-256 of a tokenizer's chat template.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The tokenizer.
+
+    Returns:
+        `str` or `None`: the hash; `None` without a template.
+    """
+    if tokenizer.chat_template is None:
+        return None
+    return hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode()).hexdigest()
+
+
+def _cached_commit(model: str, revision: str | None) -> str | None:
+    # The cache keeps the files of a commit in a folder of its name.
+    from transformers.utils import cached_file
+
+    commit = Path(cached_file(model, "config.json", revision=revision)).parent.name
+    return commit if len(commit) == 40 else None
+
+
+def _is_local(name: str) -> bool:
+    # A Hub id is `name` or `owner/name`; anything else can only mean a folder, and so does what begins with one.
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(name).parent.is_dir())
+
+
+def _folder_hash(folder: Path, config: str, weights: str) -> str:
+    files = sorted(folder.glob(weights))
+    for name, exists in ((config, (folder / config).exists()), (weights, bool(files))):
+        if not exists:
+            raise ValueError(f"{folder} has no {name} (pickled weights are refused: save the model as safetensors)")
+
+    def digest(file: Path) -> bytes:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").digest()
+
+    return folder_digest(json.loads((folder / config).read_text()), [digest(file) for file in files])
+
+
+def folder_digest(settings: dict, weights: list[bytes]) -> str:
+    """
+    The hash of a model or an adapter from its parts, wherever they were read.
+
+    Args:
+        settings (`dict`):
+            Its config.
+        weights (`list[bytes]`):
+            SHA-256 of each of its weights' files, in the order of their names.
+
+    Returns:
+        `str`: the hash.
+    """
+    settings = dict(settings)
+    for key, value in settings.items():
+        # peft writes sets of module names in no fixed order.
+        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+            settings[key] = sorted(value)
+    digest = hashlib.sha256(
+        json.dumps({key: settings[key] for key in settings.keys() - _IRRELEVANT}, sort_keys=True).encode()
+    )
+    for part in weights:
+        digest.update(part)
+    return digest.hexdigest()

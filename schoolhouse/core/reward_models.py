@@ -1,0 +1,289 @@
+"""Reward models as they are loaded and asked everywhere: in their training, as a reward, and in their eval."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schoolhouse.core.models import adapter_folder, adapter_hash, model_hash, native_dtype
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STATISTICS = "reward_statistics.json"
+
+
+def member_folders(model: str) -> list[str]:
+    """
+    The reward models that a name stands for.
+
+    Args:
+        model (`str`):
+            Hub id or folder of a reward model or reward adapter, or the folder `members` of an ensemble.
+
+    Returns:
+        `list[str]`: the sub-folders `0`, `1`, ... of an ensemble in this order, otherwise `model` alone.
+    """
+    folder = Path(model)
+    if folder.is_dir() and not any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
+        members = [path for path in folder.iterdir() if path.name.isdigit()]
+        return [str(path) for path in sorted(members, key=lambda path: int(path.name))] or [model]
+    return [model]
+
+
+def load_scorer(
+    model: str,
+    base: str | PreTrainedModel | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    Load a reward model, or all members of an ensemble on one base.
+
+    Args:
+        model (`str`):
+            Folder of a reward adapter or of an ensemble's `members`; or Hub id or folder of a one-label classifier.
+        base (`str` or [`~transformers.PreTrainedModel`], *optional*):
+            Base of an adapter, where it lies elsewhere than the adapter says; or a one-label classifier in memory,
+            whose tensors may be shared with other models. The adapters are put on it, in place.
+        dtype (`str`, *optional*):
+            Precision of the base, instead of what suits the device.
+        device (`str`, *optional*):
+            Torch device, instead of accelerate's. A classifier in memory stays where it is.
+        revision (`str`, *optional*):
+            Branch, tag or commit of a base on the Hub.
+
+    Returns:
+        `tuple`: the frozen classifier in evaluation mode (with a peft adapter for each member), and the tokenizer.
+
+    Raises:
+        ValueError: if the folder is no reward model, or has none of the head's weights.
+    """
+    import torch
+    from accelerate import PartialState
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl.trainer.reward_trainer import suppress_seqcls_warning
+
+    folders = member_folders(model)
+    tokenizer = AutoTokenizer.from_pretrained(folders[0], padding_side="right")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    adapters = [require_task(folder, "SEQ_CLS") for folder in folders] if is_adapter(folders[0]) else []
+    if base is None:
+        base = PeftConfig.from_pretrained(adapters[0]).base_model_name_or_path if adapters else model
+    if isinstance(base, str):
+        device = str(device or PartialState().device)
+        # An adapter brings the head; without one, a missing head must be told of.
+        with suppress_seqcls_warning() if adapters else contextlib.nullcontext():
+            base, loading = AutoModelForSequenceClassification.from_pretrained(
+                base,
+                revision=revision,
+                dtype=getattr(torch, dtype) if dtype else native_dtype(device),
+                num_labels=1,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        if not adapters and loading["missing_keys"]:
+            raise ValueError(f"{model} is no reward model: it has no weights for {sorted(loading['missing_keys'])[0]}")
+        base = base.to(device)
+    scorer = base
+    for number, folder in enumerate(adapters):
+        name = str(number) if len(adapters) > 1 else "default"
+        if number:
+            scorer.load_adapter(folder, adapter_name=name)
+        else:
+            scorer = PeftModel.from_pretrained(base, folder, adapter_name=name)
+    return scorer.eval().requires_grad_(False), tokenizer
+
+
+def scorer_hash(model: str) -> str:
+    """
+    Names a reward model or an ensemble by its content, wherever it lies.
+
+    Args:
+        model (`str`):
+            As [`load_scorer`] takes it.
+
+    Returns:
+        `str`: the adapter's or the model's hash; of an ensemble the SHA-256 of its members' hashes.
+    """
+    folders = member_folders(model)
+    hashes = [adapter_hash(folder) if is_adapter(folder) else model_hash(folder) for folder in folders]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def is_adapter(model: str) -> bool:
+    """Whether a name stands for an adapter: a folder with `adapter_config.json`, or a Hub repository with one."""
+    if Path(model).is_dir():
+        return (Path(model) / "adapter_config.json").is_file()
+    from transformers.utils import cached_file
+
+    return cached_file(model, "adapter_config.json", _raise_exceptions_for_missing_entries=False) is not None
+
+
+def require_task(adapter: str, task: str) -> str:
+    """
+    The local folder of an adapter for a task; a reward adapter must have its head, or it would score at random.
+
+    Args:
+        adapter (`str`):
+            Hub id or folder.
+        task (`str`):
+            peft's name of the task: `"SEQ_CLS"` for reward models, `"CAUSAL_LM"` for language models.
+
+    Returns:
+        `str`: the folder.
+
+    Raises:
+        ValueError: if it is an adapter for another task, or the weights of the head are missing.
+    """
+    from safetensors import safe_open
+
+    folder = adapter_folder(adapter)
+    actual = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
+    if actual != task and {actual, task} & {"SEQ_CLS"}:
+        wanted = "a reward model, as recipes/reward.py makes one" if task == "SEQ_CLS" else "a language model"
+        raise ValueError(f"{adapter} is an adapter for {actual}; wanted is {wanted} ({task})")
+    if task != "SEQ_CLS":
+        return str(folder)
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        if not any("score" in name.split(".") for name in weights.offset_keys()):
+            raise ValueError(f"{adapter} was saved without its head `score`, so it would score at random")
+    return str(folder)
+
+
+def load_statistics(model: str) -> dict[str, float]:
+    """
+    Mean and standard deviation of a reward model's raw scores on its reference samples.
+
+    Args:
+        model (`str`):
+            Hub id or folder.
+
+    Returns:
+        `dict`: `mean`, `sd` and `n`.
+
+    Raises:
+        ValueError: if there are none, or the scores had no spread.
+    """
+    from transformers.utils import cached_file
+
+    path = cached_file(model, STATISTICS, _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        raise ValueError(f"{model} has no {STATISTICS}, so its scores have no known scale: set normalize: false")
+    statistics = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not statistics["sd"] > 0:
+        raise ValueError(f"{model}: its scores on the reference samples do not differ, so it prefers nothing")
+    return statistics
+
+
+def conversation_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[str, Any]], answer: str | list[dict[str, Any]]
+) -> list[int]:
+    """
+    What a reward model reads of a prompt and an answer: exactly what TRL's `RewardTrainer` trains on.
+
+    Messages end as the chat template ends a turn, so truncation cannot be seen; to plain text EOS is appended.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The reward model's.
+        prompt (`str` or `list[dict]`):
+            Text or messages.
+        answer (`str` or `list[dict]`):
+            Text or messages.
+
+    Returns:
+        `list[int]`: token ids.
+
+    Raises:
+        ValueError: for messages, where the tokenizer has no chat template.
+    """
+    if isinstance(prompt, str):
+        text = prompt + answer
+        return tokenizer(text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token)["input_ids"]
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"reward model {tokenizer.name_or_path} has no chat template for prompts that are messages: "
+            "put the chat_template.jinja that it was trained with beside it, or take prompts that are text"
+        )
+    text = tokenizer.apply_chat_template([*prompt, *answer], tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def score_ids(
+    scorer: PreTrainedModel, rows: Sequence[Sequence[int]], batch_size: int = 32, pad_token_id: int = 0
+) -> torch.Tensor:
+    """
+    Raw scores of token sequences, by each member of an ensemble.
+
+    Args:
+        scorer ([`~transformers.PreTrainedModel`]):
+            From [`load_scorer`].
+        rows (`Sequence[Sequence[int]]`):
+            Token ids, none empty. Sequences of like length share a batch.
+        batch_size (`int`, *optional*, defaults to `32`):
+            Sequences scored at once.
+        pad_token_id (`int`, *optional*, defaults to `0`):
+            Fills the right; any token will do, as padding is known by the mask.
+
+    Returns:
+        `torch.Tensor` of shape `(members, B)`: in fp32 on the CPU.
+    """
+    import torch
+
+    members = list(getattr(scorer, "peft_config", {"": None}))
+    scores = torch.empty(len(members), len(rows))
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        width = len(rows[chosen[-1]])
+        ids = torch.full((len(chosen), width), pad_token_id)
+        mask = torch.zeros_like(ids)
+        for line, index in enumerate(chosen):
+            ids[line, : len(rows[index])] = torch.tensor(rows[index])
+            mask[line, : len(rows[index])] = 1
+        for number, member in enumerate(members):
+            if len(members) > 1:
+                scorer.set_adapter(member, inference_mode=True)
+            with torch.inference_mode():
+                values = last_logits(scorer, ids.to(scorer.device), mask.to(scorer.device))
+            scores[number, chosen] = values.float().cpu()
+    return scores
+
+
+def last_logits(
+    scorer: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any
+) -> torch.Tensor:
+    """
+    Scores at the last attended token. The classifier's own forward looks for the last token that is no padding *by
+    its id*: where padding is EOS it would pass over the EOS that ends an answer.
+
+    Args:
+        scorer ([`~transformers.PreTrainedModel`]):
+            One-label sequence classifier with a head named `score`, with or without adapters.
+        input_ids (`torch.Tensor` of shape `(B, T)`):
+            Tokens, padded on the right.
+        attention_mask (`torch.Tensor` of shape `(B, T)`):
+            0 on padding.
+        **kwargs (`Any`):
+            For the model without its head.
+
+    Returns:
+        `torch.Tensor` of shape `(B,)`
+    """
+    import torch
+
+    model = scorer.get_base_model() if hasattr(scorer, "get_base_model") else scorer
+    hidden = model.base_model(input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+    last = attention_mask.sum(dim=1) - 1
+    hidden = hidden[torch.arange(len(last), device=hidden.device), last]
+    return model.score(hidden.to(model.score.weight.dtype))[:, 0]

@@ -1,0 +1,252 @@
+r"""Where a completion states its final answer.
+
+A completion is read from its last `</think>` to the first leaked next question or end-of-turn token. In it, a final
+answer is stated by `#### N`, `\boxed{N}`, `<answer>N</answer>` and "the answer is N" with its variants. The last
+statement counts, since a model may correct itself; statements joined by "or", "and" or a comma, or standing side by
+side, are offered together. A completion without any statement is read at its last line: a value alone, what follows
+the last equals sign, or a finished last sentence.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from schoolhouse.graders.normalize import plain
+
+
+# A bound for every search after an anchor: what follows in model text may be as long as it likes.
+MAX_STATEMENT = 5000
+
+_END_OF_TURN = re.compile(
+    r"<(?:\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id|end|user|assistant)\|"
+    r"|/s|eos|end_of_turn|start_of_turn)>"
+)
+_NEXT_QUESTION = re.compile(
+    r"\n[ \t>#*_]*(?:(?:next|new|another) )?(?:question|problem|instruction|user|human|q)[ \t]*\d*[ \t]*[*_]*:"
+    r"|\n[ \t]*#+[ \t]*(?:next |new )?(?:question|problem|instruction)\b[ \t]*\d*[ \t]*\n",
+    re.IGNORECASE,
+)
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+
+
+def readable_part(completion: str) -> str:
+    """The part of a completion that may state its answer: after the reasoning, before a leaked next question.
+
+    Args:
+        completion (`str`): What a model generated.
+
+    Returns:
+        `str`: That part in plain notation, without GSM8K's calculator calls; empty where reasoning never ended.
+    """
+    text = completion.rpartition("</think>")[2].partition("<think>")[0]
+    start = len(text) - len(text.lstrip())
+    for pattern in (_END_OF_TURN, _NEXT_QUESTION):
+        leak = pattern.search(text, start)
+        if leak:
+            text = text[: leak.start()]
+    leak = text.find("Question:", start + 1)
+    if leak >= 0:
+        text = text[:leak]
+    if "<<" in text:
+        text = _CALCULATOR.sub("", text)
+    return plain(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a final answer, and where it stands."""
+
+    content: str
+    style: Literal["hash", "boxed", "answer", "sentence", "last line"]
+    start: int
+    end: int
+
+
+_ANCHOR = re.compile(r"####|\\f?box|answer|solution")
+_STATES = re.compile(
+    r"(?:answer|solution)s?\b[*_\"')]*(?:[ \t]*\([^()\n]{0,40}\))?"
+    r"(?P<verb>[^.\n:=?,;]{0,60}?\b(?:is|are|equals|was|(?:w|sh)ould be|must be)\b(?!n't|\s+(?:not|neither|never)\b)"
+    r"[ \t]*(?:(?:therefore|thus|then|simply|hence|so|clearly|indeed|now),?[ \t]*)?:?"
+    r"|(?P<colon>[ \t]*[*_]*[ \t]*[:=]|[*_]*[ \t]*\n))[\s*_:]*",
+    re.IGNORECASE,
+)
+_LEAD_IN = re.compile(
+    r"(?:\b(?:so|thus|hence|therefore|then|the|a|an|our|my|your|final|correct|exact)\b[\s,:*_#]*)+$", re.IGNORECASE
+)
+_NOT_ASSERTED = re.compile(
+    r"\b(?:if|whether|suppose|assum\w{1,9}|unless|to|not|cannot|can't)\s+(?:the\s+)?(?:(?:final|correct)\s+)?$",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!;](?=\s|$|[\"')*_])|\?|\n|,?\s(?:because|since)\b")
+_VALUE_FIRST = re.compile(r"[^a-zA-Z\n]*(?:\d|\\|\b[a-zA-Z]\b|sqrt|pi)")
+_COMPUTES_ON = re.compile(r"=\s*[$\\(]*-?\d")
+_HEADING = re.compile(r"\d+[.)]\s+\S|(?!(?:sqrt|pi|ln|log|sin|cos|tan|inf)[^a-zA-Z])[a-zA-Z]{2,}")
+_BOX = re.compile(r"\\f?box(?:ed)?\s*(?:(?P<brace>\{)|(?P<bare>-?\w+))?")
+_BRACE = re.compile(r"(?<!\\)[{}]")
+_NEGATION_BEFORE = re.compile(r"(?:\bnot|n't)[\s$\\(\[]*$", re.IGNORECASE)
+
+
+def _box(text: str, start: int) -> Statement | None:
+    opening = _BOX.match(text, start)
+    if opening["brace"] is None:
+        return Statement(opening["bare"] or "", "boxed", start, opening.end())
+    depth = 0
+    for brace in _BRACE.finditer(text, opening.end() - 1, opening.end() + MAX_STATEMENT):
+        depth += 1 if brace.group() == "{" else -1
+        if not depth:
+            return Statement(text[opening.end() : brace.start()], "boxed", start, brace.end())
+    return None
+
+
+def _sentence(text: str, start: int, stop: int, with_words: bool) -> Statement:
+    states, before = _STATES.match(text, start), text[max(0, start - 40) : start]
+    nothing = Statement("", "sentence", start, start)
+    if not states or states.end() >= stop or _NOT_ASSERTED.search(before):
+        return nothing
+    sentence_end = _SENTENCE_END.search(text, states.end(), states.end() + MAX_STATEMENT)
+    end = min(stop, sentence_end.start() if sentence_end else states.end() + MAX_STATEMENT)
+    if sentence_end and sentence_end.start() < stop and sentence_end.group() == "?":
+        return nothing
+    content = text[states.end() : end]
+    if states["colon"] is not None and not with_words:
+        # `Answer:` also opens a solution: only a value right after it, and no computation later, is an answer.
+        solution_opens = text[start : start + 8].lower() == "solution"
+        if solution_opens or not _VALUE_FIRST.match(content) or _COMPUTES_ON.search(text, end, end + MAX_STATEMENT):
+            return nothing
+    lead_in = _LEAD_IN.search(before)
+    return Statement(content, "sentence", start - len(lead_in.group()) if lead_in else start, end)
+
+
+def _read_statement(text: str, anchor: re.Match, stop: int, with_words: bool) -> Statement | None:
+    """Reads the statement at an anchor: empty where it states nothing, `None` where it is cut off in the middle."""
+    start, kind = anchor.start(), anchor.group()
+    if kind == "####":
+        line_end = text.find("\n", start, start + MAX_STATEMENT)
+        end = min(stop, start + MAX_STATEMENT, len(text) if line_end < 0 else line_end)
+        content = text[start + 4 : end].strip("# \t")
+        heading = not with_words and _HEADING.match(content)
+        return Statement("" if heading else content, "hash", start, end)
+    if kind[0] != "\\":
+        return _sentence(text, start, stop, with_words)
+    box = _box(text, start)
+    return replace(box, content="") if box and _NEGATION_BEFORE.search(text[max(0, start - 20) : start]) else box
+
+
+_ANSWER_TAG = re.compile(r"<answer>([^<]*(?:<(?!/?answer>)[^<]*)*)</answer>")
+_JOINT = re.compile(
+    r"[\s$.,;*\\()\[\]_]*(?:(?:[,;/&]|\b(?:or|and|either|alternatively)\b)[\s$,.:*\\()\[\]_]*)+", re.IGNORECASE
+)
+_OR_IN_ONE_SENTENCE = re.compile(r"[^.!?\n]*\b(?:or|also|as well as)\b[^.!?\n]*", re.IGNORECASE)
+_BLANK = re.compile(r"[ \t$*\\()\[\]_.]*")
+_BLANK_LINES = re.compile(r"[\s$*\\()\[\]_.]*")
+_DANGLING = re.compile(r"(?:\s(?:or|and|and/or)|[,;/])\s*$", re.IGNORECASE)
+_OFFERED_AFTER = re.compile(
+    r"[\s$.,;*\\)\]}_(]*\b(?:or|and/or|alternatively)\b[\s,:]*"
+    r"(?:\b(?:maybe|possibly|perhaps|else|even|it|is|could|be|the|answer|just)\b[\s,:]*)*[$*\\(\[{]*-?[\d\\]"
+    r"|[ \t$*\\)\]}_]*(?:[,;/]|\band\b)[ \t]*[$*\\(\[]*-?\d",
+    re.IGNORECASE,
+)
+_OFFERED_BEFORE = re.compile(r"[\d}$)],?\s+or\b[\s$*\\(\[]*$", re.IGNORECASE)
+_WITHDRAWN = re.compile(
+    r"\b(?:wait|oops|scratch that|mistaken?|wrong|incorrect|correction|i meant|it should|should be|actually|sorry"
+    r"|alternatively|another (?:possible )?answer|also possible)\b"
+    r".*?\d",
+    re.IGNORECASE | re.DOTALL,
+)
+_LIST_MARK = re.compile(r"\s*(?:[-*•>]|#+|\d+[.)])\s+(?=\S)")
+_BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
+_SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(*$\\])")
+_LABEL = re.compile(r"(?:step|part|case|section|page|figure|note|example|line|day)\s+\d", re.IGNORECASE)
+_FINISHED = re.compile(r"[.!][\"')*_$]*$")
+_WORDS_THEN_DIGIT = re.compile(r"(?<![\\a-zA-Z])(?!sqrt|pi|log|ln)[a-zA-Z]{2}.*\d")
+
+
+def _together(text: str, first: Statement, second: Statement) -> bool:
+    between = text[first.end : second.start]
+    if len(between) > 60:
+        return False
+    if _DANGLING.search(first.content[-20:]) or _JOINT.fullmatch(between) or _OR_IN_ONE_SENTENCE.fullmatch(between):
+        return True
+    blank = _BLANK_LINES if first.style == second.style == "boxed" else _BLANK
+    return first.style != "sentence" and blank.fullmatch(between) is not None
+
+
+def _last_line(text: str) -> Statement | None:
+    end = len(text.rstrip())
+    start = text.rfind("\n", 0, end) + 1
+    if end - start > MAX_STATEMENT // 5:
+        return None
+    line = text[start:end]
+    mark = _LIST_MARK.match(line)
+    line = (line[mark.end() :] if mark else line).strip("#")
+    if not line or line.endswith(("?", ":")):
+        return None
+    bold = _BOLD.findall(line)
+    content = bold[0] if len(bold) == 1 else _SENTENCE_START.split(line)[-1]
+    if _WORDS_THEN_DIGIT.search(content):
+        content = content.rstrip("!")  # an exclamation; alone after a number it is a factorial
+    if _LABEL.match(content):
+        return None
+    # An unfinished sentence was cut off before its number was whole, or before the one that matters.
+    if len(bold) == 1 or "=" in content or _FINISHED.search(line) or not _WORDS_THEN_DIGIT.search(content):
+        return Statement(content, "last line", start, end)
+    return None
+
+
+def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | None]:
+    """Finds the final answer in the readable part of a completion.
+
+    Args:
+        text (`str`): What [`readable_part`] returned.
+        with_words (`bool`): Whether the gold answer is made of words, so that `#### Monday` is no heading.
+
+    Returns:
+        `tuple[list[str], Statement | None]`: The contents of the last statement and of all offered together with it,
+        empty where nothing is stated or what was stated is withdrawn; and the last statement.
+    """
+    if "<answer>" in text:
+        return _tagged_answer(text, with_words)
+    lowered = text.lower()
+    if len(lowered) != len(text):
+        lowered = text
+    last = first = None
+    contents: list[str] = []
+    stop = len(text)
+    for anchor in reversed([*_ANCHOR.finditer(lowered)][-200:]):
+        statement = _read_statement(text, anchor, stop, with_words)
+        if statement is None:
+            if last is None:  # what is there may be the beginning of another number
+                return [], None
+            continue
+        if not statement.content.strip(" \t\n$*_.:\\()[]{}"):
+            if statement.style != "sentence":
+                stop = statement.start if last else stop
+            continue
+        if first is None:
+            last = statement
+        elif not _together(text, statement, first):
+            break
+        contents.insert(0, _DANGLING.sub("", statement.content))
+        first, stop = statement, statement.start
+    if last is None:
+        line = _last_line(text)
+        return ([line.content] if line else []), line
+    after = text[last.end : last.end + 400]
+    if _OFFERED_AFTER.match(after) or (first.style == "boxed" and _OFFERED_BEFORE.search(text[: first.start][-40:])):
+        contents.append("another")
+    elif _WITHDRAWN.search(after):
+        return [], last
+    return contents, last
+
+
+def _tagged_answer(text: str, with_words: bool) -> tuple[list[str], Statement | None]:
+    tags = [*_ANSWER_TAG.finditer(text)][-20:]
+    if not tags or text.rfind("<answer>") > tags[-1].start():
+        return [], None
+    statements = [Statement(tag[1], "answer", tag.start(), tag.end()) for tag in tags]
+    contents = final_answer(statements[-1].content, with_words)[0]
+    if len(statements) > 1 and _together(text, statements[-2], statements[-1]):
+        contents.insert(0, statements[-2].content)
+    if _OFFERED_AFTER.match(text[tags[-1].end() :][:400]):
+        contents.append("another")
+    return contents, statements[-1]

@@ -1,0 +1,150 @@
+"""One base model, several adapters on it, and answers that are safe to print."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schoolhouse.core.models import adapter_folder, load_model, load_tokenizer
+from schoolhouse.core.reward_models import require_task
+from schoolhouse.pipeline.fingerprints import read_json
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def find_stages(course: str | None, model: str | None, names: str | None) -> tuple[str, dict[str, str | None]]:
+    """
+    The base model and the adapter of each stage that is asked.
+
+    Args:
+        course (`str` or `None`):
+            Folder of a course, or its course.json.
+        model (`str` or `None`):
+            Base model, where there is no course.
+        names (`str` or `None`):
+            Stages, separated by commas: `base`, a stage of the course, or `name=adapter`. By default the course's last
+            finished stage that is no judge.
+
+    Returns:
+        `tuple[str, dict]`: base model, and name -> adapter (`None` for the base itself).
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    known: dict[str, str | None] = {"base": None}
+    if course is not None:
+        path = Path(course)
+        path = path / "course.json" if path.is_dir() else path
+        if not path.is_file():
+            raise ValueError(f"course: {path} does not exist: run recipes/course.py, or name adapters as name=folder")
+        record = read_json(path)
+        try:
+            model = model or record["base"]["name"]
+            for stage in record["stages"]:
+                if stage["recipe"] not in (None, "reward") and stage["status"] == "done":
+                    known[stage["name"]] = str(Path(stage["folder"]) / "adapter")
+        except (KeyError, TypeError):
+            raise ValueError(f"course: {path} is damaged or of another version: run recipes/course.py again") from None
+    if model is None:
+        raise ValueError("model_name_or_path is missing: give it, or --course with the folder of a course")
+    chosen = {}
+    for entry in (names or list(known)[-1]).split(","):
+        name, equals, adapter = entry.strip().partition("=")
+        if not equals and name not in known:
+            raise ValueError(f"unknown stage {name!r}; known: {', '.join(known)}; or give it as {name}=ADAPTER")
+        chosen[name.replace(".", "_")] = adapter if equals else known[name]  # peft allows no dots in names
+    return model, chosen
+
+
+class Classroom:
+    """
+    Stages that answer, on one copy of the base model's weights.
+
+    Args:
+        model_name_or_path (`str`):
+            Base model.
+        stages (`dict[str, str | None]`):
+            Name -> adapter, `None` for the base itself.
+        device (`str`, *optional*):
+            Torch device, the fastest by default.
+    """
+
+    def __init__(self, model_name_or_path: str, stages: dict[str, str | None], device: str | None = None):
+        self.tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        adapters = {name: adapter_folder(adapter) for name, adapter in stages.items() if adapter is not None}
+        for folder in adapters.values():
+            require_task(folder, "CAUSAL_LM")
+        self.model: PreTrainedModel | Any = load_model(model_name_or_path, device=device)
+        self.adapters = set(adapters)
+        for name, folder in adapters.items():
+            if hasattr(self.model, "peft_config"):
+                self.model.load_adapter(str(folder), adapter_name=name)
+            else:
+                from peft import PeftModel
+
+                self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name).eval()
+        for name, adapter in stages.items():
+            self.tokenizers[name] = load_tokenizer(model_name_or_path, adapter)
+
+    def answer(
+        self,
+        stage: str,
+        messages: list[dict[str, str]],
+        show: Callable[[str], None] = lambda text: None,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+    ) -> str:
+        """
+        What a stage says next.
+
+        Args:
+            stage (`str`):
+                Its name.
+            messages (`list[dict]`):
+                The talk so far, in chat format.
+            show (`Callable`, *optional*):
+                Called with each piece of the answer, safe to print, as it is generated.
+            max_new_tokens (`int`, *optional*, defaults to `256`):
+                Where it is cut.
+            temperature (`float`, *optional*, defaults to `0.0`):
+                Of the sampling; 0 is greedy.
+
+        Returns:
+            `str`: the answer as the model wrote it; [`printable`] makes it safe.
+        """
+        import torch
+        from transformers import TextStreamer
+
+        class Shown(TextStreamer):
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                show(printable(text))
+
+        tokenizer = self.tokenizers[stage]
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        ).to(self.model.device)
+        context = contextlib.nullcontext()
+        if stage in self.adapters:
+            self.model.set_adapter(stage)
+        elif self.adapters:
+            context = self.model.disable_adapter()
+        sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        with context, torch.inference_mode():
+            output = self.model.generate(
+                **inputs,
+                **sampling,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                streamer=Shown(tokenizer, skip_prompt=True, skip_special_tokens=True),
+            )
+        return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def printable(text: str) -> str:
+    """Text in which whatever a terminal might obey, or shows out of order, is written as an escape."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,246 @@
+"""What a course is made of: its file, read and checked."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypedDict
+
+from schoolhouse.config.paths import shipped
+from schoolhouse.config.strict_yaml import StrictYamlError, ValueProblem, check_type, load_mapping, nearest
+from schoolhouse.core.models import model_hash
+from schoolhouse.evaluation.tasks import TASKS
+
+
+RECIPES = ("sft", "grpo", "reward", "ppo")
+# The course decides where a stage lies and what it stands on.
+_OF_THE_COURSE = ("model_name_or_path", "output_dir", "adapter_name_or_path")
+
+
+class StageEntry(TypedDict, total=False):
+    """A stage as course.yaml has it."""
+
+    name: str
+    recipe: str
+    config: str
+    overrides: dict[str, Any]
+    after: str
+    evals: list[str]
+    minutes: float
+
+
+class CourseEntry(TypedDict, total=False):
+    """The keys of course.yaml."""
+
+    name: str
+    model_name_or_path: str
+    output_dir: str
+    evals: list[str]
+    accelerate_config: str
+    stages: list[StageEntry]
+
+
+@dataclass
+class Stage:
+    """
+    One stage of a course, resolved.
+
+    Args:
+        name (`str`):
+            Its name, which is also that of its folder.
+        recipe (`str` or `None`):
+            `"sft"`, `"grpo"`, `"reward"` or `"ppo"`; `None` for the base model, which is only measured.
+        config_path (`str` or `None`):
+            Recipe file.
+        folder (`Path`):
+            Run folder.
+        config (`dict[str, Any]`):
+            The recipe with its overrides, the course's base, folders and parent.
+        overrides (`dict[str, Any]`):
+            What the course sets instead of the recipe.
+        after (`str` or `None`):
+            Stage whose adapter it continues.
+        parents (`list[str]`):
+            Stages whose adapters it uses: `after`, and those that its config names.
+        evals (`list[str]`):
+            Tasks.
+        minutes (`float` or `None`):
+            Expected duration, until there is a measured one.
+        parts (`dict[str, str]`):
+            What decides its adapter (`settings`, `files`, `code`, ...) -> hash; see [`fingerprints`].
+        key (`str`):
+            Hash of all of them.
+    """
+
+    name: str
+    recipe: str | None
+    config_path: str | None
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    after: str | None = None
+    parents: list[str] = field(default_factory=list)
+    evals: list[str] = field(default_factory=list)
+    minutes: float | None = None
+    parts: dict[str, str] = field(default_factory=dict)
+    key: str = ""
+
+
+@dataclass
+class Course:
+    """
+    A course, resolved.
+
+    Args:
+        name (`str`):
+            Its name.
+        base (`str`):
+            Base model of all stages.
+        base_hash (`str`):
+            What it computes, by [`schoolhouse.core.models.model_hash`].
+        folder (`Path`):
+            Folder of course.json and of the stages' folders.
+        accelerate_config (`Path`):
+            How `accelerate launch` starts a stage.
+        stages (`list[Stage]`):
+            The base model, then the stages in order.
+    """
+
+    name: str
+    base: str
+    base_hash: str
+    folder: Path
+    accelerate_config: Path
+    stages: list[Stage]
+
+
+def load_course(path: str | Path, output_dir: str | None = None) -> Course:
+    """
+    Read and check a course, and the recipes that it names.
+
+    Args:
+        path (`str` or `Path`):
+            YAML file.
+        output_dir (`str`, *optional*):
+            Instead of the file's own.
+
+    Returns:
+        [`Course`]: its stages still without keys, see [`schoolhouse.pipeline.fingerprints.set_keys`].
+
+    Raises:
+        ValueError: one line that names file and line.
+    """
+    values, lines = _read(Path(path), CourseEntry)
+
+    def fail(where: tuple, message: str) -> NoReturn:
+        known = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
+        raise ValueError(f"{path}:{known}: {'.'.join(map(str, where))}: {message}")
+
+    for key in ("model_name_or_path", "output_dir", "stages"):
+        if not values.get(key):
+            fail((key,), "missing: every course needs it")
+    base, folder = values["model_name_or_path"], Path(output_dir or values["output_dir"])
+    try:
+        base_hash = model_hash(base)
+    except ValueError as error:
+        fail(("model_name_or_path",), str(error))
+    stages = [Stage("base", None, None, folder / "base", evals=values.get("evals", []))]
+    _check_evals(("evals",), None, stages[0].evals, fail)
+    recipes = []
+    for index, entry in enumerate(values["stages"]):
+        where, before = ("stages", index), ["base", *(earlier["name"] for earlier in values["stages"][:index])]
+        for key in ("name", "recipe", "config"):
+            if key not in entry:
+                fail(where, f"{key} is missing: every stage needs it")
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", entry["name"]):
+            fail((*where, "name"), f"{entry['name']!r} is to be a folder: use letters, digits, _ and -")
+        # Some file systems do not tell capitals from small letters.
+        if entry["name"].lower() in ("report", *(name.lower() for name in before)):
+            fail((*where, "name"), f"{entry['name']!r} is taken: name each stage once, and none `base` or `report`")
+        if entry["recipe"] not in RECIPES:
+            fail((*where, "recipe"), f"unknown recipe {entry['recipe']!r}; known: {', '.join(RECIPES)}")
+        if (after := entry.get("after")) is not None and after not in before[1:]:
+            fail((*where, "after"), f"{after!r} is no earlier stage; earlier: {', '.join(before[1:]) or 'none'}")
+        _check_evals((*where, "evals"), entry["recipe"], entry.get("evals", []), fail)
+        if not Path(entry["config"]).is_file():
+            fail((*where, "config"), f"{entry['config']} does not exist, seen from {Path.cwd()}")
+        if taken := [key for key in _OF_THE_COURSE if key in entry.get("overrides", {})]:
+            fail((*where, "overrides", taken[0]), "the course sets it: see model_name_or_path, output_dir and `after`")
+        recipes.append(_read(Path(entry["config"]), dict[str, Any])[0])
+    own = [str(recipe.get("output_dir") or "").rstrip("/") for recipe in recipes]
+    for index, (entry, recipe) in enumerate(zip(values["stages"], recipes, strict=True)):
+        where, name, after = ("stages", index), entry["name"], entry.get("after")
+        settings = recipe | entry.get("overrides", {})
+        used: set[int] = set()
+        try:
+            config = {
+                key: _redirect(value, own, index, [str(folder / other["name"]) for other in values["stages"]], used)
+                for key, value in settings.items()
+                if key not in _OF_THE_COURSE
+            }
+        except ValueError as error:
+            fail((*where, "config"), str(error))
+        config |= {"model_name_or_path": base, "output_dir": str(folder / name)}
+        # A parent named only by the recipe's own path is the course's `after`, or nobody's.
+        if after is not None:
+            config["adapter_name_or_path"] = str(folder / after / "adapter")
+        elif recipe.get("adapter_name_or_path"):
+            fail(where, f"after is missing: {entry['config']} continues {recipe['adapter_name_or_path']}")
+        used_names = {values["stages"][number]["name"] for number in used}
+        parents = [stage.name for stage in stages if stage.name == after or stage.name in used_names]
+        stage = Stage(name, entry["recipe"], entry["config"], folder / name, config, entry.get("overrides", {}))
+        stage.after, stage.parents = after, parents
+        stage.evals, stage.minutes = entry.get("evals", []), entry.get("minutes")
+        stages.append(stage)
+    accelerate = Path(values.get("accelerate_config") or shipped("accelerate_config.yaml"))
+    if not accelerate.is_file():
+        fail(("accelerate_config",), f"{accelerate} does not exist, seen from {Path.cwd()}")
+    return Course(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
+
+
+def _check_evals(where: tuple, recipe: str | None, evals: list[str], fail: Callable[[tuple, str], NoReturn]) -> None:
+    for name in evals:
+        if name not in TASKS:
+            fail(where, f"unknown task {name!r}; {nearest(name, TASKS)}")
+        if (TASKS[name].kind == "preference") != (recipe == "reward"):
+            fail(where, f"{name} asks a {'language' if recipe == 'reward' else 'reward'} model, and this is none")
+
+
+def _read(path: Path, hint: Any) -> tuple[dict[str, Any], dict]:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist, seen from {Path.cwd()}")
+    lines: dict = {}
+    try:
+        values, lines = load_mapping(path.read_bytes())
+        check_type(values, hint)
+    except StrictYamlError as error:
+        raise ValueError(f"{path}:{error.line}: {error}") from None
+    except ValueProblem as problem:
+        where = problem.path
+        line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
+        raise ValueError(f"{path}:{line}: {'.'.join(map(str, where))}: {problem}") from None
+    return values, lines
+
+
+def _redirect(value: Any, own: Sequence[str], index: int, folders: Sequence[str], used: set[int]) -> Any:
+    """
+    A value of stage `index` with paths into the recipes' `own` run folders led into the course's `folders`; the stages
+    that it names are added to `used`.
+    """
+    if isinstance(value, dict):
+        return {key: _redirect(item, own, index, folders, used) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_redirect(item, own, index, folders, used) for item in value]
+    if not isinstance(value, str):
+        return value
+    found = [path for path in own if path and f"{value}/".startswith(f"{path}/")]
+    if not found:
+        return value
+    named = [number for number, path in enumerate(own) if path == max(found, key=len)]
+    number = index if index in named else named[0]
+    if len(named) > 1 and number != index:
+        raise ValueError(f"{value} is the output_dir of several stages: override it in the course")
+    if number > index:
+        raise ValueError(f"{value} is made by a later stage: move that one up")
+    used.add(number)
+    return folders[number] + value[len(own[number]) :]

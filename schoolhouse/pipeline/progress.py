@@ -1,0 +1,210 @@
+"""What is seen of a running course: a live board on a terminal, a line per event anywhere else."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from schoolhouse.pipeline.estimates import Program, eval_seconds, peak_bytes, to_do, training_seconds
+from schoolhouse.pipeline.fingerprints import read_json, why_not_done
+from schoolhouse.pipeline.plan import Course, Stage
+from schoolhouse.pipeline.process import Progress
+
+
+# The first of these that a program logs are shown; anything else a trainer logs stands in its log.
+SHOWN = (
+    *("reward", "loss", "eval_loss", "accuracy", "mean_token_accuracy", "objective/kl", "completions/mean_length"),
+    *("entropy", "learning_rate"),
+)
+
+
+class View:
+    """
+    Shows where a course is, what its program last measured, and how long it will still take.
+
+    Args:
+        name (`str`):
+            Name of the course.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.programs: Sequence[Program] = ()
+        self.at = -1  # index of the program at work
+        self.progress = Progress()
+        self.stopping = False
+        self._live: Any = None
+        self._began = 0.0
+        self._took: dict[int, float] = {}
+
+    def begin(self, stage: Stage, what: str) -> None:
+        """A program starts."""
+        self.at = next(
+            n for n, program in enumerate(self.programs) if (program.stage, program.what) == (stage.name, what)
+        )
+        self.progress, self._began = Progress(), time.monotonic()
+        place = f"{self.at + 1} of {len(self.programs)}{self._left()}"
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._board, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            print(f"{stage.name}: {what} begins ({place})", flush=True)
+
+    def show(self, progress: Progress) -> None:
+        """It printed something."""
+        self.progress = progress
+
+    def stop(self) -> None:
+        """A signal came; the program finishes its step."""
+        self.stopping = True
+        if self._live is None:
+            print("stopping after this step; once more ends it at once", flush=True)
+
+    def end(self, outcome: str) -> None:
+        """It ended."""
+        self.close()
+        took = self._took[self.at] = time.monotonic() - self._began
+        program = self.programs[self.at]
+        print(f"{program.stage}: {program.what} {outcome}, {clock(took)}", flush=True)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def seconds_left(self) -> tuple[float, bool]:
+        """Seconds that the course will still take, and whether that counts all of it."""
+        later = [program.seconds for program in self.programs[self.at + 1 :]]
+        expected, own = self.programs[self.at].seconds, self.progress.left
+        if own is None or self.progress.what:  # no bar yet, or one of a step before the training
+            own = None if expected is None else max(0.0, expected - (time.monotonic() - self._began))
+        return (own or 0.0) + sum(filter(None, later)), None not in (own, *later)
+
+    def _left(self) -> str:
+        seconds, is_all = self.seconds_left()
+        if not seconds and not is_all:
+            return ""
+        return f", {'about' if is_all else 'more than'} {clock(seconds)} left"
+
+    def _board(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        heading = Text(f"{self.name}: {self.at + 1} of {len(self.programs)}{self._left()}", style="bold")
+        table = Table.grid(padding=(0, 2))
+        for number, program in enumerate(self.programs):
+            if number < self.at:
+                table.add_row(Text("✓", "green"), program.stage, program.what, Text(clock(self._took[number]), "dim"))
+            elif number > self.at:
+                known = "" if program.seconds is None else f"about {clock(program.seconds)}"
+                table.add_row("", Text(program.stage, "dim"), Text(program.what, "dim"), Text(known, "dim"))
+            else:
+                step, cell = self.progress, Table.grid(padding=(0, 1))
+                ran = Text(f"{clock(time.monotonic() - self._began)} so far")
+                if step.done < step.total or (step.total and not step.what):
+                    left = "" if step.left is None else f", {clock(step.left)} left"
+                    title = printable(step.what)[:30] + " " * bool(step.what)
+                    ran = Text(f"{title}{step.done} of {step.total}{left}")
+                    cell.add_row(ProgressBar(total=step.total, completed=step.done, width=20), ran)
+                else:
+                    cell.add_row(ran)
+                table.add_row(Text("▸", "bold cyan"), Text(program.stage, "bold"), Text(program.what, "bold"), cell)
+        parts = [heading, table]
+        if shown := metrics_line(self.progress.metrics):
+            parts.append(Text(shown, overflow="ellipsis", no_wrap=True, style="cyan"))
+        if self.stopping:
+            parts.append(Text("stopping after this step; once more ends it at once", style="bold yellow"))
+        return Group(*parts)
+
+
+def metrics_line(metrics: dict[str, Any]) -> str:
+    """The telling ones of a trainer's metrics, four at most."""
+    found = [(key, metrics[key]) for key in SHOWN if key in metrics][:4]
+    return "   ".join(f"{key} {_figure(value)}" for key, value in found)
+
+
+def _figure(value: Any) -> str:
+    try:
+        return f"{float(value):.4g}"
+    except (TypeError, ValueError):
+        return printable(str(value))[:20]
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal might obey."""
+    return "".join(filter(str.isprintable, text))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `45 s`, `3:20 min` or `2:05 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def print_plan(course: Course, stages: list[Stage]) -> None:
+    """
+    Print what a run would do, how long that takes and how much memory, and what no key sees.
+
+    Args:
+        course ([`~schoolhouse.pipeline.plan.Course`]):
+            The course.
+        stages (`list[Stage]`):
+            The stages that were asked for.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    programs = to_do(course, stages)
+    due = {(program.stage, program.what) for program in programs}
+    table = Table("stage", "recipe", "after", "state", "training", "eval", "memory", box=box.SIMPLE_HEAD)
+    for stage in stages:
+        is_due = [what for what in ("train", "eval") if (stage.name, what) in due]
+        word = why_not_done(course, stage) or ("to measure" if is_due else "done")
+        times = [
+            None if stage.recipe is None else training_seconds(stage),
+            eval_seconds(course, stage) if stage.evals else None,
+        ]
+        peak = peak_bytes(course, stage)
+        memory = "" if peak is None else f"{'' if peak[1] else 'about '}{peak[0] / 2**30:.1f} GiB"
+        cells = ["" if seconds is None else clock(seconds) for seconds in times]
+        row = (stage.name, stage.recipe or "", stage.after or "", word, *cells, memory)
+        table.add_row(*(Text(cell, "" if is_due else "dim") for cell in row))
+    console = Console()
+    console.print(table)
+    known = [program.seconds for program in programs if program.seconds is not None]
+    parts = [f"about {clock(sum(known))}"] if known else []
+    parts += [f"{len(programs) - len(known)} of unknown length"] if len(known) < len(programs) else []
+    if programs:
+        print(f"to do: {len(programs)} programs, {', '.join(parts)}")
+    else:
+        print("nothing to do: every stage is done and measured")
+    for note in _unkeyed(stages):
+        print(note)
+
+
+def _unkeyed(stages: list[Stage]) -> list[str]:
+    """What could have changed without a stage being trained anew."""
+    from schoolhouse.evaluation.results import versions
+
+    here, notes, hub = versions(), [], set()
+    for stage in stages:
+        record = read_json(stage.folder / "run.json")
+        then = record.get("versions", {})
+        changed = [f"{name} {then[name]}, now {here.get(name)}" for name in then if then[name] != here.get(name)]
+        if changed:
+            notes.append(f"{stage.name} was trained with {'; '.join(changed)}")
+        hub |= {f"{x['name']} at {x['revision'][:12]}" for x in record.get("data", []) if x.get("revision")}
+    if hub:
+        notes.append(f"data of the Hub: {', '.join(sorted(hub))}")
+    if notes:
+        notes.append("neither libraries nor commits on the Hub belong to a stage's key: --output_dir trains it anew")
+    return notes

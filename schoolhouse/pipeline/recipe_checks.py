@@ -1,0 +1,61 @@
+"""Reads the recipes of all due stages before the first of them is trained: a typo in the last one costs nothing."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from schoolhouse.config.paths import shipped
+from schoolhouse.pipeline.plan import Course, Stage
+
+
+def check_recipes(course: Course, stages: list[Stage]) -> None:
+    """
+    Check keys, types and bounds of recipes as their scripts will.
+
+    Args:
+        course ([`~schoolhouse.pipeline.plan.Course`]):
+            The course.
+        stages (`list[Stage]`):
+            Stages that are to be trained.
+
+    Raises:
+        ValueError: one line that names the stage, and file and line or the override.
+    """
+    jobs = []
+    for stage in stages:
+        # The parent's adapter may not be there yet.
+        settings = stage.overrides | {
+            "model_name_or_path": course.base,
+            "output_dir": str(stage.folder),
+            "adapter_name_or_path": None,
+        }
+        flags = [part for key, value in settings.items() for part in (f"--{key}", _as_flag(value))]
+        jobs.append((stage.name, stage.recipe, ["--config", stage.config_path, *flags]))
+    if jobs:
+        # In a process that ends: the arguments of a trainer take hold of the accelerator.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(_parse, jobs).result()
+
+
+def _as_flag(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _parse(jobs: list[tuple[str, str, list[str]]]) -> None:
+    for name, recipe, flags in jobs:
+        spec = importlib.util.spec_from_file_location(recipe, shipped(f"recipes/{recipe}.py"))
+        script = importlib.util.module_from_spec(spec)
+        sys.modules[recipe] = script  # dataclasses look up their module
+        spec.loader.exec_module(script)
+        parser = script.recipe_parser()
+        told = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(told):
+                parser.parse_args(flags)
+        except SystemExit:
+            raise ValueError(f"stage {name}: {told.getvalue().strip()}") from None

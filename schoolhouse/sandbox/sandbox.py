@@ -1,0 +1,265 @@
+"""A pool of judges: several programs at a time, each verdict computed once."""
+
+import contextlib
+import hashlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections import OrderedDict
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import asdict, astuple
+from typing import Any, Self
+
+from schoolhouse.sandbox.test_runner import ENVIRONMENT, GRACE_S, ROOT, wall_limit
+from schoolhouse.sandbox.types import Job, SandboxError, Verdict
+from schoolhouse.sandbox.wire_format import read_trusted, write_trusted
+
+
+# What a program may rely on although nothing outside the preimported modules can be read any more.
+_HONEST = Job(
+    program="""
+import dataclasses, datetime, decimal, fractions, re, traceback, unicodedata
+@dataclasses.dataclass
+class Point:
+    x: int
+def honest(n):
+    datetime.datetime.strptime("2020-02-29", "%Y-%m-%d")
+    "é".encode("idna"), "é".encode("utf-16"), "é".encode("latin-1")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        traceback.format_exc()
+    return int(decimal.Decimal(n).sqrt()) + Point(fractions.Fraction(n).numerator).x
+""",
+    tests="assert honest(16) == 20",
+    timeout_s=10.0,
+)
+
+
+class _Judge:
+    """A judge process, seen from the trainer; replaced by another when it hangs or dies."""
+
+    def __init__(self, core: int, without: tuple[str, ...]):
+        self._arguments = [str(core), *without]
+        self._closed = False
+        self._replacing = threading.Lock()  # or a judge started while another thread closes would outlive the sandbox
+        self._start()
+
+    def _start(self) -> None:
+        boot = f"import sys; sys.path.insert(0, {ROOT!r}); from schoolhouse.sandbox.test_runner import main; main()"
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-c", boot, str(theirs.fileno()), *self._arguments],
+                env=ENVIRONMENT,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # an interrupt from the keyboard is the trainer's to handle
+            )
+
+    def hello(self) -> dict[str, Any]:
+        """The layers that hold; the judge sends them once, when it is ready."""
+        self._socket.settimeout(60)
+        try:
+            message = read_trusted(self._socket.recv)
+        except OSError as error:
+            message = {"error": f"no sign of life: {error}"}
+        if not message or "error" in message:
+            raise SandboxError(f"the sandbox did not start: {(message or {}).get('error', 'the judge died')}")
+        return message["layers"]
+
+    def run(self, job: Job) -> Verdict:
+        """Judge one job."""
+        self._socket.settimeout(wall_limit(job.timeout_s) + 3 * GRACE_S)
+        try:
+            self._socket.sendall(write_trusted(asdict(job)))
+            if message := read_trusted(self._socket.recv):
+                return Verdict(**message)
+            verdict = Verdict("sandbox_error", None, "the judge died")
+        except TimeoutError:
+            verdict = Verdict("timeout", 0.0, "the tests did not finish on what the program returned")
+        except OSError as error:
+            verdict = Verdict("sandbox_error", None, f"the judge died: {error}")
+        with self._replacing:
+            if self._closed:
+                raise SandboxError("the sandbox was closed while this program ran")
+            self.kill()
+            self._start()
+        self.hello()
+        return verdict
+
+    def kill(self) -> None:
+        """End the judge, its zygote and whatever that runs: one process group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._socket.close()
+
+    def close(self) -> None:
+        """End it for good, even in the middle of a job."""
+        with self._replacing:
+            self._closed = True
+            self.kill()
+
+
+class Sandbox:
+    """
+    Runs untrusted Python programs and judges them.
+
+    A context manager, safe to share between threads; after a fork the copy starts processes of its own.
+
+    Args:
+        workers (`int`, *optional*):
+            Programs at a time; defaults to the number of cores this process may use.
+        allow_weak_isolation (`bool`, *optional*, defaults to `False`):
+            Run programs even where neither system call filter nor Landlock, or no resource limits, hold. Only for
+            programs you trust.
+        cache_size (`int`, *optional*, defaults to `100_000`):
+            Verdicts to remember; the least recently used go first. `0` judges every job anew.
+        without (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Layers to leave off, to test that the others hold.
+
+    Raises:
+        `SandboxError`: where programs cannot be run safely.
+
+    Example:
+
+    ```python
+    >>> with Sandbox(workers=2) as sandbox:
+    ...     (verdict,) = sandbox.run([Job("def f(x): return x + 1", tests="assert f(1) == 2")])
+    >>> verdict.passed
+    True
+    ```
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        allow_weak_isolation: bool = False,
+        cache_size: int = 100_000,
+        without: tuple[str, ...] = (),
+    ):
+        if sys.platform != "linux":
+            raise SandboxError(
+                f"programs can be judged on Linux only, this is {sys.platform}: leave code rewards and code tasks out "
+                "of the config, or run it in a Linux container"
+            )
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self._allow_weak_isolation = allow_weak_isolation
+        self._cache_size = cache_size
+        self._without = tuple(without)
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
+        cores = sorted(os.sched_getaffinity(0))
+        # Several trainers on one machine start at different cores.
+        self._judges = [_Judge(cores[(self._process + n) % len(cores)], self._without) for n in range(self.workers)]
+        self._stop = weakref.finalize(self, _kill_all, self._judges, self._process)
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="sandbox")
+        try:
+            # What is on is known once every layer has been tried in every zygote.
+            every = [judge.hello() for judge in self._judges]
+            self.layers: dict[str, Any] = {name: min(layers[name] for layers in every) for name in every[0]}
+            enough = self.layers["rlimits"] and (self.layers["seccomp"] or self.layers["landlock"])
+            if not (enough or self._allow_weak_isolation):
+                raise SandboxError(
+                    f"programs cannot be isolated here ({self.describe()}): resource limits and seccomp or "
+                    "Landlock are needed; use another kernel or container profile, or pass allow_weak_isolation=True "
+                    "if you trust every program"
+                )
+            for number in range(self.workers):
+                self._free.put(number)
+            verdict = self._judge(_HONEST)
+            if not verdict.passed:
+                raise SandboxError(f"an honest program fails in the sandbox: {verdict.status}, {verdict.detail}")
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, jobs: list[Job]) -> list[Verdict]:
+        """
+        Judge programs; equal jobs are judged once.
+
+        Args:
+            jobs (`list[Job]`):
+                What to run.
+
+        Returns:
+            `list[Verdict]`: one verdict per job, in their order.
+
+        Raises:
+            `SandboxError`: if the sandbox was closed or cannot be restarted.
+        """
+        if os.getpid() != self._process:
+            self._stop.detach()  # the judges, the threads and perhaps a held lock belong to the process that forked
+            self._start()
+        keys = [hashlib.sha256(repr(astuple(job)).encode("utf-8", "surrogatepass")).digest() for job in jobs]
+        verdicts: dict[bytes, Verdict] = {}
+        waiting = {}
+        with self._lock:  # which `close` takes too: no job is handed to threads that are being shut down
+            if not self._stop.alive:
+                raise SandboxError("the sandbox is closed: open another one")
+            for key, job in zip(keys, jobs, strict=True):
+                if key in self._cache:
+                    self._cache.move_to_end(key)
+                    verdicts[key] = self._cache[key]
+                elif key not in waiting:
+                    waiting[key] = (job, self._threads.submit(self._judge, job))
+        for key, (job, future) in waiting.items():
+            try:
+                verdict = verdicts[key] = future.result()
+            except CancelledError:
+                raise SandboxError("the sandbox was closed before this program ran") from None
+            # Neither our own failures nor the patience of a busy machine say anything about the next time.
+            waited = verdict.status == "timeout" and verdict.cpu_s < job.timeout_s
+            if verdict.status != "sandbox_error" and not waited:
+                with self._lock:
+                    self._cache[key] = verdict
+                    while len(self._cache) > self._cache_size:
+                        self._cache.popitem(last=False)
+        return [verdicts[key] for key in keys]
+
+    def _judge(self, job: Job) -> Verdict:
+        number = self._free.get()
+        try:
+            verdict = self._judges[number].run(job)
+            if verdict.status == "sandbox_error":  # once more, with the replaced processes
+                verdict = self._judges[number].run(job)
+        finally:
+            self._free.put(number)
+        return verdict
+
+    def describe(self) -> str:
+        """What is on, in one line for people and logs."""
+        on = [name if value is True else f"{name} {value}" for name, value in self.layers.items() if value]
+        off = [name for name, value in self.layers.items() if not value]
+        return f"sandbox: {', '.join(on) or 'nothing'}" + (f"; off: {', '.join(off)}" if off else "")
+
+    def close(self) -> None:
+        """End every process of the sandbox."""
+        with self._lock:
+            self._stop()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _kill_all(judges: list[_Judge], process: int) -> None:
+    if os.getpid() == process:
+        for judge in judges:
+            judge.close()

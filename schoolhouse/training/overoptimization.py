@@ -1,0 +1,159 @@
+"""The Goodhart gauge of a run: its reward beside what that was worth, when to stop, and which step to keep."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from schoolhouse.core.run import write_json
+from schoolhouse.training.policy import save_adapter
+
+
+if TYPE_CHECKING:
+    from schoolhouse.config.arguments import RecipeParser
+    from schoolhouse.rewards import Reward
+
+
+# Logged points whose mean is compared: the highest of many noisy single ones would often be an early stroke of luck.
+WINDOW = 3
+
+
+@dataclass
+class GoodhartArguments:
+    """
+    The judge that counts, and when optimising the other one has gone far enough.
+
+    Args:
+        gold_reward (`str`, *optional*):
+            An entry of `rewards` with weight 0, by its name in the logs: it is measured, never optimised. The adapter
+            of the step where its mean over the last three logged points was highest is kept.
+        gold_patience (`int`, *optional*):
+            Stop after so many logged points without a new highest mean.
+        kl_budget (`float`, *optional*):
+            Stop where the KL divergence from the reference exceeds so many nats per sequence.
+    """
+
+    gold_reward: str | None = field(
+        default=None, metadata={"help": "Entry of `rewards` with weight 0 that judges and is not optimised."}
+    )
+    gold_patience: int | None = field(
+        default=None, metadata={"help": "Logged points without a new highest gold before it stops."}
+    )
+    kl_budget: float | None = field(default=None, metadata={"help": "KL in nats per sequence at which it stops."})
+
+
+def require_gold(parser: RecipeParser, args: GoodhartArguments, rewards: list[Reward]) -> None:
+    """
+    Refuse a judge that is not there or is optimised, and limits that cannot be meant.
+
+    Args:
+        parser (`RecipeParser`):
+            The parsed recipe, which reports the error.
+        args ([`GoodhartArguments`]):
+            To check.
+        rewards (`list[Reward]`):
+            Of the recipe.
+    """
+    weights = {reward.__name__: reward.weight for reward in rewards}
+    if args.gold_reward is not None and weights.get(args.gold_reward) != 0:
+        measured = [name for name, weight in weights.items() if weight == 0]
+        parser.error(
+            "gold_reward",
+            f"{args.gold_reward!r} is no entry of `rewards` with weight 0 ({', '.join(measured) or 'there is none'}): "
+            "what is optimised cannot judge",
+        )
+    if args.gold_patience is not None and (args.gold_reward is None or args.gold_patience < 1):
+        parser.error("gold_patience", "must be at least 1, and needs gold_reward")
+    if args.kl_budget is not None and args.kl_budget <= 0:
+        parser.error("kl_budget", f"must be above 0 nats per sequence, got {args.kl_budget}")
+
+
+class GoodhartGauge(TrainerCallback):
+    """
+    Reads the trainer's log, writes `goodhart.json` beside `run.json`, keeps the adapter of the highest gold and stops.
+
+    `goodhart.json` holds `points`, one for each logging step (means since the one before: `step`; `kl` to the
+    reference, nats per sequence; `proxy`, the reward that is optimised; `gold`; `length` in tokens; `eos_rate`;
+    `entropy` in nats per token; `repetition`, a reward of that name; `spread`, the deviation between the members of an
+    ensemble; `None` what is not logged), `peak` and `final_minus_peak` of [`summarise_run`], and
+    `stopped`.
+
+    Args:
+        folder (`Path`):
+            Run folder.
+        args ([`GoodhartArguments`]):
+            The judge and the limits.
+    """
+
+    KEPT = "best_by_gold"
+
+    def __init__(self, folder: Path, args: GoodhartArguments):
+        self.folder = folder
+        self.args = args
+        self.stopped: dict[str, Any] | None = None
+
+    def point(self, logs: dict[str, Any]) -> dict[str, Any] | None:
+        """The point of one entry of the trainer's log; `None` for an entry without KL, such as the closing one."""
+        if logs.get("objective/kl") is None:
+            return None
+        clipped, repeated = logs.get("completions/clipped_ratio"), logs.get("rewards/repetition/mean")
+        return {
+            "step": logs["step"],
+            "kl": logs["objective/kl"],
+            "proxy": logs["reward"],
+            "gold": logs.get(f"rewards/{self.args.gold_reward}/mean"),
+            "length": logs.get("completions/mean_length"),
+            "eos_rate": None if clipped is None else 1 - clipped,
+            "entropy": logs.get("entropy"),
+            "repetition": None if repeated is None else -repeated,
+            "spread": logs.get("reward_model/spread"),
+        }
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        if state.is_world_process_zero and state.global_step == 0:
+            shutil.rmtree(self.folder / self.KEPT, ignore_errors=True)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
+        # The trainer's log is part of its checkpoints, so a resumed run has all points.
+        points = [point for logs in state.log_history if (point := self.point(logs))]
+        if not points or points[-1]["step"] != state.global_step or self.point(state.log_history[-1]) is None:
+            return
+        judged = [point for point in points if point["gold"] is not None]
+        budget, patience = self.args.kl_budget, self.args.gold_patience
+        within = [point for point in judged if budget is None or point["kl"] <= budget]
+        recent = [within[end - WINDOW : end] for end in range(WINDOW, len(within) + 1)]
+        best = max(recent, key=lambda window: sum(point["gold"] for point in window), default=None)
+        if budget is not None and points[-1]["kl"] > budget:
+            self.stopped = {"by": "kl_budget", "step": state.global_step}
+        elif patience is not None and best is not None and len(recent) - recent.index(best) > patience:
+            self.stopped = {"by": "gold_patience", "step": state.global_step}
+        control.should_training_stop = control.should_training_stop or self.stopped is not None
+        if state.is_world_process_zero:
+            if best is not None and best[-1] is points[-1]:
+                save_adapter(kwargs["model"], self.folder / self.KEPT, kwargs["processing_class"])
+            self._write(points, judged)
+
+    def _write(self, points: list[dict[str, Any]], judged: list[dict[str, Any]]) -> None:
+        from schoolhouse.evaluation.statistics import summarise_run
+
+        write_json(self.folder / "goodhart.json", {"points": points, **summarise_run(judged), "stopped": self.stopped})
+
+    def keep_best(self, product: Path, is_writer: bool) -> None:
+        """
+        Make the adapter of the highest gold the run's product; where training ended is `last` beside it.
+
+        Args:
+            product (`Path`):
+                Folder with what the last step left.
+            is_writer (`bool`):
+                Whether this process writes.
+        """
+        kept, last = self.folder / self.KEPT, self.folder / "last"
+        if is_writer and kept.is_dir():
+            shutil.rmtree(last, ignore_errors=True)
+            product.rename(last)
+            kept.rename(product)

@@ -1,0 +1,209 @@
+"""Preference pairs as a reward model reads them: what is left out, what is odd, and the reward recipe's `--check`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from schoolhouse.data.columns import whole_text
+from schoolhouse.training.check import never_read, training_steps
+from schoolhouse.training.loss_mask import quiet_datasets
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+    from trl import RewardConfig
+
+    from schoolhouse.config.arguments import RecipeParser
+    from schoolhouse.data.loading import LoadedData
+
+
+@dataclass
+class Pairs:
+    """
+    Tokenized pairs and their account.
+
+    Args:
+        rows (`datasets.Dataset`):
+            `chosen_ids`, `rejected_ids`, `length` (tokens of the longer side, which `train_sampling_strategy` reads),
+            and `margin` where it was asked for.
+        counts (`dict[str, int]`):
+            `read` and `used`; left out: `ties` (the data says so), `equal` (two equal texts), `empty` (a side without
+            text), `too_long` (a side over `max_length`); used all the same: `repeated`, `contradicted` (the same pair
+            the other way round).
+        longer_chosen (`float`):
+            Share of the used pairs of unequal length in which the longer text is the preferred one.
+        lengths (`list[int]`):
+            Tokens of the longer side of every pair that has two different texts.
+    """
+
+    rows: Dataset
+    counts: dict[str, int]
+    longer_chosen: float
+    lengths: list[int] = field(repr=False, default_factory=list)
+
+    @property
+    def account(self) -> dict[str, float]:
+        """For the run record."""
+        return {**self.counts, "longer_chosen": self.longer_chosen}
+
+    def __str__(self) -> str:
+        counts = self.counts
+        out = [
+            f"{counts[key]:,} {words}"
+            for key, words in (
+                ("ties", "ties"),
+                ("equal", "with two equal texts"),
+                ("empty", "with an empty side"),
+                ("too_long", "over max_length"),
+            )
+        ]
+        return (
+            f"{counts['used']:,} of {counts['read']:,} pairs are used; left out: {', '.join(out)}; among those used "
+            f"{counts['repeated']:,} repeat and {counts['contradicted']:,} contradict another; the longer text is "
+            f"chosen in {100 * self.longer_chosen:.1f} %"
+        )
+
+
+def encode_pairs(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: RewardConfig, use_margin: bool = False
+) -> Pairs:
+    """
+    Tokenize pairs with TRL's own code, and leave out those that cannot be trained on.
+
+    Args:
+        rows (`datasets.Dataset`):
+            Rows in TRL's preference columns; `margin`, `score_chosen` and `score_rejected` may say that it is a tie.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            With its chat template.
+        training_args ([`~trl.RewardConfig`]):
+            Of which `max_length` is read.
+        use_margin (`bool`, *optional*, defaults to `False`):
+            Keep the column `margin`, which the loss would subtract.
+
+    Returns:
+        [`Pairs`]: the trainer takes its rows as they are.
+    """
+    import copy
+
+    from trl import RewardTrainer
+
+    args = copy.copy(training_args)
+    args.max_length = None
+    with quiet_datasets():
+        encoded = RewardTrainer._prepare_dataset(None, rows, tokenizer, args, "check")
+    limit = training_args.max_length or math.inf
+    faults: list[str | None] = []
+    lengths, longer, unequal = [], 0, 0
+    seen: Counter[tuple] = Counter()
+    for row, chosen, rejected in zip(rows, encoded["chosen_ids"], encoded["rejected_ids"], strict=True):
+        fault = _fault_of(row, chosen, rejected, limit)
+        faults.append(fault)
+        if fault in (None, "too_long"):
+            lengths.append(max(len(chosen), len(rejected)))
+        if fault is None:
+            seen[tuple(chosen), tuple(rejected)] += 1
+            unequal += len(chosen) != len(rejected)
+            longer += len(chosen) > len(rejected)
+    left_out = Counter(faults)
+    counts = {
+        "read": len(rows),
+        "used": left_out.pop(None, 0),
+        **{name: left_out[name] for name in ("ties", "equal", "empty", "too_long")},
+        "repeated": sum(count - 1 for count in seen.values()),
+        "contradicted": sum(count for (chosen, rejected), count in seen.items() if (rejected, chosen) in seen),
+    }
+    columns = ["chosen_ids", "rejected_ids", *(["margin"] if use_margin and "margin" in rows.column_names else [])]
+    kept = [index for index, fault in enumerate(faults) if fault is None]
+    used = encoded.select_columns(columns).select(kept)
+    longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in used]
+    return Pairs(used.add_column("length", longest), counts, longer / max(unequal, 1), lengths)
+
+
+def _fault_of(row: dict[str, Any], chosen: list[int], rejected: list[int], limit: float) -> str | None:
+    rated = row.get("score_chosen") is not None and row["score_chosen"] == row.get("score_rejected")
+    if rated or row.get("margin") == 0:
+        return "ties"
+    if any(not _last_text(row[side]).strip() for side in ("chosen", "rejected")):
+        return "empty"
+    if chosen == rejected:
+        return "equal"
+    return "too_long" if max(len(chosen), len(rejected)) > limit else None
+
+
+def _last_text(side: str | list[dict[str, Any]]) -> str:
+    return whole_text({"text": side} if isinstance(side, str) else {"messages": side[-1:]})
+
+
+def require_pairs(parser: RecipeParser, training_args: RewardConfig, pairs: Pairs, num_members: int) -> None:
+    """
+    Refuse a run that would train nothing.
+
+    Args:
+        parser (`RecipeParser`):
+            The parsed recipe, which reports the error.
+        training_args ([`~trl.RewardConfig`]):
+            Of which `max_length` is told.
+        pairs ([`Pairs`]):
+            Training pairs.
+        num_members (`int`):
+            Reward models to train.
+    """
+    if num_members < 1:
+        parser.error("num_members", f"must be at least 1, got {num_members}")
+    if num_members > 1 and parser.resolved.get("use_peft") is False:
+        parser.error("num_members", "the members of an ensemble are adapters on one base: needs use_peft: true")
+    if not pairs.counts["used"]:
+        too_long = pairs.counts["too_long"]
+        parser.error("max_length" if too_long else None, f"no pair is left to train on: {pairs}")
+    batch = training_args.world_size * training_args.per_device_train_batch_size
+    if training_args.dataloader_drop_last and pairs.counts["used"] < batch:
+        parser.error("dataloader_drop_last", f"{pairs.counts['used']} pairs do not fill one batch of {batch}")
+
+
+def check_reward(
+    training_args: RewardConfig,
+    model_args: Any,
+    data: LoadedData,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Pairs,
+    num_members: int,
+) -> None:
+    """
+    Print the account of the pairs, the first one as the model reads it, lengths, batch arithmetic and tokens that the
+    base never read.
+
+    Args:
+        training_args ([`~trl.RewardConfig`]):
+            Batches and limits.
+        model_args (`ModelArguments`):
+            Names the model.
+        data (`LoadedData`):
+            Its test split is counted.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            With its chat template.
+        pairs ([`Pairs`]):
+            Training pairs.
+        num_members (`int`):
+            Reward models to train.
+    """
+    epoch, run = training_steps(len(pairs.rows), training_args)
+    size = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps
+    ordered = sorted(pairs.lengths)
+    most = ordered[math.ceil(0.95 * len(ordered)) - 1]
+    table = [
+        ("data", str(pairs)),
+        ("", f"{len(data.test):,} pairs to evaluate on" if data.test is not None else "none to evaluate on"),
+        ("chosen", repr(tokenizer.decode(pairs.rows[0]["chosen_ids"]))),
+        ("rejected", repr(tokenizer.decode(pairs.rows[0]["rejected_ids"]))),
+        ("lengths", f"the longer side has {ordered[0]} to {ordered[-1]} tokens, median {ordered[len(ordered) // 2]}, "
+                    f"95 % at most {most}; max_length {training_args.max_length}"),
+        ("batch", f"{size * training_args.world_size} pairs a step, {epoch} steps an epoch, {run} in all"
+                  + (f", for each of {num_members} members" if num_members > 1 else "")),
+        ("never read", never_read(model_args, tokenizer)),
+    ]  # fmt: skip
+    for label, text in table:
+        print(f"{label:<11}{text}".rstrip())

@@ -1,0 +1,51 @@
+"""What practice brings about by itself: work that is shown, and corrections in mid-answer, for better or worse."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from schoolhouse.rewards.columns import Row, grade_answers, has_answer, text_of
+
+
+_CORRECTS = re.compile(
+    r"\b(?:wait|hmm+|actually|hold on|on second thought|scratch that|correction|let me (?:re-?|double-?)?(?:check|"
+    r"think|consider)|I made an? (?:mistake|error)|that(?:'s| is) (?:wrong|incorrect|not right))\b",
+    re.IGNORECASE,
+)
+_WORKS = re.compile(r"[\d)\]}]\s*=\s*[-$(\\]*\d")
+
+
+def shows_work(text: str) -> bool:
+    """Whether an answer holds an equality between numbers."""
+    return _WORKS.search(text) is not None
+
+
+def emergence(completions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
+    """
+    Shares of completions that show work and that correct themselves.
+
+    A correction is judged where an answer could be read before its first marker ("wait", "actually", "let me check"):
+    that answer against the final one.
+
+    Args:
+        completions (`Sequence[Any]`):
+            Texts, or lists of messages.
+        rows (`Sequence[dict[str, Any]]`):
+            The data's row of each; only those with an `answer` and no `tests` are looked at.
+
+    Returns:
+        `dict[str, float]`: shares of all that are looked at; empty where there is none.
+    """
+    asked = [(text_of(c), row) for c, row in zip(completions, rows, strict=True) if has_answer(row)]
+    if not asked:
+        return {}
+    marked = [(text, row, found.start()) for text, row in asked if (found := _CORRECTS.search(text))]
+    before = grade_answers([text[:start] for text, _, start in marked], [row for _, row, _ in marked])
+    after = grade_answers([text for text, _, _ in marked], [row for _, row, _ in marked])
+    turns = [(b.correct, a.correct) for b, a in zip(before, after, strict=True) if b.extracted and a.extracted]
+    return {
+        "emergence/shows_work": sum(shows_work(text) for text, _ in asked) / len(asked),
+        "emergence/corrects_itself": len(marked) / len(asked),
+        "emergence/wrong_to_right": turns.count((False, True)) / len(asked),
+        "emergence/right_to_wrong": turns.count((True, False)) / len(asked),
+    }

@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 demo: $(INSTALLED)
-	$(BIN)/python recipes/course.py --config recipes/configs/tiny/course.yaml
+	$(BIN)/python recipes/pipeline.py --config recipes/configs/tiny/pipeline.yaml
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not evidence"

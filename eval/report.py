@@ -1,7 +1,7 @@
 """
-Write the report card of a course, or of any evals in order: report.html (one page, nothing is loaded) and report.md.
+Write the report card of a pipeline, or of any evals in order: report.html (one page, nothing is loaded) and report.md.
 
-python eval/report.py --course outputs/tiny/course.json --output_dir outputs/tiny/report
+python eval/report.py --pipeline outputs/tiny/pipeline.json --output_dir outputs/tiny/report
 python eval/report.py --stages base=outputs/tiny/base/eval sft=outputs/tiny/sft/eval --output_dir outputs/tiny/report
 
 It reads only JSON. Each stage is compared with its parent (with `--stages`: with the one before it) on the same items.
@@ -12,20 +12,20 @@ import sys
 from pathlib import Path
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--course", help="course.json, written by recipes/course.py")
+    source.add_argument("--pipeline", help="pipeline.json, written by recipes/pipeline.py")
     source.add_argument("--stages", nargs="+", metavar="NAME=FOLDER", help="output_dirs of eval/run.py, in order")
     parser.add_argument("--output_dir", required=True, help="folder for report.html and report.md")
     arguments = parser.parse_args(argv)
 
     from schoolhouse.report import markdown, page
-    from schoolhouse.report.reading import read_course, read_stages
+    from schoolhouse.report.reading import read_pipeline, read_stages
     from schoolhouse.report.summary import Card
 
     try:
-        card = Card(*(read_course(arguments.course) if arguments.course else read_stages(arguments.stages)))
+        card = Card(*(read_pipeline(arguments.pipeline) if arguments.pipeline else read_stages(arguments.stages)))
         folder = Path(arguments.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         for file, render in (("report.md", markdown.render), ("report.html", page.render)):
@@ -34,10 +34,11 @@ def main(argv: list[str]) -> None:
             part.replace(folder / file)  # a reader finds a whole page, also after a kill
     except (ValueError, OSError) as error:
         print("eval/report.py: error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        return 2
     counts = ", ".join(f"{len(card.changed(kind))} {kind}" for kind in ("improved", "worse"))
     print(f"{counts}, {len(card.changed('none'))} without evidence of change: {folder / 'report.html'}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    raise SystemExit(main())

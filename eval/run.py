@@ -20,10 +20,11 @@ from schoolhouse.evaluation.tasks import TASKS
 
 
 if TYPE_CHECKING:
-    from schoolhouse.evaluation.run_task import Exam
+    from schoolhouse.evaluation.run_task import PreparedTask
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     try:
         arguments = parse_arguments(argv)
         if arguments.compare:
@@ -34,12 +35,12 @@ def main(argv: list[str]) -> None:
             from schoolhouse.evaluation.lm_eval_export import export_lm_eval
 
             print(f"lm-eval's layout: {export_lm_eval(arguments.export_lm_eval, arguments.output_dir)}")
-            return
+            return 0
         else:
-            tokenizer, exams, hashes = prepare_all(arguments)
+            tokenizer, prepared_tasks, hashes = prepare_all(arguments)
     except (ValueError, OSError, ImportError) as error:
         print("eval/run.py: error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        return 2
 
     from schoolhouse.evaluation import tables
     from schoolhouse.evaluation.results import build_results, summarise, write_json, write_samples
@@ -48,15 +49,15 @@ def main(argv: list[str]) -> None:
         if arguments.output_dir:
             write_json(Path(arguments.output_dir) / "comparison.json", comparison)
         tables.print_comparison(comparison)
-        return
+        return 0
 
     from schoolhouse.core.models import load_model
     from schoolhouse.core.reward_models import load_scorer
     from schoolhouse.evaluation.preference import describe_preferences
-    from schoolhouse.evaluation.run_task import examine
+    from schoolhouse.evaluation.run_task import run_task
     from schoolhouse.evaluation.sample_cache import SampleStore
 
-    if exams[0].task.kind == "preference":
+    if prepared_tasks[0].task.kind == "preference":
         model, tokenizer = load_scorer(
             arguments.adapter_name_or_path or arguments.model_name_or_path,
             arguments.model_name_or_path,
@@ -78,19 +79,22 @@ def main(argv: list[str]) -> None:
         "num_samples": arguments.num_samples or 1,
         "temperature": arguments.temperature or 0.0,
         "top_p": arguments.top_p,
-        "seed": arguments.seed if any(exam.sampling.temperature for exam in exams) else None,
+        "seed": arguments.seed if any(prepared.sampling.temperature for prepared in prepared_tasks) else None,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
     }
-    samples = {exam.task.name: examine(exam, model, tokenizer, arguments, store, hashes) for exam in exams}
+    samples = {
+        prepared.task.name: run_task(prepared, model, tokenizer, arguments, store, hashes)
+        for prepared in prepared_tasks
+    }
     tasks = {
-        exam.task.name: summarise(exam.task, samples[exam.task.name])
+        prepared.task.name: summarise(prepared.task, samples[prepared.task.name])
         | (
-            {"preference": describe_preferences(model, tokenizer, exam.items, samples[exam.task.name])}
-            if exam.task.kind == "preference"
-            else {"max_new_tokens": exam.sampling.max_new_tokens} | _own_sampling(exam, sampling)
+            {"preference": describe_preferences(model, tokenizer, prepared.items, samples[prepared.task.name])}
+            if prepared.task.kind == "preference"
+            else {"max_new_tokens": prepared.sampling.max_new_tokens} | _own_sampling(prepared, sampling)
         )
-        for exam in exams
+        for prepared in prepared_tasks
     }
     # Only now, so that samples of this run never lie beside the results of an earlier one.
     for name, lines in samples.items():
@@ -101,12 +105,13 @@ def main(argv: list[str]) -> None:
     )
     write_json(folder / "results.json", results)
     tables.print_results(results)
+    return 0
 
 
-def _own_sampling(exam: "Exam", sampling: dict[str, Any]) -> dict[str, Any]:
+def _own_sampling(prepared: "PreparedTask", sampling: dict[str, Any]) -> dict[str, Any]:
     """Where a task is sampled in another way than the others, how."""
-    own = {"num_samples": exam.num_samples, "temperature": exam.sampling.temperature}
-    differs = exam.task.kind == "generate" and any(sampling[name] != value for name, value in own.items())
+    own = {"num_samples": prepared.num_samples, "temperature": prepared.sampling.temperature}
+    differs = prepared.task.kind == "generate" and any(sampling[name] != value for name, value in own.items())
     return {"sampling": own} if differs else {}
 
 
@@ -119,7 +124,7 @@ def prepare_all(arguments: EvalArguments) -> tuple:
             The run's arguments.
 
     Returns:
-        `tuple`: tokenizer, exams and hashes.
+        `tuple`: tokenizer, prepared_tasks and hashes.
 
     Raises:
         ValueError: naming what is wrong, in one line.
@@ -135,12 +140,12 @@ def prepare_all(arguments: EvalArguments) -> tuple:
     from transformers import AutoConfig
 
     from schoolhouse.core.models import load_tokenizer, model_hash, template_hash
-    from schoolhouse.core.reward_models import member_folders, require_task, scorer_hash
+    from schoolhouse.core.reward_models import member_folders, scorer_hash, validate_task_type
     from schoolhouse.evaluation.run_task import prepare
 
     adapters = member_folders(arguments.adapter_name_or_path) if arguments.adapter_name_or_path else []
     for adapter in adapters:
-        require_task(adapter, "SEQ_CLS" if judges == {True} else "CAUSAL_LM")
+        validate_task_type(adapter, "SEQ_CLS" if judges == {True} else "CAUSAL_LM")
     hashes = {
         "model": model_hash(arguments.model_name_or_path, arguments.revision),
         "adapter": scorer_hash(arguments.adapter_name_or_path) if adapters else None,
@@ -149,9 +154,9 @@ def prepare_all(arguments: EvalArguments) -> tuple:
     config = AutoConfig.from_pretrained(arguments.model_name_or_path, revision=arguments.revision)
     if len(tokenizer) > (rows := config.get_text_config().vocab_size):
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens but the model {rows}: it belongs to another base")
-    exams = [prepare(TASKS[name], arguments, tokenizer, config) for name in arguments.tasks]
-    return tokenizer, exams, hashes | {"chat_template": template_hash(tokenizer)}
+    prepared_tasks = [prepare(TASKS[name], arguments, tokenizer, config) for name in arguments.tasks]
+    return tokenizer, prepared_tasks, hashes | {"chat_template": template_hash(tokenizer)}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    raise SystemExit(main())

@@ -1,7 +1,7 @@
-"""Talk to one stage of a course, or put one question to several and see the answers side by side.
+"""Talk to one stage of a pipeline, or put one question to several and see the answers side by side.
 
-    python recipes/chat.py --course outputs/tiny --stages sft
-    python recipes/chat.py --course outputs/tiny --stages base,sft,grpo_math --prompt "What is 17 + 25?"
+    python recipes/chat.py --pipeline outputs/tiny --stages sft
+    python recipes/chat.py --pipeline outputs/tiny --stages base,sft,grpo_math --prompt "What is 17 + 25?"
     python recipes/chat.py --model_name_or_path data/tiny/base --stages mine=outputs/tiny/sft/adapter
 
 An empty line begins a new talk; Ctrl-C ends an answer, and at the prompt, like Ctrl-D, the program.
@@ -11,28 +11,28 @@ import argparse
 import sys
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--course", metavar="FOLDER", help="folder of a course, or its course.json")
-    parser.add_argument("--model_name_or_path", metavar="X", help="base model, where there is no course")
-    parser.add_argument("--stages", metavar="A,B", help="base, stages of the course, or name=ADAPTER")
+    parser.add_argument("--pipeline", metavar="FOLDER", help="folder of a pipeline, or its pipeline.json")
+    parser.add_argument("--model_name_or_path", metavar="X", help="base model, where there is no pipeline")
+    parser.add_argument("--stages", metavar="A,B", help="base, stages of the pipeline, or name=ADAPTER")
     parser.add_argument("--prompt", metavar="TEXT", help="one question to all the stages, and no talk")
     parser.add_argument("--max_new_tokens", type=int, default=256, metavar="N", help="default: 256")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0, greedy")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
-    from schoolhouse.pipeline.chat import Classroom, find_stages, printable
+    from schoolhouse.pipeline.chat import AdapterChat, find_stages, printable
 
     try:
-        model, stages = find_stages(arguments.course, arguments.model_name_or_path, arguments.stages)
+        model, stages = find_stages(arguments.pipeline, arguments.model_name_or_path, arguments.stages)
         if arguments.prompt is None and len(stages) > 1:
             raise ValueError("several stages answer a --prompt; a talk is with one: name one in --stages")
-        room = Classroom(model, stages)
+        room = AdapterChat(model, stages)
     except (ValueError, OSError) as error:
         print(f"recipes/chat.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     options = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
 
     if arguments.prompt is not None:
@@ -46,7 +46,7 @@ def main() -> None:
         Console().print(
             Columns([Panel(Text(printable(text)), title=Text(name)) for name, text in answers.items()], equal=True)
         )
-        return
+        return 0
 
     (stage,) = stages
     messages: list[dict[str, str]] = []
@@ -55,7 +55,7 @@ def main() -> None:
             line = input("\nyou: ")
         except (EOFError, KeyboardInterrupt):
             print()
-            return
+            return 0
         if not line.strip():
             messages = []
             print("(a new talk)")
@@ -68,7 +68,8 @@ def main() -> None:
         except KeyboardInterrupt:
             messages.pop()
             print(" (stopped)")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

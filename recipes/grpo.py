@@ -17,7 +17,7 @@ from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipePa
 
 
 @dataclass
-class PracticeArguments(RewardArguments):
+class PreflightArguments(RewardArguments):
     """
     How answers are paid, and how that is looked at before training.
 
@@ -33,27 +33,27 @@ class PracticeArguments(RewardArguments):
 
 
 def recipe_parser() -> RecipeParser:
-    """The recipe's keys, which a course checks before its first stage."""
+    """The recipe's keys, which a pipeline checks before its first stage."""
     return RecipeParser(
-        (DataArguments, PracticeArguments, GRPOConfig, ModelArguments),
+        (DataArguments, PreflightArguments, GRPOConfig, ModelArguments),
         description=__doc__,
         required=("model_name_or_path", "output_dir", "rewards"),
         defaults={"resume_from_checkpoint": "auto"},
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = recipe_parser()
-    data_args, practice_args, training_args, model_args = parser.parse_args()
+    data_args, practice_args, training_args, model_args = parser.parse_args(argv)
 
     from transformers import set_seed
 
-    from schoolhouse.core.run import RunRecord
+    from schoolhouse.core.run import RunManifest
     from schoolhouse.data import load_training_data
     from schoolhouse.rewards import reward_models
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.check import config_errors
-    from schoolhouse.training.checks import check_grpo, load_rewards, require_practicable
+    from schoolhouse.training.checks import check_grpo, load_rewards, validate_grpo
     from schoolhouse.training.grpo import RewardedTrainer
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
     from schoolhouse.training.preflight import preflight
@@ -65,16 +65,16 @@ def main() -> None:
     rewards = load_rewards(parser, practice_args.rewards, training_args)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
         data = load_training_data(data_args, training_args.seed, kinds=("prompt-only",))
-    require_practicable(parser, training_args, data.train, rewards)
+    validate_grpo(parser, training_args, data.train, rewards)
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
     if parser.check:
         check_grpo(parser, training_args, model_args, data, tokenizer, rewards)
-        return
+        return 0
 
     with config_errors(parser, "model_name_or_path"):
         given = (parser, training_args, model_args, data, tokenizer, reward_models(rewards))
-        record = RunRecord.begin(*given) if training else None
+        record = RunManifest.begin(*given) if training else None
     stop = RunCallback(record)
     trainer = RewardedTrainer(
         load_policy(model_args, training_args, tokenizer),
@@ -87,16 +87,17 @@ def main() -> None:
     )
     if not training:
         preflight(parser, trainer, data.train, practice_args.preflight_prompts)
-        return
+        return 0
     if practice_args.preflight_prompts and record.checkpoint is None:
         record.save(preflight=preflight(parser, trainer, data.train, practice_args.preflight_prompts))
     trainer.train(resume_from_checkpoint=record.checkpoint)
     if stop.stopped_by:
         record.interrupt(trainer)
-        raise SystemExit(128 + stop.stopped_by)
+        return 128 + stop.stopped_by
     product = save_policy(trainer, record.folder, tokenizer)
     record.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

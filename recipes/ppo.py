@@ -5,60 +5,64 @@
 Policy, reference, value model and a reward adapter on the same base share its weights. `rewards` are those of
 `recipes/grpo.py`; the value model begins with the first reward adapter that counts and stands on the same base. Every
 key of the YAML can be overridden (`--kl_coef 0.1`), and `--check` shows prompts, batches and rewards without loading
-the model. With `gold_reward`, a reward of weight 0 judges what the others are worth: `goodhart.json` in the run folder
-has both against the divergence, and the adapter of the step where gold was highest is the product. The run folder is
-otherwise that of `recipes/sft.py`, and the same command again continues a run that was stopped: to the very same
-weights where it stopped between two batches of samples.
+the model. With `gold_reward`, a reward of weight 0 measures what the others are worth: `overoptimization.json` in the
+run folder has both against the KL divergence, and the adapter of the step where the gold reward was highest is the
+product. The run folder is otherwise that of `recipes/sft.py`, and the same command again continues a run that was
+stopped: to the very same weights where it stopped between two batches of samples.
 """
 
 from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser, RewardArguments
 from schoolhouse.training import PPOConfig
-from schoolhouse.training.overoptimization import GoodhartArguments, GoodhartGauge, require_gold
+from schoolhouse.training.overoptimization import (
+    OveroptimizationArguments,
+    OveroptimizationCallback,
+    validate_overoptimization,
+)
 
 
 def recipe_parser() -> RecipeParser:
-    """The recipe's keys, which a course checks before its first stage."""
+    """The recipe's keys, which a pipeline checks before its first stage."""
     return RecipeParser(
-        (DataArguments, RewardArguments, GoodhartArguments, PPOConfig, ModelArguments),
+        (DataArguments, RewardArguments, OveroptimizationArguments, PPOConfig, ModelArguments),
         description=__doc__,
         required=("model_name_or_path", "output_dir", "rewards"),
         defaults={"resume_from_checkpoint": "auto"},
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = recipe_parser()
-    data_args, reward_args, gold_args, training_args, model_args = parser.parse_args()
+    data_args, reward_args, gold_args, training_args, model_args = parser.parse_args(argv)
 
     from transformers import set_seed
 
     from schoolhouse.core.reward_models import member_folders
-    from schoolhouse.core.run import RunRecord
+    from schoolhouse.core.run import RunManifest
     from schoolhouse.data import load_training_data
     from schoolhouse.rewards import reward_models
     from schoolhouse.training import PPOTrainer
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.check import config_errors
-    from schoolhouse.training.checks import check_grpo, load_rewards, require_practicable
+    from schoolhouse.training.checks import check_grpo, load_rewards, validate_grpo
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
 
     set_seed(training_args.seed)
     rewards = load_rewards(parser, reward_args.rewards, training_args)
-    require_gold(parser, gold_args, rewards)
+    validate_overoptimization(parser, gold_args, rewards)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
         data = load_training_data(data_args, training_args.seed, kinds=("prompt-only",))
-    require_practicable(parser, training_args, data.train, rewards)
+    validate_grpo(parser, training_args, data.train, rewards)
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
     if parser.check:
         check_grpo(parser, training_args, model_args, data, tokenizer, rewards)
-        return
+        return 0
 
     with config_errors(parser, "model_name_or_path"):
-        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer, reward_models(rewards))
-    stop, gauge = RunCallback(record), GoodhartGauge(record.folder, gold_args)
+        record = RunManifest.begin(parser, training_args, model_args, data, tokenizer, reward_models(rewards))
+    stop, gauge = RunCallback(record), OveroptimizationCallback(record.folder, gold_args)
     paying = reward_models(reward for reward in rewards if reward.weight)
-    judges = [judge.model for judge in paying if judge.stands_on(model_args.model_name_or_path)]
+    judges = [judge.model for judge in paying if judge.shares_base(model_args.model_name_or_path)]
     trainer = PPOTrainer(
         load_policy(model_args, training_args, tokenizer),
         reward_funcs=rewards,
@@ -72,11 +76,12 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=record.checkpoint)
     if stop.stopped_by:
         record.interrupt(trainer)
-        raise SystemExit(128 + stop.stopped_by)
+        return 128 + stop.stopped_by
     product = save_policy(trainer, record.folder, tokenizer)
     gauge.keep_best(product, record.is_writer)
     record.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -69,20 +69,20 @@ def pack(texts: list[str], tokenizer: "PreTrainedTokenizerFast", block_size: int
     return Dataset.from_dict({"input_ids": blocks, "labels": blocks})
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = RecipeParser(
         (PretrainArguments, TrainingArguments),
         description=__doc__,
         required=("output_dir",),
         defaults={"resume_from_checkpoint": "auto"},
     )
-    args, training_args = parser.parse_args()
+    args, training_args = parser.parse_args(argv)
 
     import numpy as np
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
 
     from schoolhouse.core.fingerprint import fingerprint
-    from schoolhouse.core.run import RunRecord
+    from schoolhouse.core.run import RunManifest
     from schoolhouse.data import LoadedData
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.policy import save_policy
@@ -97,7 +97,7 @@ def main() -> None:
     print(f"never read: {tokenizer.convert_ids_to_tokens(sorted(unread)) or 'none'}")
     if parser.check:
         print(f"first document: {texts[0]!r}")
-        return
+        return 0
 
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -117,10 +117,10 @@ def main() -> None:
         "name": "tiny/corpus",
         "location": "generated",
         "split": "train",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
     }
     source |= {"rows": len(texts), "seed": training_args.seed, "sha256_of_blocks": fingerprint(train)}
-    record = RunRecord.begin(
+    record = RunManifest.begin(
         parser, training_args, ModelArguments(use_peft=False), LoadedData(train, test, [source]), tokenizer
     )
     stop = RunCallback(record)
@@ -135,11 +135,12 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=record.checkpoint)
     if stop.stopped_by:
         record.interrupt(trainer)
-        raise SystemExit(128 + stop.stopped_by)
+        return 128 + stop.stopped_by
     product = save_policy(trainer, record.folder, tokenizer)
     tokens = round(len(train) * args.block_size * trainer.state.epoch)
     record.finish(trainer, product, tokens={"input": tokens, "trained": tokens}, evaluation=trainer.evaluate())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

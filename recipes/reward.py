@@ -39,7 +39,7 @@ class PreferenceArguments:
 
 
 def recipe_parser() -> RecipeParser:
-    """The recipe's keys, which a course checks before its first stage."""
+    """The recipe's keys, which a pipeline checks before its first stage."""
     return RecipeParser(
         (DataArguments, PreferenceArguments, RewardConfig, ModelArguments),
         description=__doc__,
@@ -48,18 +48,18 @@ def recipe_parser() -> RecipeParser:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = recipe_parser()
-    data_args, preference_args, training_args, model_args = parser.parse_args()
+    data_args, preference_args, training_args, model_args = parser.parse_args(argv)
     training_args.remove_unused_columns = False  # the rows have none, and sampling by length reads `length`
 
     from transformers import set_seed
 
-    from schoolhouse.core.run import RunRecord
+    from schoolhouse.core.run import RunManifest
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.check import config_errors
-    from schoolhouse.training.pairs import check_reward, encode_pairs, require_pairs
+    from schoolhouse.training.pairs import check_reward, encode_pairs, validate_pairs
     from schoolhouse.training.policy import load_training_tokenizer, save_policy
     from schoolhouse.training.reward_model import begin_members, load_reward_model, reference_statistics
     from schoolhouse.training.supervised import PairTrainer
@@ -70,15 +70,15 @@ def main() -> None:
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
     pairs = encode_pairs(data.train, tokenizer, training_args, preference_args.use_margin)
-    require_pairs(parser, training_args, pairs, preference_args.num_members)
+    validate_pairs(parser, training_args, pairs, preference_args.num_members)
     if parser.check:
         check_reward(training_args, model_args, data, tokenizer, pairs, preference_args.num_members)
-        return
+        return 0
     print(pairs)
     test = encode_pairs(data.test, tokenizer, training_args, preference_args.use_margin) if data.test else None
 
     with config_errors(parser, "model_name_or_path"):
-        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer)
+        record = RunManifest.begin(parser, training_args, model_args, data, tokenizer)
     record.save(pairs=pairs.account, test_pairs=test and test.account)
     for member in begin_members(record, training_args, preference_args.num_members):
         stop = RunCallback(record)
@@ -96,11 +96,12 @@ def main() -> None:
         trainer.train(resume_from_checkpoint=member.checkpoint)
         if stop.stopped_by:
             record.interrupt(trainer)
-            raise SystemExit(128 + stop.stopped_by)
+            return 128 + stop.stopped_by
         statistics = reference_statistics(trainer, (test or pairs).rows)
         product = save_policy(trainer, record.folder, tokenizer, member.name, {"reward_statistics.json": statistics})
     record.finish(trainer, product.parent if product.parent.name == "members" else product)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

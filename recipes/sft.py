@@ -16,7 +16,7 @@ from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipePa
 
 
 def recipe_parser() -> RecipeParser:
-    """The recipe's keys, which a course checks before its first stage."""
+    """The recipe's keys, which a pipeline checks before its first stage."""
     return RecipeParser(
         (DataArguments, SFTConfig, ModelArguments),
         description=__doc__,
@@ -25,17 +25,17 @@ def recipe_parser() -> RecipeParser:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = recipe_parser()
-    data_args, training_args, model_args = parser.parse_args()
+    data_args, training_args, model_args = parser.parse_args(argv)
 
     from transformers import set_seed
 
     from schoolhouse.core.chat_templates import training_tokenizer
-    from schoolhouse.core.run import RunRecord, tokens_trained
+    from schoolhouse.core.run import RunManifest, tokens_trained
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback
-    from schoolhouse.training.check import check_sft, config_errors, require_trainable
+    from schoolhouse.training.check import check_sft, config_errors, validate_sft
     from schoolhouse.training.loss_mask import answer_tokens
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
     from schoolhouse.training.supervised import ExampleTrainer
@@ -45,17 +45,17 @@ def main() -> None:
         data = load_training_data(data_args, training_args.seed, kinds=("messages", "prompt-completion", "text"))
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
-    require_trainable(parser, training_args, data.train)
+    validate_sft(parser, training_args, data.train)
     if parser.check:
         check_sft(parser, training_args, model_args, data, tokenizer)
-        return
+        return 0
     marked = tokenizer
     if training_args.assistant_only_loss:
         with config_errors(parser, "assistant_only_loss"):
             marked = training_tokenizer(tokenizer)
 
     with config_errors(parser, "model_name_or_path"):
-        record = RunRecord.begin(parser, training_args, model_args, data, tokenizer)
+        record = RunManifest.begin(parser, training_args, model_args, data, tokenizer)
     stop = RunCallback(record)
     needed = answer_tokens(data.train, tokenizer, training_args) if model_args.trainable_new_tokens else ()
     trainer = ExampleTrainer(
@@ -72,10 +72,11 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=record.checkpoint)
     if stop.stopped_by:
         record.interrupt(trainer)
-        raise SystemExit(128 + stop.stopped_by)
+        return 128 + stop.stopped_by
     product = save_policy(trainer, record.folder, tokenizer)
     record.finish(trainer, product, tokens=tokens_trained(trainer), dropped_rows=dropped)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

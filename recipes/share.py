@@ -6,9 +6,10 @@ python recipes/share.py pull user/my-adapter --output_dir outputs/theirs
 python recipes/share.py verify user/my-adapter --limit 200
 python recipes/share.py merge outputs/tiny/sft/adapter --output_dir outputs/merged --dtype bfloat16
 
-`push` takes a run folder, or the folder of a course, whose stages become sub-folders. The repository is private unless
-you say --public. `verify` exits with 0 for "reproduced", 1 for "differs" and 3 for "cannot tell". A merged model
-becomes a GGUF file with llama.cpp: python convert_hf_to_gguf.py outputs/merged --outfile model.gguf --outtype q8_0
+`push` takes a run folder, or the folder of a pipeline, whose stages become sub-folders. The repository is private
+unless you say --public. `verify` exits with 0 for "reproduced", 1 for "differs" and 3 for "cannot tell". A merged
+model becomes a GGUF file with llama.cpp:
+python convert_hf_to_gguf.py outputs/merged --outfile model.gguf --outtype q8_0
 """
 
 import argparse
@@ -23,7 +24,7 @@ from schoolhouse.config.paths import shipped
 from schoolhouse.hub.secret_scan import shown
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
         return arguments.action(arguments)
@@ -36,9 +37,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(required=True, metavar="push|pull|verify|merge")
 
-    action = actions.add_parser("push", help="upload an adapter or a course")
+    action = actions.add_parser("push", help="upload an adapter or a pipeline")
     action.set_defaults(action=push_adapter)
-    action.add_argument("folder", help="run folder, its adapter folder, or a course's folder")
+    action.add_argument("folder", help="run folder, its adapter folder, or a pipeline's folder")
     action.add_argument("repo_id", help="owner/name on the Hub")
     action.add_argument("--base_model", help="Hub id of the base, where the run knows only a folder")
     action.add_argument("--results", nargs="*", default=[], help="folders of results, of this adapter and of its base")
@@ -57,7 +58,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         action.add_argument("--output_dir", required=name == "pull", help="folder for what is downloaded")
         if name == "verify":
             action.add_argument("--base_model", help="folder or Hub id of the base, instead of the one named there")
-            action.add_argument("--stage", help="one stage of a course")
+            action.add_argument("--stage", help="one stage of a pipeline")
             action.add_argument("--tasks", help="of the claimed tasks only these, comma-separated")
             action.add_argument("--task_paths", help="local data for tasks, as eval/run.py takes it")
             action.add_argument("--limit", type=int, help="items per task; by default as many as the claim")
@@ -179,4 +180,4 @@ def merge_adapter(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main())

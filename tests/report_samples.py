@@ -44,7 +44,7 @@ def _frame():
     return build_results("base", None, hashes, "python eval/run.py", sampling, {})
 
 
-def write_course(folder, stages):
+def write_pipeline(folder, stages):
     """`stages`: name -> (name of the parent, tasks)."""
     entries = []
     for name, (parent, tasks) in stages.items():
@@ -62,6 +62,6 @@ def write_course(folder, stages):
                 "eval": f"{name}/eval",
             }
         )
-    path = folder / "course.json"
+    path = folder / "pipeline.json"
     path.write_text(json.dumps({"schema": 1, "name": "small", "base": {"name": "b", "hash": "h"}, "stages": entries}))
     return path

@@ -39,7 +39,7 @@ def make_run(folder: Path, base: Path, kind="sft", task_type="CAUSAL_LM", seed=0
         "model": {"name": str(base), "revision": "main", "hash": model_hash(str(base))},
         "parent_adapter": None,
         "data": [{"role": "train", "name": "svamp", "revision": None, "used_rows": 689, "sha256": "a" * 64,
-                  "licence": "MIT"}],
+                  "license": "MIT"}],
         "git": {"revision": "b" * 40, "dirty": False},
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
         "hardware": {"cores": 2, "accelerators": []},

@@ -169,7 +169,7 @@ def test_a_split_by_hash_knows_two_splits(tmp_path):
 
 def test_every_public_data_set_names_its_licence_and_origin():
     assert {name for name in DATASETS if not name.startswith("tiny/")} == set(SOURCES)
-    assert all(source.licence and source.origin.startswith("https://") for source in SOURCES.values())
+    assert all(source.license and source.origin.startswith("https://") for source in SOURCES.values())
 
 
 REAL = {

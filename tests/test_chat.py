@@ -14,16 +14,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schoolhouse.core.chat_templates import ensure_chat_template
 from schoolhouse.core.models import load_model
-from schoolhouse.pipeline.chat import Classroom, find_stages, printable
+from schoolhouse.pipeline.chat import AdapterChat, find_stages, printable
 
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory):
-    """A base and two adapters that answer differently, as a course leaves them."""
-    folder = tmp_path_factory.mktemp("course")
+def pipeline(tmp_path_factory):
+    """A base and two adapters that answer differently, as a pipeline leaves them."""
+    folder = tmp_path_factory.mktemp("pipeline")
     base = make_tiny_model(folder / "base")
     stages = [{"name": "base", "recipe": None, "status": "done", "folder": None}]
     for seed, name in enumerate(("one", "two")):
@@ -34,13 +34,13 @@ def course(tmp_path_factory):
         stages.append({"name": name, "recipe": "sft", "status": "done", "folder": str(folder / name)})
     stages.append({"name": "judge", "recipe": "reward", "status": "done", "folder": str(folder / "judge")})
     record = {"schema": 1, "name": "c", "base": {"name": str(base), "hash": ""}, "stages": stages}
-    (folder / "course.json").write_text(json.dumps(record))
+    (folder / "pipeline.json").write_text(json.dumps(record))
     return folder
 
 
-def test_each_stage_answers_as_it_does_alone_in_any_order(course):
-    base, stages = find_stages(str(course), None, "base,one,two")
-    room = Classroom(base, stages, device="cpu")
+def test_each_stage_answers_as_it_does_alone_in_any_order(pipeline):
+    base, stages = find_stages(str(pipeline), None, "base,one,two")
+    room = AdapterChat(base, stages, device="cpu")
     question = [{"role": "user", "content": "How many apples?"}]
 
     def alone(adapter):
@@ -60,20 +60,20 @@ def test_each_stage_answers_as_it_does_alone_in_any_order(course):
         assert "".join(pieces) == printable(said)
 
 
-def test_stages_come_from_a_course_or_as_adapters(course):
-    _, last = find_stages(str(course / "course.json"), None, None)
+def test_stages_come_from_a_pipeline_or_as_adapters(pipeline):
+    _, last = find_stages(str(pipeline / "pipeline.json"), None, None)
     assert list(last) == ["two"]  # the judge after it does not talk
     assert find_stages(None, "b", "mine=folder") == ("b", {"mine": "folder"})
     with pytest.raises(ValueError, match=r"unknown stage 'three'; known: base, one, two"):
-        find_stages(str(course), None, "three")
+        find_stages(str(pipeline), None, "three")
     with pytest.raises(ValueError, match="model_name_or_path is missing"):
         find_stages(None, None, "base")
 
 
 @pytest.mark.parametrize("text", ["{ half", "[]", '{"base": 3, "stages": []}', '{"base": {"name": "b"}}'])
-def test_a_damaged_course_is_one_line(tmp_path, text):
-    (tmp_path / "course.json").write_text(text)
-    with pytest.raises(ValueError, match=r"course\.json is damaged or of another version"):
+def test_a_damaged_pipeline_is_one_line(tmp_path, text):
+    (tmp_path / "pipeline.json").write_text(text)
+    with pytest.raises(ValueError, match=r"pipeline\.json is damaged or of another version"):
         find_stages(str(tmp_path), None, None)
 
 
@@ -84,8 +84,8 @@ def test_nothing_that_a_terminal_obeys_is_printed():
     assert "\\x1b]0;title\\x07" in shown and "\\u202e" in shown and shown.endswith("\nc\tü")
 
 
-def test_one_question_goes_to_several_stages_from_the_command_line(course):
-    command = [sys.executable, ROOT / "recipes/chat.py", "--course", course, "--stages", "base,one"]
+def test_one_question_goes_to_several_stages_from_the_command_line(pipeline):
+    command = [sys.executable, ROOT / "recipes/chat.py", "--pipeline", pipeline, "--stages", "base,one"]
     command += ["--prompt", "Hello [bold]", "--max_new_tokens", "8"]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     assert result.returncode == 0, result.stderr

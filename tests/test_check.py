@@ -5,17 +5,21 @@ import json
 import pytest
 import transformers
 from datasets import Dataset
+from scripts import exiting
 from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from recipes.sft import main
+from recipes.sft import main as script_main
 from schoolhouse.config.arguments import ModelArguments
 from schoolhouse.core.chat_templates import training_tokenizer
 from schoolhouse.training.check import training_steps
 from schoolhouse.training.loss_mask import encode, mark
 from schoolhouse.training.memory import estimate_memory
 from schoolhouse.training.policy import load_policy, load_training_tokenizer
+
+
+main = exiting(script_main)
 
 
 def turns(question, *answers):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from scripts import exiting
 from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM
 
@@ -22,6 +23,7 @@ from schoolhouse.evaluation.run_task import score_answers
 from schoolhouse.evaluation.tasks import TASKS, Item
 
 
+main = exiting(run.main)
 SCRIPT = Path(run.__file__)
 
 
@@ -66,7 +68,7 @@ def paths(tmp_path_factory):
 def evaluate(base, folder, *more, tasks="svamp", paths=None):
     arguments = ["--model_name_or_path", base, "--tasks", tasks, "--output_dir", str(folder), "--device", "cpu"]
     given = {name: paths[name] for name in tasks.split(",")} if paths else {}
-    run.main([*arguments, "--task_paths", json.dumps(given), "--max_new_tokens", "12", *more])
+    main([*arguments, "--task_paths", json.dumps(given), "--max_new_tokens", "12", *more])
     return read_results(folder)
 
 
@@ -185,7 +187,7 @@ def test_a_task_may_be_sampled_in_its_own_way_unless_the_user_says_how(base, tmp
     assert results["tasks"]["tiny_descriptions"]["sampling"] == {"num_samples": 8, "temperature": 1.0}
     assert [len(read_samples(tmp_path / "own", name)) for name in tasks.split(",")] == [3, 24]
     assert "pass@8" in results["tasks"]["tiny_descriptions"]["metrics"]
-    run.main(["--export_lm_eval", str(tmp_path / "own"), "--output_dir", str(tmp_path / "lm-eval")])
+    main(["--export_lm_eval", str(tmp_path / "own"), "--output_dir", str(tmp_path / "lm-eval")])
     configs = json.loads(next((tmp_path / "lm-eval").rglob("results_*.json")).read_text())["configs"]
     assert [configs[name]["repeats"] for name in tasks.split(",")] == [1, 8]
     assert [configs[name]["generation_kwargs"]["do_sample"] for name in tasks.split(",")] == [False, True]
@@ -193,7 +195,7 @@ def test_a_task_may_be_sampled_in_its_own_way_unless_the_user_says_how(base, tmp
     greedy = evaluate(base, tmp_path / "greedy", *limit, "--temperature", "0", tasks=tasks)
     assert greedy["sampling"]["seed"] is None and "sampling" not in greedy["tasks"]["tiny_descriptions"]
     assert len(read_samples(tmp_path / "greedy", "tiny_descriptions")) == 3
-    run.main(["--compare", str(tmp_path / "greedy"), str(tmp_path / "own")])
+    main(["--compare", str(tmp_path / "greedy"), str(tmp_path / "own")])
     assert "sampling of tiny_descriptions differs" in capsys.readouterr().out
 
 
@@ -249,7 +251,7 @@ def test_a_killed_run_goes_on_to_the_same_results(base, paths, tmp_path):
     generations.write_bytes(generations.read_bytes()[:-30])  # and the power failed, too
 
     for name in ("cut", "whole"):
-        run.main([*command[2:], str(tmp_path / name)])
+        main([*command[2:], str(tmp_path / name)])
     assert (tmp_path / "cut/samples/svamp.jsonl").read_bytes() == (tmp_path / "whole/samples/svamp.jsonl").read_bytes()
     assert read_results(tmp_path / "cut")["tasks"] == read_results(tmp_path / "whole")["tasks"]
 
@@ -296,7 +298,7 @@ def test_a_yaml_file_sets_what_flags_set_and_flags_win(base, paths, tmp_path):
         f"model_name_or_path: {base}\ntasks: [svamp]\noutput_dir: {tmp_path}/out\nlimit: 5\nmax_new_tokens: 4\n"
         f"device: cpu\ntemperature: 1e-1\ntask_paths:\n  svamp: {paths['svamp']}\n"
     )
-    run.main(["--config", str(config), "--limit", "2"])
+    main(["--config", str(config), "--limit", "2"])
     results = read_results(tmp_path / "out")
     assert results["tasks"]["svamp"]["n"] == 2
     assert results["sampling"] | {"temperature": 0.1, "seed": 42} == results["sampling"]
@@ -308,7 +310,7 @@ def test_a_yaml_file_sets_what_flags_set_and_flags_win(base, paths, tmp_path):
 
 def fails(capsys, *argv):
     with pytest.raises(SystemExit) as caught:
-        run.main(list(argv))
+        main(list(argv))
     assert caught.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and captured.err.startswith("eval/run.py: error: ")
@@ -429,7 +431,7 @@ def test_a_gain_is_tested_and_its_form_share_told(tmp_path, capsys):
     assert task["verdict"] == "improved"
     assert task["form"] == {"gained": 12, "by_form": 3, "share": 0.25}
 
-    run.main(["--compare", str(a), str(b), "--output_dir", str(tmp_path / "out")])
+    main(["--compare", str(a), str(b), "--output_dir", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert "of 12 items won 3 (25%) lacked only the form before" in printed and "improved" in printed
     saved = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -439,7 +441,7 @@ def test_a_gain_is_tested_and_its_form_share_told(tmp_path, capsys):
 def test_no_evidence_names_the_smallest_detectable_effect(tmp_path, capsys):
     a = save(tmp_path / "a", [True] * 5 + [False] * 35)
     b = save(tmp_path / "b", [False] * 2 + [True] * 6 + [False] * 32)
-    run.main(["--compare", str(a), str(b)])
+    main(["--compare", str(a), str(b)])
     assert "no evidence of change, smallest detectable effect 0." in capsys.readouterr().out
 
 
@@ -524,5 +526,5 @@ def test_items_seen_in_training_are_told_apart_in_results_and_comparisons(base, 
     seen = [line["prompt"][0]["content"] for line in read_samples(tmp_path / "b", "svamp") if line["seen"]]
     assert seen == asked[:2]
     assert compare_runs(tmp_path / "a", tmp_path / "b")["tasks"]["svamp"]["clean"]["n"] == n - 2
-    run.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
     assert f"on the {n - 2} items that share nothing with the training data" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from scipy.optimize import brentq
+from scripts import exiting
 from tiny_models import make_tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -21,12 +22,13 @@ from transformers import (
 )
 from trl import GRPOConfig
 
-from recipes.grpo import main
+from recipes.grpo import main as script_main
 from schoolhouse.rewards import RewardModel
 from schoolhouse.training.grpo import RewardedTrainer
 from schoolhouse.training.reasoning_metrics import emergence, shows_work
 
 
+main = exiting(script_main)
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[1]
 MINE = """

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from report_samples import sample, write_eval
+from scripts import exiting
 
 from eval import run
 from schoolhouse.evaluation.results import read_results, read_samples
 from schoolhouse.graders import grade_many, score_as
 
 
+main = exiting(run.main)
 ROOT = Path(__file__).parents[1]
 PROMPT = "User: {}\nAssistant:"
 
@@ -139,7 +141,7 @@ def exported(tmp_path_factory):
         "pairs": [bare | {"scores": [0.5, 0.1], "lengths": [3, 4], "metrics": {"log_loss": 0.5}}],
     }
     write_eval(folder / "eval", tasks)
-    run.main(["--export_lm_eval", str(folder / "eval"), "--output_dir", str(folder / "out")])
+    main(["--export_lm_eval", str(folder / "eval"), "--output_dir", str(folder / "out")])
     return folder / "eval", folder / "out" / "base"
 
 
@@ -198,7 +200,7 @@ def test_an_export_is_a_dataset_and_is_written_twice_to_the_same_files(exported,
     rows = load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path))
     assert len(rows) == 8 and math.isclose(sum(rows["acc"]), 4)
     before = {path.name: path.read_bytes() for path in ours.iterdir()}
-    run.main(["--export_lm_eval", str(folder), "--output_dir", str(ours.parent)])
+    main(["--export_lm_eval", str(folder), "--output_dir", str(ours.parent)])
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == before
 
 
@@ -206,7 +208,7 @@ def test_names_in_results_do_not_lead_out_of_the_folder(tmp_path):
     write_eval(tmp_path / "eval", {"sums": [sample(0, True)]})
     results = json.loads((tmp_path / "eval/results.json").read_text())
     (tmp_path / "eval/results.json").write_text(json.dumps(results | {"model": "..", "adapter": None}))
-    run.main(["--export_lm_eval", str(tmp_path / "eval"), "--output_dir", str(tmp_path / "out/deep")])
+    main(["--export_lm_eval", str(tmp_path / "eval"), "--output_dir", str(tmp_path / "out/deep")])
     assert [path.parent.name for path in (tmp_path / "out").rglob("results_*.json")] == ["model"]
 
 
@@ -216,6 +218,6 @@ def test_names_in_results_do_not_lead_out_of_the_folder(tmp_path):
 )
 def test_a_mistake_is_one_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as stop:
-        run.main(["--export_lm_eval", *arguments])
+        main(["--export_lm_eval", *arguments])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and words in error and error.count("\n") == 1

@@ -13,18 +13,20 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from scripts import exiting
 from test_grpo import spelling
 from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from trl import GRPOTrainer
 
-from recipes.ppo import main
+from recipes.ppo import main as script_main
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.rewards import Reward, RewardModel
 from schoolhouse.training import PPOConfig, PPOTrainer
 from schoolhouse.training.value_model import shared_classifier, token_values
 
 
+main = exiting(script_main)
 pytestmark = pytest.mark.usefixtures("one_thread")
 MINE = """
 def vowels(completions, **_):

@@ -7,15 +7,19 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from scipy import stats
+from scripts import exiting
 from tiny_models import make_tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from eval.run import main
+from eval.run import main as script_main
 from schoolhouse.core.chat_templates import ensure_chat_template
 from schoolhouse.core.reward_models import load_scorer
 from schoolhouse.evaluation.preference import describe_preferences, rate_pairs
 from schoolhouse.evaluation.statistics.preference import calibration, slope
 from schoolhouse.evaluation.tasks import TASKS, Item
+
+
+main = exiting(script_main)
 
 
 def draw(n, sharpness=1.0, seed=0):

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts import exiting
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipes.pretrain import main, train_tokenizer
+from recipes.pretrain import main as script_main
+from recipes.pretrain import train_tokenizer
 from schoolhouse.core.chat_templates import ensure_chat_template
 from schoolhouse.core.models import model_hash
 from schoolhouse.training.untrained_tokens import EmbeddingRows
 
 
+main = exiting(script_main)
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "data/tiny/base"
 CONFIG = ROOT / "recipes/configs/tiny/pretrain.yaml"

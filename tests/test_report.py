@@ -8,12 +8,16 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_samples import sample, write_course, write_eval
+from report_samples import sample, write_eval, write_pipeline
+from scripts import exiting
 
-from eval.report import main
+from eval.report import main as script_main
 from schoolhouse.report.audit import audit, repetition
 from schoolhouse.report.changes import find_changes
-from schoolhouse.report.reading import read_course, read_stages
+from schoolhouse.report.reading import read_pipeline, read_stages
+
+
+main = exiting(script_main)
 
 
 def draw(chance, n, generator, **more):
@@ -74,14 +78,14 @@ def holm_by_hand(values):
 def test_every_figure_of_the_table_follows_from_the_stored_samples(tmp_path):
     generator = random.Random(1)
     chances = {"base": (None, 0.3, 0.5), "sft": ("base", 0.6, 0.5), "grpo": ("sft", 0.8, 0.3)}
-    course = write_course(
+    pipeline = write_pipeline(
         tmp_path,
         {
             name: (parent, {"sums": draw(a, 90, generator), "tales": draw(b, 70, generator)})
             for name, (parent, a, b) in chances.items()
         },
     )
-    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     verdicts = {}
     for name in chances:
         for task in ("sums", "tales"):
@@ -113,8 +117,8 @@ def test_every_figure_of_the_table_follows_from_the_stored_samples(tmp_path):
 def test_a_planted_regression_is_flagged_before_the_gains(tmp_path):
     before = {"sums": [sample(i, i < 20) for i in range(60)], "tales": [sample(i, i < 50) for i in range(60)]}
     after = {"sums": [sample(i, i < 55) for i in range(60)], "tales": [sample(i, i < 25) for i in range(60)]}
-    course = write_course(tmp_path, {"base": (None, before), "sft": ("base", after)})
-    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    pipeline = write_pipeline(tmp_path, {"base": (None, before), "sft": ("base", after)})
+    main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     page, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
     assert 0 < page.index("sft, tales: worse") < page.index("sft, sums: improved")
     assert 0 < text.index("sft, tales: worse") < text.index("sft, sums: improved")
@@ -150,37 +154,37 @@ def test_the_same_eval_twice_is_no_change_that_could_not_have_been_seen(tmp_path
 
 
 def test_what_is_missing_is_said(tmp_path):
-    course = write_course(tmp_path, {"base": (None, {"sums": [sample(0, True), sample(1, False)]})})
-    content = json.loads(course.read_text())
+    pipeline = write_pipeline(tmp_path, {"base": (None, {"sums": [sample(0, True), sample(1, False)]})})
+    content = json.loads(pipeline.read_text())
     content["stages"] += [
         {"name": "sft", "recipe": "sft", "after": "base", "folder": "gone", "eval": "gone/eval", "status": "failed"},
         {"name": "ppo", "recipe": "ppo", "after": "nobody", "folder": "ppo", "eval": "ppo/eval"},
     ]
     (tmp_path / "ppo").mkdir()
     (tmp_path / "ppo/run.json").write_text("{ half a file")
-    (tmp_path / "ppo/goodhart.json").write_text("[]")
-    course.write_text(json.dumps(content))
-    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    (tmp_path / "ppo/overoptimization.json").write_text("[]")
+    pipeline.write_text(json.dumps(content))
+    main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     text = (tmp_path / "out/report.md").read_text().replace("\\", "")
     for words in (
         "sft: its status is failed",
         "'nobody'",
         "run.json cannot be read",
-        "goodhart.json is not",
+        "overoptimization.json is not",
         "no eval",
     ):
         assert words in text
 
 
 def planted(folder):
-    """A course with every file that a card reads."""
+    """A pipeline with every file that a card reads."""
 
     def lines(k):
         return [
             sample(i, i % 3 < k, level=i % 2, index=n, metrics={"utility": i * k}) for i in range(5) for n in (0, 1)
         ]
 
-    course = write_course(folder, {"base": (None, {"sums": lines(1)}), "ppo": ("base", {"sums": lines(2)})})
+    pipeline = write_pipeline(folder, {"base": (None, {"sums": lines(1)}), "ppo": ("base", {"sums": lines(2)})})
     results = json.loads((folder / "ppo/eval/results.json").read_text())
     calibrated = {"points": [{"predicted": 0.6, "observed": 0.5, "interval": [0.4, 0.6], "n": 9}], "ece": 0.1}
     bias = {"sd_per_10_tokens": 0.1, "interval": [0.0, 0.2]}
@@ -188,15 +192,15 @@ def planted(folder):
     gauge = {"points": [{"step": 1, "kl": 0.1, "gold": 1.0, "proxy": 2.0}], "stopped": {"by": "kl_budget", "step": 1}}
     gauge |= {"peak": {"step": 1, "kl": 0.1, "gold": 1.0, "interval": [0, 1]}}
     gauge |= {"final_minus_peak": {"value": 0.0, "interval": [0, 1]}}
-    run = {"command": ["a"], "seconds": 3.0, "git": {"revision": "x"}, "data": [{"name": "x", "licence": None}]}
+    run = {"command": ["a"], "seconds": 3.0, "git": {"revision": "x"}, "data": [{"name": "x", "license": None}]}
     for name, value in {
         "eval/results.json": results,
-        "goodhart.json": gauge,
+        "overoptimization.json": gauge,
         "run.json": run,
         "log.json": [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}],
     }.items():
         (folder / "ppo" / name).write_text(json.dumps(value))
-    return course
+    return pipeline
 
 
 def places(value, where=()):
@@ -220,10 +224,11 @@ def damaged(value):
 
 
 @pytest.mark.parametrize(
-    "name", ["ppo/eval/results.json", "ppo/goodhart.json", "ppo/log.json", "ppo/run.json", "course.json", "samples"]
+    "name",
+    ["ppo/eval/results.json", "ppo/overoptimization.json", "ppo/log.json", "ppo/run.json", "pipeline.json", "samples"],
 )
 def test_whatever_is_damaged_the_card_is_written_or_one_line_says_why_not(tmp_path, capsys, name):
-    course = planted(tmp_path)
+    pipeline = planted(tmp_path)
     path = tmp_path / ("ppo/eval/samples/sums.jsonl" if name == "samples" else name)
     whole = path.read_text()
     first, *rest = whole.splitlines() if name == "samples" else [whole]
@@ -233,25 +238,25 @@ def test_whatever_is_damaged_the_card_is_written_or_one_line_says_why_not(tmp_pa
     for text in texts:
         path.write_text(text)
         try:
-            main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+            main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
         except SystemExit as stop:
-            assert stop.code == 2 and name == "course.json"
+            assert stop.code == 2 and name == "pipeline.json"
             assert capsys.readouterr().err.count("\n") == 1
             refused += 1
     assert len(texts) > 10 and refused < len(texts)
     path.write_text(whole)
-    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     assert "Nothing is missing" in (tmp_path / "out/report.md").read_text()
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_page(tmp_path, capsys):
-    course = planted(tmp_path)
-    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    pipeline = planted(tmp_path)
+    main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     before = (tmp_path / "out/report.html").read_text()
     (tmp_path / "out/.report.html.part").symlink_to("/dev/full")
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+        main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "No space left" in error and error.count("\n") == 1
     assert (tmp_path / "out/report.html").read_text() == before
@@ -260,7 +265,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_page(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--course", "nowhere.json"], "nowhere.json does not exist"),
+        (["--pipeline", "nowhere.json"], "nowhere.json does not exist"),
         (["--stages", "sft"], "name=folder"),
         (["--stages", "sft=nowhere"], "holds no results.json"),
     ],
@@ -287,8 +292,8 @@ def test_the_audit_counts_what_was_planted_and_only_that(tmp_path):
         sample(1, True, metrics={"shows_work": True}),
         sample(2, False, metrics={"shows_work": False}, right_in_any_form=True),
     ]
-    course = write_course(tmp_path, {"base": (None, {"code": programs, "sums": sums})})
-    counts = {(f.task, f.what.split(" (")[0]): (f.count, f.of) for f in audit(read_course(course)[1])}
+    pipeline = write_pipeline(tmp_path, {"base": (None, {"code": programs, "sums": sums})})
+    counts = {(f.task, f.what.split(" (")[0]): (f.count, f.of) for f in audit(read_pipeline(pipeline)[1])}
     assert counts["code", "exit tricks"] == counts["code", "hard-coded tests"] == (1, 5)
     assert counts["code", "repeated text"] == counts["code", "hidden-test gap"] == (1, 5)
     assert counts["sums", "answers without work"] == (1, 2)
@@ -303,17 +308,17 @@ def test_repetition_is_the_share_of_runs_seen_before():
 
 def test_charts_read_logs_goodhart_and_calibration(tmp_path):
     lines = [sample(i, i % 2 == 0) for i in range(8)]
-    course = write_course(tmp_path, {"base": (None, {"sums": lines}), "ppo": ("base", {"sums": lines})})
+    pipeline = write_pipeline(tmp_path, {"base": (None, {"sums": lines}), "ppo": ("base", {"sums": lines})})
     log = [{"step": s, "loss": 1 / s, "completions/mean_length": 5.0 * s} for s in (1, 2, 3)]
     (tmp_path / "ppo/log.json").write_text(json.dumps([*log, {"step": 4, "loss": math.nan}]))
     points = [{"step": s, "kl": 0.1 * s, "proxy": s, "gold": -s, "length": None} for s in (1, 2, 3)]
-    (tmp_path / "ppo/goodhart.json").write_text(json.dumps({"points": points}))
+    (tmp_path / "ppo/overoptimization.json").write_text(json.dumps({"points": points}))
     results = json.loads((tmp_path / "ppo/eval/results.json").read_text())
     bins = [{"predicted": 0.6, "observed": 0.5, "interval": [0.4, 0.6], "n": 9}]
     results["tasks"]["sums"]["preference"] = {"calibration": {"points": bins, "ece": 0.1}}
     results["tasks"]["sums"]["metrics"] |= {"pass@1": 0.5, "pass@2": 0.7}
     (tmp_path / "ppo/eval/results.json").write_text(json.dumps(results))
-    main(["--course", str(course), "--output_dir", str(tmp_path / "out")])
+    main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     captions = re.findall("<figcaption>(.*?)</figcaption>", (tmp_path / "out/report.html").read_text())
     assert [caption.split(" (")[0] for caption in captions] == [
         "ppo: loss",

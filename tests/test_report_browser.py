@@ -4,11 +4,13 @@ import json
 
 import pytest
 from chromium import Browser
-from report_samples import sample, write_course
+from report_samples import sample, write_pipeline
+from scripts import exiting
 
-from eval.report import main
+from eval.report import main as script_main
 
 
+main = exiting(script_main)
 LONG = "a_task_with_a_name_that_is_longer_than_a_phone_is_wide_" * 2
 
 
@@ -25,7 +27,7 @@ def page(tmp_path_factory):
     }
     sums = {name: [sample(i, i % 4 < k, level=i % 5) for i in range(40)] for k, name in ((1, "base"), (3, "sft"))}
     lost = [sample(i, i % 4 < 1, level=i % 5) for i in range(40)]
-    course = write_course(
+    pipeline = write_pipeline(
         folder,
         {
             "base": (None, {"sums": sums["base"], "talks": judged["base"], LONG: sums["base"]}),
@@ -39,8 +41,8 @@ def page(tmp_path_factory):
     points = [{"step": s, "kl": 0.5 * s, "proxy": s / 9, "gold": 1 - (s - 4) ** 2 / 16} for s in range(1, 9)]
     peak = {"step": 4, "kl": 2.0, "gold": 1.0, "interval": [1.5, 2.5]}
     gauge = {"points": points, "peak": peak, "stopped": {"by": "kl_budget", "step": 8}}
-    (folder / "ppo/goodhart.json").write_text(json.dumps(gauge))
-    main(["--course", str(course), "--output_dir", str(folder / "out")])
+    (folder / "ppo/overoptimization.json").write_text(json.dumps(gauge))
+    main(["--pipeline", str(pipeline), "--output_dir", str(folder / "out")])
     return folder / "out" / "report.html"
 
 

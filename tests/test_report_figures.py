@@ -15,15 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_samples import sample, write_course
+from report_samples import sample, write_pipeline
 from scipy.optimize import minimize
+from scripts import exiting
 from tiny_models import make_tiny_model
 
-from eval.report import main
+from eval.report import main as script_main
 from schoolhouse.evaluation.statistics.preference import calibration
-from schoolhouse.training.overoptimization import GoodhartArguments, GoodhartGauge
+from schoolhouse.training.overoptimization import OveroptimizationArguments, OveroptimizationCallback
 
 
+main = exiting(script_main)
 ROOT = Path(__file__).parents[1]
 
 
@@ -93,7 +95,7 @@ class Charts(HTMLParser):
 
 
 def render(folder):
-    main(["--course", str(folder / "course.json"), "--output_dir", str(folder / "out")])
+    main(["--pipeline", str(folder / "pipeline.json"), "--output_dir", str(folder / "out")])
     return (folder / "out/report.html").read_text()
 
 
@@ -119,7 +121,7 @@ def test_win_rates_are_those_of_all_pairs_of_stored_answers(tmp_path):
         ]
         for name, shift in (("sft", 0), ("ppo", 4))
     }
-    write_course(tmp_path, {"sft": (None, {"talks": sides["sft"]}), "ppo": ("sft", {"talks": sides["ppo"]})})
+    write_pipeline(tmp_path, {"sft": (None, {"talks": sides["sft"]}), "ppo": ("sft", {"talks": sides["ppo"]})})
     page = render(tmp_path)
     stored = {}
     for name in sides:
@@ -154,7 +156,7 @@ def test_calibration_is_drawn_by_the_truth_and_by_noisy_labels(tmp_path):
         metrics |= {"ceiling_with_noisy_labels": label_is_right, "members_agree": abs(difference) > 0.4}
         bare = {"id": f"p{i}", "index": 0, "prompt": "q", "gold": "", "correct": difference > 0}
         lines.append(bare | {"scores": [difference, 0.0], "lengths": [3, 4], "metrics": metrics})
-    write_course(tmp_path, {"base": (None, {}), "reward": ("base", {"pairs": lines})})
+    write_pipeline(tmp_path, {"base": (None, {}), "reward": ("base", {"pairs": lines})})
     stored = [json.loads(x) for x in (tmp_path / "reward/eval/samples/pairs.jsonl").read_text().splitlines()]
     differences = [line["scores"][0] - line["scores"][1] for line in stored]
     path = tmp_path / "reward/eval/results.json"
@@ -188,8 +190,8 @@ def test_calibration_is_drawn_by_the_truth_and_by_noisy_labels(tmp_path):
 
 
 def test_the_goodhart_plot_is_that_of_the_trainers_log(tmp_path):
-    write_course(tmp_path, {"base": (None, {}), "ppo": ("base", {})})
-    gauge = GoodhartGauge(tmp_path / "ppo", GoodhartArguments(gold_reward="gold"))
+    write_pipeline(tmp_path, {"base": (None, {}), "ppo": ("base", {})})
+    gauge = OveroptimizationCallback(tmp_path / "ppo", OveroptimizationArguments(gold_reward="gold"))
     log = [
         {
             "step": s,
@@ -215,7 +217,7 @@ def test_the_goodhart_plot_is_that_of_the_trainers_log(tmp_path):
         0.1,
         0.002,
     )
-    peak = json.loads((tmp_path / "ppo/goodhart.json").read_text())["peak"]
+    peak = json.loads((tmp_path / "ppo/overoptimization.json").read_text())["peak"]
     assert figure["rules"] == pytest.approx([peak["kl"] ** 0.5, (14 * 0.4) ** 0.5], abs=0.02)
     assert figure["band"] == pytest.approx([end**0.5 for end in peak["interval"]], abs=0.05)
     assert abs(peak["step"] - 6) <= 2 and f"gold is highest at step {peak['step']}, {peak['gold']:.3f}" in page
@@ -225,7 +227,7 @@ def test_the_goodhart_plot_is_that_of_the_trainers_log(tmp_path):
 def test_levels_and_pass_at_k_follow_from_the_stored_samples(tmp_path):
     rng = random.Random(2)
     lines = [sample(i, rng.random() < 0.2 + 0.2 * (i % 3), level=i % 3, index=k) for i in range(30) for k in range(4)]
-    write_course(tmp_path, {"base": (None, {"sums": lines})})
+    write_pipeline(tmp_path, {"base": (None, {"sums": lines})})
     page = render(tmp_path)
     stored = {}
     for line in map(json.loads, (tmp_path / "base/eval/samples/sums.jsonl").read_text().splitlines()):
@@ -244,7 +246,7 @@ def test_levels_and_pass_at_k_follow_from_the_stored_samples(tmp_path):
 
 def test_a_real_runs_log_outlives_its_checkpoints_and_is_what_the_curve_shows(tmp_path):
     base = make_tiny_model(tmp_path / "base-model")
-    write_course(tmp_path, {"base": (None, {}), "sft": ("base", {})})
+    write_pipeline(tmp_path, {"base": (None, {}), "sft": ("base", {})})
     command = [sys.executable, ROOT / "recipes/sft.py", "--model_name_or_path", base, "--dataset_name", "tiny/sft"]
     command += ["--output_dir", tmp_path / "sft", "--max_steps", 6, "--save_steps", 4, "--logging_steps", 2]
     command += ["--max_train_rows", 64, "--use_cpu", "--bf16", "false", "--report_to", "none", "--lora_r", 4]

@@ -7,11 +7,13 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from report_samples import sample, write_course
+from report_samples import sample, write_pipeline
+from scripts import exiting
 
-from eval.report import main
+from eval.report import main as script_main
 
 
+main = exiting(script_main)
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RUN = "document.title='owned'"
 HOSTILE = [
@@ -46,13 +48,15 @@ def report(tmp_path_factory):
         ]
         for stage, right in (("base", True), ("sft", False))
     }
-    course = write_course(folder, {"base": (None, {"sums": lines["base"]}), "sft": ("base", {"sums": lines["sft"]})})
-    content = json.loads(course.read_text())
+    pipeline = write_pipeline(
+        folder, {"base": (None, {"sums": lines["base"]}), "sft": ("base", {"sums": lines["sft"]})}
+    )
+    content = json.loads(pipeline.read_text())
     content["name"] = HOSTILE[5] + HOSTILE[3]
     content["stages"][1]["key"] = HOSTILE[1]
-    course.write_text(json.dumps(content))
-    (folder / "sft/run.json").write_text(json.dumps({"command": HOSTILE, "data": [{"licence": HOSTILE[0]}]}))
-    main(["--course", str(course), "--output_dir", str(folder / "out")])
+    pipeline.write_text(json.dumps(content))
+    (folder / "sft/run.json").write_text(json.dumps({"command": HOSTILE, "data": [{"license": HOSTILE[0]}]}))
+    main(["--pipeline", str(pipeline), "--output_dir", str(folder / "out")])
     return folder / "out"
 
 

@@ -10,11 +10,12 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from scripts import exiting
 from tiny_models import make_tiny_model, make_tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
-from recipes.reward import main
+from recipes.reward import main as script_main
 from schoolhouse.config.arguments import ModelArguments
 from schoolhouse.core.chat_templates import ensure_chat_template
 from schoolhouse.core.reward_models import conversation_ids, load_scorer, score_ids
@@ -23,6 +24,7 @@ from schoolhouse.training.pairs import encode_pairs
 from schoolhouse.training.reward_model import load_reward_model
 
 
+main = exiting(script_main)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -520,7 +522,7 @@ def test_what_would_score_at_random_is_refused(school, whole_run, tmp_path):
 @pytest.mark.timeout(3600)
 def test_a_reward_model_sees_through_a_careless_annotator_on_every_seed(tmp_path):
     """A quarter of its labels is wrong, so no judge agrees with more than about three quarters of such labels."""
-    from test_tiny_course import measure, run
+    from test_tiny_pipeline import measure, run
 
     run("recipes/sft.py", "--config", "recipes/configs/tiny/sft.yaml", "--output_dir", tmp_path / "sft")
     for seed in (0, 1, 2):

@@ -22,7 +22,7 @@ from schoolhouse.rewards import (
     Repetition,
     RewardModel,
     build_rewards,
-    leave_out,
+    mask_invalid,
     total,
 )
 
@@ -155,7 +155,7 @@ def test_what_does_not_apply_is_left_out_and_what_failed_takes_no_part():
     nan, inf = math.nan, math.inf
     weights = torch.tensor([1.0, 0.5, 0.0])
     values = torch.tensor([[1.0, 1.0, 9.0], [nan, 1.0, 9.0], [nan, nan, 9.0], [inf, 1.0, 9.0], [1.0, 1.0, nan]])
-    kept, failed = leave_out(values, weights)
+    kept, failed = mask_invalid(values, weights)
     assert failed.tolist() == [False, False, False, True, False]
     assert kept.isnan().all(dim=1).tolist() == [False, False, True, True, False]
     expected = torch.tensor([1.5, 0.5, nan, nan, 1.5])

@@ -12,13 +12,15 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from scripts import exiting
 from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
 
-from recipes.sft import main
+from recipes.sft import main as script_main
 
 
+main = exiting(script_main)
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[1]
 

@@ -216,16 +216,16 @@ def test_different_adapter_is_only_replaced_when_told(hub, api, base, run, repo_
 
 @loopback
 def test_public_push_needs_a_licence(hub, base, repo_id, tmp_path, capsys):
-    data = [{"role": "train", "name": "mine", "revision": None, "used_rows": 1, "sha256": "a" * 64, "licence": None}]
+    data = [{"role": "train", "name": "mine", "revision": None, "used_rows": 1, "sha256": "a" * 64, "license": None}]
     run = make_run(tmp_path / "run", base[0], data=data)
     argv = ("push", run, repo_id, "--base_model", base[1], "--public")
-    refused(hub, capsys, repo_id, "a public card needs a licence", *argv)
+    refused(hub, capsys, repo_id, "a public card needs a license", *argv)
     assert call(*argv, "--license", "mit") == 0
     assert not hub.repositories[repo_id].private
 
 
 @pytest.mark.parametrize(
-    ("base", "data", "licence", "clashes"),
+    ("base", "data", "license", "clashes"),
     [
         ("apache-2.0", {"a": "MIT", "b": "CC-BY-4.0"}, "apache-2.0", 0),
         ("apache-2.0", {"a": "cc-by-nc-4.0"}, None, 1),
@@ -235,9 +235,9 @@ def test_public_push_needs_a_licence(hub, base, repo_id, tmp_path, capsys):
         (None, {"a": "MIT"}, None, 1),
     ],
 )
-def test_licence_is_derived_only_where_it_is_clear(base, data, licence, clashes):
+def test_licence_is_derived_only_where_it_is_clear(base, data, license, clashes):
     derived, found = derive_licence(base, list(data.items()))
-    assert (derived, len(found)) == (licence, clashes)
+    assert (derived, len(found)) == (license, clashes)
 
 
 @loopback

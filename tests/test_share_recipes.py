@@ -1,4 +1,4 @@
-"""What real recipes leave, shared: PPO without its value model, a reward model with its head, a course."""
+"""What real recipes leave, shared: PPO without its value model, a reward model with its head, a pipeline."""
 
 import json
 import os
@@ -33,9 +33,9 @@ EVALS = {"sft": ["tiny_heldout"], "reward": [], "ppo": []}
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory, base):
-    """The folder of a small course as recipes/course.py leaves it: SFT, reward model and PPO, two steps each."""
-    folder = tmp_path_factory.mktemp("course")
+def pipeline(tmp_path_factory, base):
+    """The folder of a small pipeline as recipes/pipeline.py leaves it: SFT, reward model and PPO, two steps each."""
+    folder = tmp_path_factory.mktemp("pipeline")
     for name, recipe in RECIPES.items():
         recipe |= {"model_name_or_path": str(base[0]), "output_dir": name, "max_steps": 2, "save_steps": 1}
         recipe |= {"max_train_rows": 32, "per_device_train_batch_size": 4, "report_to": "none", "use_cpu": True}
@@ -45,17 +45,17 @@ def course(tmp_path_factory, base):
         | ({"after": "sft"} if name != "sft" else {})
         for name in RECIPES
     ]
-    course = {"name": "small", "model_name_or_path": str(base[0]), "output_dir": "out", "evals": ["tiny_heldout"]}
-    (folder / "course.yaml").write_text(yaml.safe_dump(course | {"stages": stages}))
-    line = [sys.executable, ROOT / "recipes/course.py", "--config", "course.yaml"]
+    pipeline = {"name": "small", "model_name_or_path": str(base[0]), "output_dir": "out", "evals": ["tiny_heldout"]}
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(pipeline | {"stages": stages}))
+    line = [sys.executable, ROOT / "recipes/pipeline.py", "--config", "pipeline.yaml"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return folder / "out"
 
 
-def test_a_course_is_one_repository_with_a_folder_per_stage(api, base, course, repo_id):
-    assert call("push", course, repo_id, "--base_model", base[1]) == 0
+def test_a_pipeline_is_one_repository_with_a_folder_per_stage(api, base, pipeline, repo_id):
+    assert call("push", pipeline, repo_id, "--base_model", base[1]) == 0
     paths = set(api.list_repo_files(repo_id)) - {".gitattributes"}
     adapter = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     adapter |= {"chat_template.jinja", "run.json"}
@@ -74,11 +74,13 @@ def test_a_course_is_one_repository_with_a_folder_per_stage(api, base, course, r
     recipe = yaml.safe_load(card.text.split("## Stage ppo")[1].split("```yaml")[1].split("```")[0])
     assert recipe["rewards"] == [{"name": "reward_model", "model": f"{repo_id.split('/')[1]}/reward"}]
     assert recipe["adapter_name_or_path"] == f"{repo_id.split('/')[1]}/sft"
-    assert str(course) not in card.content and str(base[0]) not in card.content
+    assert str(pipeline) not in card.content and str(base[0]) not in card.content
 
 
-def test_every_stage_of_a_shared_course_loads_with_plain_peft_and_keeps_its_head(hub, base, course, repo_id, tmp_path):
-    assert call("push", course, repo_id, "--base_model", base[1]) == 0
+def test_every_stage_of_a_shared_pipeline_loads_with_plain_peft_and_keeps_its_head(
+    hub, base, pipeline, repo_id, tmp_path
+):
+    assert call("push", pipeline, repo_id, "--base_model", base[1]) == 0
     code = f"""
 import torch
 from peft import PeftModel
@@ -92,7 +94,7 @@ def logits(stage, base, adapter, **where):
     plain = model(input_ids=ids).logits
     return plain, PeftModel.from_pretrained(model, adapter, **where)(input_ids=ids).logits
 for stage in {list(RECIPES)}:
-    _, local = logits(stage, {str(base[0])!r}, f"{course}/{{stage}}/adapter")
+    _, local = logits(stage, {str(base[0])!r}, f"{pipeline}/{{stage}}/adapter")
     plain, shared = logits(stage, {base[1]!r}, {repo_id!r}, subfolder=stage)
     print(stage, torch.equal(local, shared), torch.equal(plain, shared))
 """
@@ -100,16 +102,16 @@ for stage in {list(RECIPES)}:
     assert printed == [word for stage in RECIPES for word in (stage, "True", "False")]
 
 
-def test_a_shared_ppo_adapter_carries_nothing_of_the_value_model(hub, api, base, course, repo_id):
-    checkpoint = course / "ppo/checkpoints/checkpoint-2"
+def test_a_shared_ppo_adapter_carries_nothing_of_the_value_model(hub, api, base, pipeline, repo_id):
+    checkpoint = pipeline / "ppo/checkpoints/checkpoint-2"
     values = {tensor.numpy().tobytes() for tensor in load_file(checkpoint / "value_model.safetensors").values()}
     assert values  # it lies beside the adapter
-    assert call("push", course / "ppo", repo_id, "--base_model", base[1]) == 0
+    assert call("push", pipeline / "ppo", repo_id, "--base_model", base[1]) == 0
     assert not [path for path in api.list_repo_files(repo_id) if "value" in path or path.endswith((".pt", ".bin"))]
     shared = load_file(api.hf_hub_download(repo_id, "adapter_model.safetensors"))
     assert all("lora_" in name for name in shared)
     assert not values & {tensor.numpy().tobytes() for tensor in shared.values() if tensor.any()}
-    mine = load_file(course / "ppo/adapter/adapter_model.safetensors")
+    mine = load_file(pipeline / "ppo/adapter/adapter_model.safetensors")
     assert mine.keys() == shared.keys() and all(torch.equal(mine[name], shared[name]) for name in mine)
     assert not any(
         value in body for value in values if len(value) > 64 for body in [*hub.received, *hub.blobs.values()]
@@ -118,8 +120,8 @@ def test_a_shared_ppo_adapter_carries_nothing_of_the_value_model(hub, api, base,
 
 @loopback
 @pytest.mark.parametrize("claimed", ["honest", pytest.param("inflated", marks=pytest.mark.evidence)])
-def test_verify_measures_the_claim_again(hub, api, base, course, repo_id, tmp_path, claimed):
-    run = Path(shutil.copytree(course / "sft", tmp_path / "run"))
+def test_verify_measures_the_claim_again(hub, api, base, pipeline, repo_id, tmp_path, claimed):
+    run = Path(shutil.copytree(pipeline / "sft", tmp_path / "run"))
     if claimed == "inflated":
         results = json.loads((run / "eval/results.json").read_text())
         task = results["tasks"]["tiny_heldout"]

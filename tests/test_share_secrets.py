@@ -56,7 +56,7 @@ PLANTS = {
     "record": lambda run, base: change_record(run, wandb_api_key=SECRET, aws=f"key {AWS}"),
     "dataset cell": lambda run, base: change_record(
         run, data=[{"role": "train", "name": "svamp", "revision": None, "used_rows": 1, "sha256": "a" * 64,
-                    "licence": "MIT", "malformed_rows": [f"row 7: {SECRET}"]}],
+                    "license": "MIT", "malformed_rows": [f"row 7: {SECRET}"]}],
     ),
     "git remote": lambda run, base: change_record(run, git={"revision": "b" * 40, "dirty": False,
         "remote": f"https://alice:{SECRET}@example.org/x.git"}),
@@ -166,13 +166,13 @@ def test_an_adapter_that_changes_between_its_check_and_its_upload_is_refused(api
 
 @pytest.mark.parametrize("name", ["x`](http:--evil)", "../../outside", "a b", "ä"])
 def test_a_stage_has_a_name_that_is_a_folder_and_a_tag(base, tmp_path, name):
-    course = tmp_path / "a/b/course"
-    run = make_run(course / name, base[0])
+    pipeline = tmp_path / "a/b/pipeline"
+    run = make_run(pipeline / name, base[0])
     stages = [{"name": name, "recipe": "sft", "folder": "x", "status": "done", "eval": None}]
-    course.mkdir(parents=True, exist_ok=True)
-    (course / "course.json").write_text(json.dumps({"schema": 1, "stages": stages}))
+    pipeline.mkdir(parents=True, exist_ok=True)
+    (pipeline / "pipeline.json").write_text(json.dumps({"schema": 1, "stages": stages}))
     with pytest.raises(ValueError, match=r"stage .*: use letters"):
-        read_stages(str(course))
+        read_stages(str(pipeline))
     change_record(run, command=[f"{name.rpartition('/')[2]}é.py"])
     with pytest.raises(ValueError, match=r"stage .*: use letters"):
         read_stages(str(run))
@@ -181,8 +181,8 @@ def test_a_stage_has_a_name_that_is_a_folder_and_a_tag(base, tmp_path, name):
 def test_private_data_sets_keep_their_licences_apart(api, base, repo_id, tmp_path):
     data = [
         {"role": "train", "name": f"/home/alice/{name}.jsonl", "revision": None, "used_rows": 1, "sha256": name * 64,
-         "licence": licence}
-        for name, licence in [("a", "cc-by-nc-4.0"), ("b", "mit")]
+         "license": license}
+        for name, license in [("a", "cc-by-nc-4.0"), ("b", "mit")]
     ]  # fmt: skip
     run = make_run(tmp_path / "run", base[0], data=data)
     card = build_files(api, repo_id, read_stages(str(run)), base[1], None, public=False)["README.md"].decode()
@@ -201,7 +201,7 @@ def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, r
     assert not re.search(r"(?<!\\)[|`\[]|<", markdown(evil))
     links = markdown("http://evil.example HTTPS://evil.example www.evil.example Www.evil.example me@evil.example")
     assert not re.search(r"(?<!\\)(://|@)|www\.", links, re.IGNORECASE)
-    data = [{"role": "train", "name": evil, "revision": evil, "used_rows": 1, "sha256": "a" * 64, "licence": "MIT"}]
+    data = [{"role": "train", "name": evil, "revision": evil, "used_rows": 1, "sha256": "a" * 64, "license": "MIT"}]
     config = {"model_name_or_path": str(base[0]), "note": "```\n# out of the fence\n<img src=x>"}
     run = make_run(tmp_path / "run", base[0], data=data, config=config)
     write_results(run, task=evil, version=evil, by_level={evil: {"value": 0.1, "interval": [0, 0.2], "n": 9}, "b": {

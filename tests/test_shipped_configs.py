@@ -19,7 +19,7 @@ FOLDERS = {"oasst_pairs": "oasst_en100", "rasbt_pairs": "rasbt_instruct"}  # whe
 CONFIGS = sorted(
     path
     for path in (ROOT / "recipes/configs").glob("*/*.yaml")
-    if path.parent.name != "accelerate" and path.stem != "course"
+    if path.parent.name != "accelerate" and path.stem != "pipeline"
 )
 
 
@@ -74,4 +74,4 @@ def test_a_shipped_recipe_passes_its_check(config, request, adapter, judge, monk
 
 def test_every_recipe_script_ships_a_tiny_config():
     scripts = {path.stem for path in (ROOT / "recipes").glob("*.py") if "RecipeParser(" in path.read_text()}
-    assert scripts == {path.stem.split("_")[0] for path in CONFIGS if path.parent.name == "tiny"} - {"course"}
+    assert scripts == {path.stem.split("_")[0] for path in CONFIGS if path.parent.name == "tiny"} - {"pipeline"}

@@ -75,7 +75,7 @@ def load_scorer(
     folders = member_folders(model)
     tokenizer = AutoTokenizer.from_pretrained(folders[0], padding_side="right")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    adapters = [require_task(folder, "SEQ_CLS") for folder in folders] if is_adapter(folders[0]) else []
+    adapters = [validate_task_type(folder, "SEQ_CLS") for folder in folders] if is_adapter(folders[0]) else []
     if base is None:
         base = PeftConfig.from_pretrained(adapters[0]).base_model_name_or_path if adapters else model
     if isinstance(base, str):
@@ -129,7 +129,7 @@ def is_adapter(model: str) -> bool:
     return cached_file(model, "adapter_config.json", _raise_exceptions_for_missing_entries=False) is not None
 
 
-def require_task(adapter: str, task: str) -> str:
+def validate_task_type(adapter: str, task: str) -> str:
     """
     The local folder of an adapter for a task; a reward adapter must have its head, or it would score at random.
 

@@ -37,7 +37,7 @@ _NOT_COMPARED = {
 }  # fmt: skip
 
 
-class RunRecord:
+class RunManifest:
     """
     The `run.json` of one run folder, complete at every moment: it is replaced, never edited in place.
 
@@ -54,7 +54,7 @@ class RunRecord:
     Attributes:
         values (`dict[str, Any]`): the content of `run.json`.
         checkpoint (`str` or `None`): what `trainer.train(resume_from_checkpoint=...)` takes.
-        goes_on (`bool`): whether what the folder holds is the begun work of this very run.
+        is_resumable (`bool`): whether what the folder holds is the begun work of this very run.
     """
 
     def __init__(self, folder: Path, is_writer: bool = True):
@@ -62,7 +62,7 @@ class RunRecord:
         self.is_writer = is_writer
         self.values: dict[str, Any] = {}
         self.checkpoint: str | None = None
-        self.goes_on = False
+        self.is_resumable = False
         self.push: PushAfterTraining | None = None
         self._began = time.monotonic()
         self._seconds_before = 0.0
@@ -76,7 +76,7 @@ class RunRecord:
         data: LoadedData,
         tokenizer: PreTrainedTokenizerBase,
         judges: Sequence[RewardModel] = (),
-    ) -> RunRecord:
+    ) -> RunManifest:
         """
         Open the run folder `output_dir`, decide whether to resume, and write the first record.
 
@@ -98,7 +98,7 @@ class RunRecord:
                 Those among the rewards.
 
         Returns:
-            `RunRecord`: with status `"running"`.
+            `RunManifest`: with status `"running"`.
         """
         from accelerate import PartialState
 
@@ -142,7 +142,7 @@ class RunRecord:
             parser.error("output_dir", str(error))
         PartialState().wait_for_everyone()  # all have read the folder before one writes to it
         training_args.output_dir = str(record.folder / "checkpoints")
-        if record.is_writer and not record.goes_on:
+        if record.is_writer and not record.is_resumable:
             # Left there, a checkpoint of the earlier run could be taken for one of this.
             for leftover in ("checkpoints", "members"):
                 shutil.rmtree(record.folder / leftover, ignore_errors=True)
@@ -164,9 +164,9 @@ class RunRecord:
         elif resume == "auto" and old is not None and old["status"] != "finished":
             found = last_checkpoint(self.folder / "checkpoints")
             self.checkpoint = str(found) if found is not None else None
-            self.goes_on = any((self.folder / "checkpoints").glob("member-*"))
-        self.goes_on = self.goes_on or self.checkpoint is not None
-        if self.goes_on and old is not None:
+            self.is_resumable = any((self.folder / "checkpoints").glob("member-*"))
+        self.is_resumable = self.is_resumable or self.checkpoint is not None
+        if self.is_resumable and old is not None:
             for key in ("model", "parent_adapter", "reward_models", "chat_template", "data"):
                 if key in old and old[key] != self.values[key]:
                     raise ValueError(

@@ -30,8 +30,8 @@ class Source:
     Where a data set comes from.
 
     Args:
-        licence (`str`):
-            SPDX identifier of its licence.
+        license (`str`):
+            SPDX identifier of its license.
         origin (`str`):
             The project that made it.
         hub (`str`, *optional*):
@@ -40,7 +40,7 @@ class Source:
             Configuration on the Hub.
     """
 
-    licence: str
+    license: str
     origin: str
     hub: str | None = None
     config: str | None = None

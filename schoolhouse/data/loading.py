@@ -60,7 +60,7 @@ class LoadedData:
         sources (`list[dict]`):
             A JSON-able entry for the run record per data set and split: `role`, `name`, `location`, `config`,
             `revision`, `split`, `kind`, `rows`, `used_rows`, `weight`, `malformed`, `malformed_rows`, `sha256`,
-            `licence`; for training rows also `exact_duplicates` and `overlap`.
+            `license`; for training rows also `exact_duplicates` and `overlap`.
     """
 
     train: "Dataset"

@@ -142,7 +142,7 @@ def _load(
             rows = rows if max_rows is None else rows.select(range(min(max_rows, len(rows))))
             # Data sets without a source are generated here.
             location = path or (source.hub if source else "generated")
-            licence = source.licence if source else "Apache-2.0"
+            license = source.license if source else "Apache-2.0"
         else:
             location = path or _checked_location(name)
             rows = load_table(
@@ -154,7 +154,7 @@ def _load(
                 max_rows=max_rows,
                 kinds=kinds,
             )
-            kind, licence = kind_of(rows.column_names, kinds), rows.info.license or None
+            kind, license = kind_of(rows.column_names, kinds), rows.info.license or None
     if not len(rows):
         raise ValueError(f"{name or path}: no rows in split {split!r}" + (" (max_rows is 0)" if max_rows == 0 else ""))
     return rows, {
@@ -171,7 +171,7 @@ def _load(
         "malformed": len(account.malformed),
         "malformed_rows": account.malformed[:SHOWN],
         "sha256": fingerprint(rows),
-        "licence": licence,
+        "license": license,
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from schoolhouse.evaluation.tasks.base import Item
 
 
-def seen_in_training(items: Sequence[Item], trained_on: Sequence[str]) -> set[str]:
+def contaminated_items(items: Sequence[Item], trained_on: Sequence[str]) -> set[str]:
     """
     Items whose prompt shares 13 consecutive words with a training prompt (the rule of [`EvalIndex`]).
 

@@ -38,7 +38,7 @@ def summarise(task: Task, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
         task ([`Task`]):
             The task.
         lines (`Sequence[dict]`):
-            Its samples, from [`schoolhouse.evaluation.run_task.examine`].
+            Its samples, from [`schoolhouse.evaluation.run_task.run_task`].
 
     Returns:
         `dict`: `version`, `n` (items with a verdict), `value`, `standard_error`, `interval` (95 %), `metrics`,

@@ -15,7 +15,7 @@ from schoolhouse.core.generation import (
     stop_token_ids,
 )
 from schoolhouse.evaluation.arguments import EvalArguments
-from schoolhouse.evaluation.contamination import seen_in_training
+from schoolhouse.evaluation.contamination import contaminated_items
 from schoolhouse.evaluation.preference import rate_pairs
 from schoolhouse.evaluation.sample_cache import Sample, SampleKey, SampleStore, prompt_hash, sampling_json
 from schoolhouse.evaluation.tasks.base import Item, Task
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Exam:
+class PreparedTask:
     """
     A task made ready for a model's tokenizer.
 
@@ -55,7 +55,7 @@ class Exam:
 
 def prepare(
     task: Task, arguments: EvalArguments, tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig"
-) -> Exam:
+) -> PreparedTask:
     """
     Builds a task's items and renders their prompts: whatever can be wrong with them shows before weights load.
 
@@ -70,7 +70,7 @@ def prepare(
             The model's, for the length of its context.
 
     Returns:
-        [`Exam`]: the task, ready to be asked.
+        [`PreparedTask`]: the task, ready to be asked.
 
     Raises:
         ValueError: if there are no items, two have the same id, several greedy samples are asked for, or a prompt does
@@ -96,12 +96,12 @@ def prepare(
     prompts = [render(tokenizer, item.prompt) for item in items] if task.kind == "generate" else []
     if prompts:
         check_context(config, prompts, sampling.max_new_tokens)
-    seen = seen_in_training(items, arguments.trained_on) if arguments.trained_on else None
-    return Exam(task, items, prompts, sampling, num_samples, seen)
+    seen = contaminated_items(items, arguments.trained_on) if arguments.trained_on else None
+    return PreparedTask(task, items, prompts, sampling, num_samples, seen)
 
 
-def examine(
-    exam: Exam,
+def run_task(
+    prepared: PreparedTask,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     arguments: EvalArguments,
@@ -115,7 +115,7 @@ def examine(
     anew.
 
     Args:
-        exam ([`Exam`]):
+        prepared ([`PreparedTask`]):
             From [`prepare`].
         model ([`~transformers.PreTrainedModel`]):
             The model, in evaluation mode.
@@ -132,19 +132,19 @@ def examine(
         `list[dict]`: one per sample, JSON-compatible, in the order of items: `id`, `index`, `prompt`, `gold`, what the
         model gave, and its score: `correct`, `extracted`, `format_ok`, `right_in_any_form` and `metrics`.
     """
-    lines = _ask(exam, model, tokenizer, arguments, store, hashes)
-    return lines if exam.seen is None else [line | {"seen": line["id"] in exam.seen} for line in lines]
+    lines = _ask(prepared, model, tokenizer, arguments, store, hashes)
+    return lines if prepared.seen is None else [line | {"seen": line["id"] in prepared.seen} for line in lines]
 
 
 def _ask(
-    exam: Exam,
+    prepared: PreparedTask,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     arguments: EvalArguments,
     store: SampleStore,
     hashes: dict[str, str | None],
 ) -> list[dict[str, Any]]:
-    task, items = exam.task, exam.items
+    task, items = prepared.task, prepared.items
     if task.kind == "preference":
         rated = rate_pairs(model, tokenizer, items, arguments.batch_size)
         return [_line(item) | line for item, line in zip(items, rated, strict=True)]
@@ -162,11 +162,11 @@ def _ask(
             _line(item) | {"loglikelihoods": answer} | score
             for item, answer, score in zip(items, answers, scores, strict=True)
         ]
-    asked = [item for item in items for _ in range(exam.num_samples)]
-    samples = _draw(exam, model, tokenizer, arguments, store, hashes)
+    asked = [item for item in items for _ in range(prepared.num_samples)]
+    samples = _draw(prepared, model, tokenizer, arguments, store, hashes)
     scores = score_answers(task, [sample.text for sample in samples], asked)
     return [
-        _line(item, number % exam.num_samples)
+        _line(item, number % prepared.num_samples)
         | {"completion": sample.text, "tokens": sample.tokens, "finish_reason": sample.finish_reason}
         | score
         for number, (item, sample, score) in enumerate(zip(asked, samples, scores, strict=True))
@@ -207,7 +207,7 @@ def _line(item: Item, index: int = 0) -> dict[str, Any]:
 
 
 def _draw(
-    exam: Exam,
+    prepared: PreparedTask,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     arguments: EvalArguments,
@@ -216,7 +216,7 @@ def _draw(
 ) -> list[Sample]:
     from tqdm import tqdm
 
-    sampling = exam.sampling
+    sampling = prepared.sampling
     parameters = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -234,13 +234,13 @@ def _draw(
             seed=sampling.seed,
             index=index,
         )
-        for prompt in exam.prompts
-        for index in range(exam.num_samples)
+        for prompt in prepared.prompts
+        for index in range(prepared.num_samples)
     ]
     batches = generate(
         model,
         tokenizer,
-        prompts=[prompt for prompt in exam.prompts for _ in range(exam.num_samples)],
+        prompts=[prompt for prompt in prepared.prompts for _ in range(prepared.num_samples)],
         indices=[key.index for key in keys],
         sampling=sampling,
         batch_size=arguments.batch_size,
@@ -249,7 +249,7 @@ def _draw(
     )
     done = sum(store.get(key) is not None for key in keys)
     # Without a terminal tqdm stays silent.
-    with tqdm(total=len(keys), initial=done, desc=exam.task.name, unit="sample", disable=None) as bar:
+    with tqdm(total=len(keys), initial=done, desc=prepared.task.name, unit="sample", disable=None) as bar:
         for batch in batches:
             store.add((keys[position], sample) for position, sample in batch)
             bar.update(len(batch))

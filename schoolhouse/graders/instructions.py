@@ -154,8 +154,8 @@ def count_sentences(text: str) -> int:
             line = text[text.rfind("\n", 0, end.start()) + 1 : end.start()][-40:]
             word = line.split()[-1].lstrip("\"'“‘([*_-").lower() if line.strip() else ""
             is_initial = len(word) == 1 and word.isalpha() and word != "i" and line.strip().lower() != word
-            goes_on = word in _SHORTENED and following.islower()
-            if is_initial or word in _TITLES or goes_on:
+            is_resumable = word in _SHORTENED and following.islower()
+            if is_initial or word in _TITLES or is_resumable:
                 continue
         count += bool(re.search(r"\w", text[start : end.end()]))
         start = end.end()

@@ -1,4 +1,4 @@
-"""What is shared: one stage's adapter with its record and results, or the stages of a course."""
+"""What is shared: one stage's adapter with its record and results, or the stages of a pipeline."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Stage:
         results (`list[dict[str, Any]]`, *optional*):
             results.json of this adapter, and of the base alone.
         origin (`str`, *optional*):
-            Run folder, as the course and other stages' recipes name it.
+            Run folder, as the pipeline and other stages' recipes name it.
         hash (`str`, *optional*):
             [`~schoolhouse.core.models.adapter_hash`].
     """
@@ -73,30 +73,30 @@ def read_stages(path: str, results: list[str] | None = None) -> list[Stage]:
 
     Args:
         path (`str`):
-            A run folder, its `adapter`, or the folder of a course (with `course.json`).
+            A run folder, its `adapter`, or the folder of a pipeline (with `pipeline.json`).
         results (`list[str]`, *optional*):
             Folders of results, beside `eval` of the run folder.
 
     Returns:
-        `list[Stage]`: one, or the finished stages of a course that made an adapter.
+        `list[Stage]`: one, or the finished stages of a pipeline that made an adapter.
 
     Raises:
         ValueError: whatever of it may not be shared, in one line.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise ValueError(f"{path} is no folder: name a run folder, its adapter folder, or a course's folder")
-    if (folder / "course.json").is_file():
-        return _course(folder, results or [])
+        raise ValueError(f"{path} is no folder: name a run folder, its adapter folder, or a pipeline's folder")
+    if (folder / "pipeline.json").is_file():
+        return _pipeline(folder, results or [])
     return [_stage(folder, results or [])]
 
 
-def _course(folder: Path, results: list[str]) -> list[Stage]:
-    course = _read_json(folder / "course.json")
-    if course.get("schema") != 1:
-        raise ValueError(f"{folder / 'course.json'} is not a course of schema 1")
-    # The folders named there are relative to wherever the course was started; they are those of the stages' names.
-    entries = {entry["name"]: entry for entry in course["stages"] if entry["status"] == "done"}
+def _pipeline(folder: Path, results: list[str]) -> list[Stage]:
+    pipeline = _read_json(folder / "pipeline.json")
+    if pipeline.get("schema") != 1:
+        raise ValueError(f"{folder / 'pipeline.json'} is not a pipeline of schema 1")
+    # The folders named there are relative to wherever the pipeline was started; they are those of the stages' names.
+    entries = {entry["name"]: entry for entry in pipeline["stages"] if entry["status"] == "done"}
     of_base = [folder / name / "eval" for name, entry in entries.items() if entry["recipe"] is None and entry["eval"]]
     stages = []
     for name, entry in entries.items():
@@ -140,7 +140,7 @@ def _stage(folder: Path, results: list[str], name: str | None = None) -> Stage:
             raise ValueError(f"{place} was measured on another base model than that of {adapter}")
         if found["hashes"]["adapter"] in (digest, None):
             stage.results.append(found)
-        elif name is None:  # in a course it may be another stage's
+        elif name is None:  # in a pipeline it may be another stage's
             raise ValueError(f"{place} was measured with another adapter than {adapter}: evaluate again")
     return stage
 

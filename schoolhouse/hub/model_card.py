@@ -39,29 +39,29 @@ _KINDS = {
 
 def derive_licence(base: str | None, data: list[tuple[str, str | None]]) -> tuple[str | None, list[str]]:
     """
-    The licence of an adapter, from those of what it was made of.
+    The license of an adapter, from those of what it was made of.
 
-    Only clear cases are decided: what is permissive throughout takes the base's licence. All else is flagged and left
+    Only clear cases are decided: what is permissive throughout takes the base's license. All else is flagged and left
     to the owner.
 
     Args:
         base (`str` or `None`):
             The base model's.
         data (`list[tuple[str, str | None]]`):
-            Name and licence of each data set.
+            Name and license of each data set.
 
     Returns:
-        `tuple`: the licence, or `None` where none can be derived, and one line for each clash.
+        `tuple`: the license, or `None` where none can be derived, and one line for each clash.
     """
-    clashes = [] if base else ["the base model states no licence"]
+    clashes = [] if base else ["the base model states no license"]
     base = base and base.lower()
-    for name, licence in data:
-        if not licence:
-            clashes.append(f"the data set {name} states no licence")
-        elif base in PERMISSIVE and licence.lower() not in PERMISSIVE:
-            clashes.append(f"the data set {name} is under {licence}, which binds more than the base's {base}")
-        elif base and licence.lower() not in PERMISSIVE | {base}:
-            clashes.append(f"the base is under {base}, the data set {name} under {licence}")
+    for name, license in data:
+        if not license:
+            clashes.append(f"the data set {name} states no license")
+        elif base in PERMISSIVE and license.lower() not in PERMISSIVE:
+            clashes.append(f"the data set {name} is under {license}, which binds more than the base's {base}")
+        elif base and license.lower() not in PERMISSIVE | {base}:
+            clashes.append(f"the base is under {base}, the data set {name} under {license}")
     return (base if base and not clashes else None), clashes
 
 
@@ -109,7 +109,7 @@ def eval_results(stage: Stage) -> dict[str, str]:
 
 
 def model_card(
-    repo_id: str, stages: list[Stage], base: str, revision: str | None, licence: str | None, clashes: list[str]
+    repo_id: str, stages: list[Stage], base: str, revision: str | None, license: str | None, clashes: list[str]
 ) -> str:
     """
     README.md of a repository.
@@ -123,7 +123,7 @@ def model_card(
             Hub id of the base model.
         revision (`str` or `None`):
             Commit of the base.
-        licence (`str` or `None`):
+        license (`str` or `None`):
             The adapter's.
         clashes (`list[str]`):
             What is unclear in it.
@@ -132,7 +132,7 @@ def model_card(
         `str`: metadata and Markdown; every text from records is escaped.
     """
     title = repo_id.split("/")[1]
-    parts = [_metadata(stages, base, licence), f"# {markdown(title)}", _about(stages, base, revision)]
+    parts = [_metadata(stages, base, license), f"# {markdown(title)}", _about(stages, base, revision)]
     if stages[0].folder:
         rows = [
             f"| [`{stage.folder}`](#stage-{stage.folder.lower()}) | {_kind(stage)} | {_after(stage, stages)} | "
@@ -143,7 +143,7 @@ def model_card(
     parts += ["## Results", _results(stages), "## Load it", *_usage(repo_id, stages, base)]
     if not stages[0].folder:
         parts += ["## What it fails at", _failures(stages[0])]
-    parts += ["## Intended use and licence", _licence(stages, licence, clashes), "## Training data", _data(stages)]
+    parts += ["## Intended use and license", _licence(stages, license, clashes), "## Training data", _data(stages)]
     for stage in stages:
         if stage.folder:
             parts += [f"## Stage {stage.folder}", "### What it fails at", _failures(stage)]
@@ -151,7 +151,7 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(stages: list[Stage], base: str, licence: str | None) -> str:
+def _metadata(stages: list[Stage], base: str, license: str | None) -> str:
     from huggingface_hub import ModelCardData
 
     hubs = [SOURCES[name].hub for name, _ in training_data(stages) if name in SOURCES]
@@ -159,7 +159,7 @@ def _metadata(stages: list[Stage], base: str, licence: str | None) -> str:
     card = ModelCardData(
         base_model=base,
         library_name="peft",
-        license=licence,
+        license=license,
         datasets=sorted({name for name in hubs if name and "://" not in name}) or None,
         tags=["schoolhouse", "lora", *(stage.name for stage in stages)],
         pipeline_tag="text-classification" if tasks == {"SEQ_CLS"} else "text-generation",
@@ -169,7 +169,7 @@ def _metadata(stages: list[Stage], base: str, licence: str | None) -> str:
 
 
 def _about(stages: list[Stage], base: str, revision: str | None) -> str:
-    noun = f"{len(stages)} LoRA adapters, one per stage of a course," if stages[0].folder else "A LoRA adapter"
+    noun = f"{len(stages)} LoRA adapters, one per stage of a pipeline," if stages[0].folder else "A LoRA adapter"
     kinds = list(dict.fromkeys(_kind(stage) for stage in stages))
     at = f" at revision `{revision[:12]}`" if revision else ""
     about = f"{noun} on [{markdown(base)}](https://huggingface.co/{base}){at}, made by {', '.join(kinds)}"
@@ -221,7 +221,7 @@ def eval_command(results: dict[str, Any], base: str, repo_id: str, stage: Stage)
         repo_id (`str`):
             Where the adapter lies now.
         stage (`Stage`):
-            Of a course, the adapter is in the folder that `share.py pull` brings.
+            Of a pipeline, the adapter is in the folder that `share.py pull` brings.
 
     Returns:
         `list[str]`: its words, quoted for a shell, without local paths.
@@ -309,12 +309,12 @@ def _failures(stage: Stage) -> str:
 
 
 def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> list[str]:
-    title, course = (
+    title, pipeline = (
         repo_id.split("/")[1],
         {f"{other.origin}/adapter": other.folder for other in stages if other.folder},
     )
     text = json.dumps(stage.record["config"])
-    for path, folder in course.items():  # a stage's path to another is one into what `pull` brings
+    for path, folder in pipeline.items():  # a stage's path to another is one into what `pull` brings
         text = text.replace(json.dumps(path), json.dumps(f"{title}/{folder}"))
     record = published(stage.record)
     config = published(json.loads(text)) | {
@@ -360,10 +360,10 @@ def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> lis
 
 
 def _data(stages: list[Stage]) -> str:
-    rows = ["| Data set | Rows | Licence | Revision | SHA-256 |", "|---|---|---|---|---|"]
+    rows = ["| Data set | Rows | License | Revision | SHA-256 |", "|---|---|---|---|---|"]
     notes = []
     for name, entry in training_data(stages):
-        cells = [markdown(name), f"{entry['used_rows']:,}", markdown(entry["licence"] or "not stated")]
+        cells = [markdown(name), f"{entry['used_rows']:,}", markdown(entry["license"] or "not stated")]
         cells += [markdown(published(entry["revision"]) or "—"), f"`{entry['sha256'][:12]}`"]
         rows.append("| " + " | ".join(cells) + " |")
         for other, overlap in (entry.get("overlap") or {}).items():
@@ -374,14 +374,14 @@ def _data(stages: list[Stage]) -> str:
     return "\n".join(rows) + ("\n\n" + "\n".join(notes) if notes else "")
 
 
-def _licence(stages: list[Stage], licence: str | None, clashes: list[str]) -> str:
+def _licence(stages: list[Stage], license: str | None, clashes: list[str]) -> str:
     is_scorer = all(stage.config.get("task_type") == "SEQ_CLS" for stage in stages)
     use = (
         "For scoring answers in training and study, within the kind of text it was trained on; a score is no fact."
         if is_scorer
         else "For study and research on small models, within what the results show; not for decisions about people."
     )
-    lines = [use, f"Licence: **{markdown(licence)}**." if licence else "**No licence is given.**"]
+    lines = [use, f"License: **{markdown(license)}**." if license else "**No license is given.**"]
     if clashes:
         lines.append(
             "Licences that do not simply fit together:\n\n" + "\n".join(f"- {markdown(line)}" for line in clashes)

@@ -20,7 +20,7 @@ PATTERNS = [*_NAMES, *(f"*/{name}" for name in _NAMES), ".eval_results/*.yaml"]
 
 def pull(api: Any, repo_id: str, folder: Path, revision: str | None = None) -> dict[str, Any]:
     """
-    Download an adapter, or a course's, and check it.
+    Download an adapter, or a pipeline's, and check it.
 
     Args:
         api ([`~huggingface_hub.HfApi`]):

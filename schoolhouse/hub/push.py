@@ -112,7 +112,7 @@ def resolve_base(api: Any, stages: list[Stage], base_model: str | None) -> tuple
 
 
 def build_files(
-    api: Any, repo_id: str, stages: list[Stage], base_model: str | None, licence: str | None, public: bool
+    api: Any, repo_id: str, stages: list[Stage], base_model: str | None, license: str | None, public: bool
 ) -> dict[str, bytes]:
     """
     Everything that will be uploaded.
@@ -126,7 +126,7 @@ def build_files(
             The stages.
         base_model (`str` or `None`):
             Hub id of the base, where the record knows only a folder.
-        licence (`str` or `None`):
+        license (`str` or `None`):
             The owner's decision, instead of what is derived.
         public (`bool`):
             Whether strangers will see it.
@@ -135,18 +135,18 @@ def build_files(
         `dict[str, bytes]`: path -> content.
 
     Raises:
-        ValueError: a base that does not match, no licence for a public push, an adapter that changes meanwhile, a
+        ValueError: a base that does not match, no license for a public push, an adapter that changes meanwhile, a
             secret (and where).
     """
     base, commit = resolve_base(api, stages, base_model)
     card = retried(lambda: api.model_info(base)).card_data
     derived, clashes = derive_licence(
-        (card or {}).get("license"), [(name, entry["licence"]) for name, entry in training_data(stages)]
+        (card or {}).get("license"), [(name, entry["license"]) for name, entry in training_data(stages)]
     )
-    licence = licence or derived
-    if public and licence is None:
+    license = license or derived
+    if public and license is None:
         raise ValueError(
-            f"a public card needs a licence, and none follows ({'; '.join(map(shown, clashes))}): --license"
+            f"a public card needs a license, and none follows ({'; '.join(map(shown, clashes))}): --license"
         )
     files: dict[str, bytes] = {}
     for stage in stages:
@@ -169,7 +169,7 @@ def build_files(
             files[f"{prefix}results.json"] = _json(published(merged))
         for name, content in eval_results(stage).items():
             files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()
-    files["README.md"] = model_card(repo_id, stages, base, commit, licence, clashes).encode()
+    files["README.md"] = model_card(repo_id, stages, base, commit, license, clashes).encode()
     files["lineage.json"] = _json(
         {
             "schema": 1,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.models import adapter_folder, load_model, load_tokenizer
-from schoolhouse.core.reward_models import require_task
+from schoolhouse.core.reward_models import validate_task_type
 from schoolhouse.pipeline.fingerprints import read_json
 
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def find_stages(course: str | None, model: str | None, names: str | None) -> tuple[str, dict[str, str | None]]:
+def find_stages(pipeline: str | None, model: str | None, names: str | None) -> tuple[str, dict[str, str | None]]:
     """
     The base model and the adapter of each stage that is asked.
 
     Args:
-        course (`str` or `None`):
-            Folder of a course, or its course.json.
+        pipeline (`str` or `None`):
+            Folder of a pipeline, or its pipeline.json.
         model (`str` or `None`):
-            Base model, where there is no course.
+            Base model, where there is no pipeline.
         names (`str` or `None`):
-            Stages, separated by commas: `base`, a stage of the course, or `name=adapter`. By default the course's last
-            finished stage that is no judge.
+            Stages, separated by commas: `base`, a stage of the pipeline, or `name=adapter`. By default the
+            pipeline's last finished stage that is no judge.
 
     Returns:
         `tuple[str, dict]`: base model, and name -> adapter (`None` for the base itself).
@@ -36,11 +36,11 @@ def find_stages(course: str | None, model: str | None, names: str | None) -> tup
         ValueError: naming what is missing.
     """
     known: dict[str, str | None] = {"base": None}
-    if course is not None:
-        path = Path(course)
-        path = path / "course.json" if path.is_dir() else path
+    if pipeline is not None:
+        path = Path(pipeline)
+        path = path / "pipeline.json" if path.is_dir() else path
         if not path.is_file():
-            raise ValueError(f"course: {path} does not exist: run recipes/course.py, or name adapters as name=folder")
+            raise ValueError(f"pipeline: {path} does not exist: run it, or name adapters as name=folder")
         record = read_json(path)
         try:
             model = model or record["base"]["name"]
@@ -48,9 +48,9 @@ def find_stages(course: str | None, model: str | None, names: str | None) -> tup
                 if stage["recipe"] not in (None, "reward") and stage["status"] == "done":
                     known[stage["name"]] = str(Path(stage["folder"]) / "adapter")
         except (KeyError, TypeError):
-            raise ValueError(f"course: {path} is damaged or of another version: run recipes/course.py again") from None
+            raise ValueError(f"pipeline: {path} is damaged or of another version: run it again") from None
     if model is None:
-        raise ValueError("model_name_or_path is missing: give it, or --course with the folder of a course")
+        raise ValueError("model_name_or_path is missing: give it, or --pipeline with the folder of a pipeline")
     chosen = {}
     for entry in (names or list(known)[-1]).split(","):
         name, equals, adapter = entry.strip().partition("=")
@@ -60,7 +60,7 @@ def find_stages(course: str | None, model: str | None, names: str | None) -> tup
     return model, chosen
 
 
-class Classroom:
+class AdapterChat:
     """
     Stages that answer, on one copy of the base model's weights.
 
@@ -77,7 +77,7 @@ class Classroom:
         self.tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         adapters = {name: adapter_folder(adapter) for name, adapter in stages.items() if adapter is not None}
         for folder in adapters.values():
-            require_task(folder, "CAUSAL_LM")
+            validate_task_type(folder, "CAUSAL_LM")
         self.model: PreTrainedModel | Any = load_model(model_name_or_path, device=device)
         self.adapters = set(adapters)
         for name, folder in adapters.items():

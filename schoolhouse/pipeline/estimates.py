@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from schoolhouse.pipeline.fingerprints import is_done, is_measured, read_json
-from schoolhouse.pipeline.plan import Course, Stage
+from schoolhouse.pipeline.fingerprints import is_done, is_evaluated, read_json
+from schoolhouse.pipeline.plan import Pipeline, Stage
 
 
 LIBRARIES = 550e6  # bytes that Python, torch and trl take with the smallest of models, measured on a CPU
@@ -16,7 +16,7 @@ _DEFAULT_LENGTH = {"sft": 1024, "reward": 1024, "grpo": 512, "ppo": 512}  # wher
 @dataclass
 class Program:
     """
-    One program of a course: a stage's training, or its eval.
+    One program of a pipeline: a stage's training, or its eval.
 
     Args:
         stage (`str`):
@@ -32,13 +32,13 @@ class Program:
     seconds: float | None
 
 
-def to_do(course: Course, stages: list[Stage]) -> list[Program]:
+def to_do(pipeline: Pipeline, stages: list[Stage]) -> list[Program]:
     """
     The programs that a run would start, in order.
 
     Args:
-        course ([`~schoolhouse.pipeline.plan.Course`]):
-            The course.
+        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
+            The pipeline.
         stages (`list[Stage]`):
             The stages that were asked for.
 
@@ -47,40 +47,40 @@ def to_do(course: Course, stages: list[Stage]) -> list[Program]:
     """
     programs = []
     for stage in stages:
-        due = not is_done(course, stage)
+        due = not is_done(pipeline, stage)
         if due:
             programs.append(Program(stage.name, "train", training_seconds(stage)))
-        if stage.evals and (due or not is_measured(course, stage)):
-            programs.append(Program(stage.name, "eval", eval_seconds(course, stage)))
+        if stage.evals and (due or not is_evaluated(pipeline, stage)):
+            programs.append(Program(stage.name, "eval", eval_seconds(pipeline, stage)))
     return programs
 
 
 def training_seconds(stage: Stage) -> float | None:
-    """What a stage's training took, else the `minutes` of the course's file."""
+    """What a stage's training took, else the `minutes` of the pipeline's file."""
     state = read_json(stage.folder / "stage.json")
     if state.get("status") == "done" and state.get("seconds"):
         return state["seconds"]
     return stage.minutes and stage.minutes * 60
 
 
-def eval_seconds(course: Course, stage: Stage) -> float | None:
+def eval_seconds(pipeline: Pipeline, stage: Stage) -> float | None:
     """What a stage's eval took, else the mean of those that asked the same tasks, else of all."""
     took = {}
-    for other in course.stages:
+    for other in pipeline.stages:
         state = read_json(other.folder / "eval" / "stage.json")
         if state.get("status") == "done" and state.get("seconds"):
             took[other.name] = state["seconds"]
-    same = [took[other.name] for other in course.stages if other.name in took and other.evals == stage.evals]
+    same = [took[other.name] for other in pipeline.stages if other.name in took and other.evals == stage.evals]
     return took.get(stage.name) or (mean(same or took.values()) if took else None)
 
 
-def peak_bytes(course: Course, stage: Stage) -> tuple[float, bool] | None:
+def peak_bytes(pipeline: Pipeline, stage: Stage) -> tuple[float, bool] | None:
     """
     Memory of a stage's training.
 
     Args:
-        course ([`~schoolhouse.pipeline.plan.Course`]), stage ([`~schoolhouse.pipeline.plan.Stage`]):
-            The stage and its course.
+        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]), stage ([`~schoolhouse.pipeline.plan.Stage`]):
+            The stage and its pipeline.
 
     Returns:
         `tuple[float, bool]` or `None`: bytes, and whether they were measured; else they are estimated from the
@@ -101,7 +101,7 @@ def peak_bytes(course: Course, stage: Stage) -> tuple[float, bool] | None:
 
     origin = stage  # an adapter's shape is that of the stage that began it
     while origin.after is not None:
-        origin = next(other for other in course.stages if other.name == origin.after)
+        origin = next(other for other in pipeline.stages if other.name == origin.after)
     fields = ModelArguments.__dataclass_fields__
     wanted = {key: value for key, value in origin.config.items() if key in fields and key != "adapter_name_or_path"}
     config = stage.config
@@ -115,7 +115,7 @@ def peak_bytes(course: Course, stage: Stage) -> tuple[float, bool] | None:
     )
     try:
         with warnings.catch_warnings(action="ignore"):
-            tokenizer = AutoTokenizer.from_pretrained(course.base)
+            tokenizer = AutoTokenizer.from_pretrained(pipeline.base)
             estimate = estimate_memory(ModelArguments(**wanted), training, tokenizer, _tokens(stage.recipe, config))
     except (OSError, ValueError, TypeError):  # the recipe itself will say what is wrong with it
         return None

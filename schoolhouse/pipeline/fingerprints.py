@@ -1,4 +1,4 @@
-"""Which stages of a course are still what their settings, parents, files and code say."""
+"""Which stages of a pipeline are still what their settings, parents, files and code say."""
 
 import ast
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 from schoolhouse.config.paths import shipped
 from schoolhouse.core.models import adapter_hash, folder_digest
-from schoolhouse.pipeline.plan import Course, Stage
+from schoolhouse.pipeline.plan import Pipeline, Stage
 
 
 # Keys that say where a run lies or what is shown of it, and nothing of what it computes.
@@ -25,7 +25,7 @@ _NEVER_RUN = {
 }
 
 
-def set_keys(course: Course) -> None:
+def set_keys(pipeline: Pipeline) -> None:
     """
     Give every stage its key, parents first: a key holds its parents' keys, so a change reaches all descendants.
 
@@ -36,61 +36,61 @@ def set_keys(course: Course) -> None:
     stages were trained with others.
 
     Args:
-        course ([`Course`]):
+        pipeline ([`Pipeline`]):
             Its stages get `parts` and `key`.
     """
     keys: dict[str, str] = {}
-    for stage in course.stages:
+    for stage in pipeline.stages:
         if stage.recipe is not None:
             files: dict[str, str] = {}
             kept = {key: value for key, value in stage.config.items() if key not in _NOT_HASHED}
             kept.pop("model_name_or_path")
-            settings = _without_places(kept, (), course, files)
+            settings = _without_places(kept, (), pipeline, files)
             stage.parts = {
                 "settings": _digest([stage.recipe, settings]),
                 "files": _digest(files),
                 "code": code_hash(f"recipes/{stage.recipe}.py"),
-                "base": course.base_hash,
+                "base": pipeline.base_hash,
                 "parents": _digest([keys[parent] for parent in stage.parents]),
-                "launch": _digest(course.accelerate_config.read_text(encoding="utf-8")),
+                "launch": _digest(pipeline.accelerate_config.read_text(encoding="utf-8")),
             }
             stage.key = _digest(stage.parts)
         keys[stage.name] = stage.key
 
 
-def eval_key(course: Course, stage: Stage, product: str | None) -> str:
+def eval_key(pipeline: Pipeline, stage: Stage, product: str | None) -> str:
     """Hash of all that decides the results of a stage's eval: the adapter itself, base, tasks and the eval's code."""
     return _digest(
-        {"tasks": stage.evals, "base": course.base_hash, "adapter": product, "code": code_hash("eval/run.py")}
+        {"tasks": stage.evals, "base": pipeline.base_hash, "adapter": product, "code": code_hash("eval/run.py")}
     )
 
 
-def report_key(course_json: Path) -> str:
-    """Hash of all that decides the report card: the course's record, which names adapters and evals, and its code."""
-    return _digest([course_json.read_text(encoding="utf-8"), code_hash("eval/report.py")])
+def report_key(pipeline_json: Path) -> str:
+    """Hash of all that decides the report: the pipeline's record, which names adapters and evals, and its code."""
+    return _digest([pipeline_json.read_text(encoding="utf-8"), code_hash("eval/report.py")])
 
 
-def is_done(course: Course, stage: Stage) -> bool:
+def is_done(pipeline: Pipeline, stage: Stage) -> bool:
     """
     Whether a stage's adapter is there, is what the stage made, and was made from its parents' present adapters.
 
     Args:
-        course ([`Course`]), stage ([`Stage`]):
-            The stage and its course.
+        pipeline ([`Pipeline`]), stage ([`Stage`]):
+            The stage and its pipeline.
 
     Returns:
         `bool`: always true for the base model.
     """
-    return not why_not_done(course, stage)
+    return not stale_reason(pipeline, stage)
 
 
-def why_not_done(course: Course, stage: Stage) -> str:
+def stale_reason(pipeline: Pipeline, stage: Stage) -> str:
     """
     What is to be trained, in a word or two.
 
     Args:
-        course ([`Course`]), stage ([`Stage`]):
-            The stage and its course.
+        pipeline ([`Pipeline`]), stage ([`Stage`]):
+            The stage and its pipeline.
 
     Returns:
         `str`: empty for a stage that is done.
@@ -107,22 +107,22 @@ def why_not_done(course: Course, stage: Stage) -> str:
         return "goes on"
     if state.get("product") != product(stage):
         return "adapter lost or altered"
-    parents = [parent for parent in course.stages if parent.name in stage.parents]
+    parents = [parent for parent in pipeline.stages if parent.name in stage.parents]
     made_from = state.get("parents", {})
     fresh = [
         parent.name
         for parent in parents
-        if why_not_done(course, parent) or made_from.get(parent.name) != product(parent)
+        if stale_reason(pipeline, parent) or made_from.get(parent.name) != product(parent)
     ]
     return f"another {', '.join(fresh)}" if fresh else ""
 
 
-def is_measured(course: Course, stage: Stage) -> bool:
+def is_evaluated(pipeline: Pipeline, stage: Stage) -> bool:
     """Whether a stage's eval is that of its present adapter, tasks and code, and still as it was written."""
     state = read_json(stage.folder / "eval" / "stage.json")
     return (
         state.get("status") == "done"
-        and state.get("key") == eval_key(course, stage, product(stage))
+        and state.get("key") == eval_key(pipeline, stage, product(stage))
         and state.get("product") == eval_product(stage)
     )
 
@@ -201,18 +201,18 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _without_places(value: Any, where: tuple, course: Course, files: dict[str, str]) -> Any:
+def _without_places(value: Any, where: tuple, pipeline: Pipeline, files: dict[str, str]) -> Any:
     """
-    A config in which a path is only a name: what lies there is in `files`, and the course's own folder is anywhere.
+    A config in which a path is only a name: what lies there is in `files`, and the pipeline's own folder is anywhere.
     """
     if isinstance(value, dict):
-        return {key: _without_places(item, (*where, key), course, files) for key, item in sorted(value.items())}
+        return {key: _without_places(item, (*where, key), pipeline, files) for key, item in sorted(value.items())}
     if isinstance(value, list):
-        return [_without_places(item, (*where, index), course, files) for index, item in enumerate(value)]
+        return [_without_places(item, (*where, index), pipeline, files) for index, item in enumerate(value)]
     if not isinstance(value, str):
         return value
-    if value.startswith(f"{course.folder}/"):
-        return f"<course>{value[len(str(course.folder)) :]}"
+    if value.startswith(f"{pipeline.folder}/"):
+        return f"<pipeline>{value[len(str(pipeline.folder)) :]}"
     place, function = re.fullmatch(r"(.+?)(\.py:\w+)?", value, re.DOTALL).groups(default="")
     path = Path(place + function.partition(":")[0]).expanduser()
     try:

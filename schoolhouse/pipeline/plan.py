@@ -1,4 +1,4 @@
-"""What a course is made of: its file, read and checked."""
+"""What a pipeline is made of: its file, read and checked."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ from schoolhouse.evaluation.tasks import TASKS
 
 
 RECIPES = ("sft", "grpo", "reward", "ppo")
-# The course decides where a stage lies and what it stands on.
-_OF_THE_COURSE = ("model_name_or_path", "output_dir", "adapter_name_or_path")
+# The pipeline decides where a stage lies and what it stands on.
+_OF_THE_PIPELINE = ("model_name_or_path", "output_dir", "adapter_name_or_path")
 
 
 class StageEntry(TypedDict, total=False):
-    """A stage as course.yaml has it."""
+    """A stage as pipeline.yaml has it."""
 
     name: str
     recipe: str
@@ -29,7 +29,7 @@ class StageEntry(TypedDict, total=False):
     minutes: float
 
 
-class CourseEntry(TypedDict, total=False):
+class PipelineEntry(TypedDict, total=False):
     """The keys of course.yaml."""
 
     name: str
@@ -43,7 +43,7 @@ class CourseEntry(TypedDict, total=False):
 @dataclass
 class Stage:
     """
-    One stage of a course, resolved.
+    One stage of a pipeline, resolved.
 
     Args:
         name (`str`):
@@ -55,9 +55,9 @@ class Stage:
         folder (`Path`):
             Run folder.
         config (`dict[str, Any]`):
-            The recipe with its overrides, the course's base, folders and parent.
+            The recipe with its overrides, the pipeline's base, folders and parent.
         overrides (`dict[str, Any]`):
-            What the course sets instead of the recipe.
+            What the pipeline sets instead of the recipe.
         after (`str` or `None`):
             Stage whose adapter it continues.
         parents (`list[str]`):
@@ -87,9 +87,9 @@ class Stage:
 
 
 @dataclass
-class Course:
+class Pipeline:
     """
-    A course, resolved.
+    A pipeline, resolved.
 
     Args:
         name (`str`):
@@ -114,9 +114,9 @@ class Course:
     stages: list[Stage]
 
 
-def load_course(path: str | Path, output_dir: str | None = None) -> Course:
+def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
     """
-    Read and check a course, and the recipes that it names.
+    Read and check a pipeline, and the recipes that it names.
 
     Args:
         path (`str` or `Path`):
@@ -125,12 +125,12 @@ def load_course(path: str | Path, output_dir: str | None = None) -> Course:
             Instead of the file's own.
 
     Returns:
-        [`Course`]: its stages still without keys, see [`schoolhouse.pipeline.fingerprints.set_keys`].
+        [`Pipeline`]: its stages still without keys, see [`schoolhouse.pipeline.fingerprints.set_keys`].
 
     Raises:
         ValueError: one line that names file and line.
     """
-    values, lines = _read(Path(path), CourseEntry)
+    values, lines = _read(Path(path), PipelineEntry)
 
     def fail(where: tuple, message: str) -> NoReturn:
         known = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
@@ -138,7 +138,7 @@ def load_course(path: str | Path, output_dir: str | None = None) -> Course:
 
     for key in ("model_name_or_path", "output_dir", "stages"):
         if not values.get(key):
-            fail((key,), "missing: every course needs it")
+            fail((key,), "missing: every pipeline needs it")
     base, folder = values["model_name_or_path"], Path(output_dir or values["output_dir"])
     try:
         base_hash = model_hash(base)
@@ -164,8 +164,10 @@ def load_course(path: str | Path, output_dir: str | None = None) -> Course:
         _check_evals((*where, "evals"), entry["recipe"], entry.get("evals", []), fail)
         if not Path(entry["config"]).is_file():
             fail((*where, "config"), f"{entry['config']} does not exist, seen from {Path.cwd()}")
-        if taken := [key for key in _OF_THE_COURSE if key in entry.get("overrides", {})]:
-            fail((*where, "overrides", taken[0]), "the course sets it: see model_name_or_path, output_dir and `after`")
+        if taken := [key for key in _OF_THE_PIPELINE if key in entry.get("overrides", {})]:
+            fail(
+                (*where, "overrides", taken[0]), "the pipeline sets it, by model_name_or_path, output_dir and `after`"
+            )
         recipes.append(_read(Path(entry["config"]), dict[str, Any])[0])
     own = [str(recipe.get("output_dir") or "").rstrip("/") for recipe in recipes]
     for index, (entry, recipe) in enumerate(zip(values["stages"], recipes, strict=True)):
@@ -176,12 +178,12 @@ def load_course(path: str | Path, output_dir: str | None = None) -> Course:
             config = {
                 key: _redirect(value, own, index, [str(folder / other["name"]) for other in values["stages"]], used)
                 for key, value in settings.items()
-                if key not in _OF_THE_COURSE
+                if key not in _OF_THE_PIPELINE
             }
         except ValueError as error:
             fail((*where, "config"), str(error))
         config |= {"model_name_or_path": base, "output_dir": str(folder / name)}
-        # A parent named only by the recipe's own path is the course's `after`, or nobody's.
+        # A parent named only by the recipe's own path is the pipeline's `after`, or nobody's.
         if after is not None:
             config["adapter_name_or_path"] = str(folder / after / "adapter")
         elif recipe.get("adapter_name_or_path"):
@@ -195,7 +197,7 @@ def load_course(path: str | Path, output_dir: str | None = None) -> Course:
     accelerate = Path(values.get("accelerate_config") or shipped("accelerate_config.yaml"))
     if not accelerate.is_file():
         fail(("accelerate_config",), f"{accelerate} does not exist, seen from {Path.cwd()}")
-    return Course(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
+    return Pipeline(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
 
 
 def _check_evals(where: tuple, recipe: str | None, evals: list[str], fail: Callable[[tuple, str], NoReturn]) -> None:
@@ -224,8 +226,8 @@ def _read(path: Path, hint: Any) -> tuple[dict[str, Any], dict]:
 
 def _redirect(value: Any, own: Sequence[str], index: int, folders: Sequence[str], used: set[int]) -> Any:
     """
-    A value of stage `index` with paths into the recipes' `own` run folders led into the course's `folders`; the stages
-    that it names are added to `used`.
+    A value of stage `index` with paths into the recipes' `own` run folders led into the pipeline's `folders`; the
+    stages that it names are added to `used`.
     """
     if isinstance(value, dict):
         return {key: _redirect(item, own, index, folders, used) for key, item in value.items()}
@@ -239,7 +241,7 @@ def _redirect(value: Any, own: Sequence[str], index: int, folders: Sequence[str]
     named = [number for number, path in enumerate(own) if path == max(found, key=len)]
     number = index if index in named else named[0]
     if len(named) > 1 and number != index:
-        raise ValueError(f"{value} is the output_dir of several stages: override it in the course")
+        raise ValueError(f"{value} is the output_dir of several stages: override it in the pipeline")
     if number > index:
         raise ValueError(f"{value} is made by a later stage: move that one up")
     used.add(number)

@@ -1,4 +1,4 @@
-"""A program in a process group of its own: output in a log, signals passed on, nobody left when the course dies."""
+"""A program in a process group of its own: output in a log, signals passed on, nobody left when the pipeline dies."""
 
 import ast
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-# Waits on a pipe that only the course holds open. However the course ends, the group ends with it.
+# Waits on a pipe that only the pipeline holds open. However the pipeline ends, the group ends with it.
 _WATCHER = ["sh", "-c", "trap '' INT TERM HUP; read _; kill -KILL 0"]
 # A bar of tqdm, which its title precedes where it has one; the trainer's own has none.
 _BAR = re.compile(rb"(?:([A-Za-z][\w ./()-]*): +)?\d+%\|[^|\r\n]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")

@@ -1,4 +1,4 @@
-"""What is seen of a running course: a live board on a terminal, a line per event anywhere else."""
+"""What is seen of a running pipeline: a live board on a terminal, a line per event anywhere else."""
 
 import sys
 import time
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from schoolhouse.pipeline.estimates import Program, eval_seconds, peak_bytes, to_do, training_seconds
-from schoolhouse.pipeline.fingerprints import read_json, why_not_done
-from schoolhouse.pipeline.plan import Course, Stage
+from schoolhouse.pipeline.fingerprints import read_json, stale_reason
+from schoolhouse.pipeline.plan import Pipeline, Stage
 from schoolhouse.pipeline.process import Progress
 
 
@@ -20,11 +20,11 @@ SHOWN = (
 
 class View:
     """
-    Shows where a course is, what its program last measured, and how long it will still take.
+    Shows where a pipeline is, what its program last measured, and how long it will still take.
 
     Args:
         name (`str`):
-            Name of the course.
+            Name of the pipeline.
     """
 
     def __init__(self, name: str):
@@ -76,7 +76,7 @@ class View:
             self._live = None
 
     def seconds_left(self) -> tuple[float, bool]:
-        """Seconds that the course will still take, and whether that counts all of it."""
+        """Seconds that the pipeline will still take, and whether that counts all of it."""
         later = [program.seconds for program in self.programs[self.at + 1 :]]
         expected, own = self.programs[self.at].seconds, self.progress.left
         if own is None or self.progress.what:  # no bar yet, or one of a step before the training
@@ -148,13 +148,13 @@ def clock(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"
 
 
-def print_plan(course: Course, stages: list[Stage]) -> None:
+def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
     """
     Print what a run would do, how long that takes and how much memory, and what no key sees.
 
     Args:
-        course ([`~schoolhouse.pipeline.plan.Course`]):
-            The course.
+        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
+            The pipeline.
         stages (`list[Stage]`):
             The stages that were asked for.
     """
@@ -163,17 +163,17 @@ def print_plan(course: Course, stages: list[Stage]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    programs = to_do(course, stages)
+    programs = to_do(pipeline, stages)
     due = {(program.stage, program.what) for program in programs}
     table = Table("stage", "recipe", "after", "state", "training", "eval", "memory", box=box.SIMPLE_HEAD)
     for stage in stages:
         is_due = [what for what in ("train", "eval") if (stage.name, what) in due]
-        word = why_not_done(course, stage) or ("to measure" if is_due else "done")
+        word = stale_reason(pipeline, stage) or ("to measure" if is_due else "done")
         times = [
             None if stage.recipe is None else training_seconds(stage),
-            eval_seconds(course, stage) if stage.evals else None,
+            eval_seconds(pipeline, stage) if stage.evals else None,
         ]
-        peak = peak_bytes(course, stage)
+        peak = peak_bytes(pipeline, stage)
         memory = "" if peak is None else f"{'' if peak[1] else 'about '}{peak[0] / 2**30:.1f} GiB"
         cells = ["" if seconds is None else clock(seconds) for seconds in times]
         row = (stage.name, stage.recipe or "", stage.after or "", word, *cells, memory)

@@ -10,16 +10,16 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from schoolhouse.config.paths import shipped
-from schoolhouse.pipeline.plan import Course, Stage
+from schoolhouse.pipeline.plan import Pipeline, Stage
 
 
-def check_recipes(course: Course, stages: list[Stage]) -> None:
+def check_recipes(pipeline: Pipeline, stages: list[Stage]) -> None:
     """
     Check keys, types and bounds of recipes as their scripts will.
 
     Args:
-        course ([`~schoolhouse.pipeline.plan.Course`]):
-            The course.
+        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
+            The pipeline.
         stages (`list[Stage]`):
             Stages that are to be trained.
 
@@ -30,7 +30,7 @@ def check_recipes(course: Course, stages: list[Stage]) -> None:
     for stage in stages:
         # The parent's adapter may not be there yet.
         settings = stage.overrides | {
-            "model_name_or_path": course.base,
+            "model_name_or_path": pipeline.base,
             "output_dir": str(stage.folder),
             "adapter_name_or_path": None,
         }

@@ -1,4 +1,4 @@
-"""Brings a course up to date: trains what is not done, measures what is not measured, and says so in course.json."""
+"""Bring a pipeline up to date: train what is not done, evaluate what is not evaluated, write pipeline.json."""
 
 import fcntl
 import json
@@ -16,12 +16,12 @@ from schoolhouse.pipeline.fingerprints import (
     eval_key,
     eval_product,
     is_done,
-    is_measured,
+    is_evaluated,
     product,
     read_json,
     report_key,
 )
-from schoolhouse.pipeline.plan import Course, Stage
+from schoolhouse.pipeline.plan import Pipeline, Stage
 from schoolhouse.pipeline.process import Stop, run_program, tail
 from schoolhouse.pipeline.progress import View
 
@@ -32,29 +32,29 @@ class StageFailed(Exception):
 
 class Runner:
     """
-    Runs stages of a course, one after another.
+    Runs stages of a pipeline, one after another.
 
     Args:
-        course ([`~schoolhouse.pipeline.plan.Course`]):
-            The course.
+        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
+            The pipeline.
         view ([`~schoolhouse.pipeline.progress.View`]):
             Where progress is shown.
         stop ([`~schoolhouse.pipeline.process.Stop`]):
             Where signals arrive.
     """
 
-    def __init__(self, course: Course, view: View, stop: Stop):
-        self.course, self.view, self.stop = course, view, stop
-        other = read_json(course.folder / "course.json").get("name", course.name)
-        if other != course.name:
-            raise ValueError(f"{course.folder} holds the course {other!r}: choose another --output_dir")
-        course.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (course.folder / ".lock").open("w")
+    def __init__(self, pipeline: Pipeline, view: View, stop: Stop):
+        self.pipeline, self.view, self.stop = pipeline, view, stop
+        other = read_json(pipeline.folder / "pipeline.json").get("name", pipeline.name)
+        if other != pipeline.name:
+            raise ValueError(f"{pipeline.folder} holds the pipeline {other!r}: choose another --output_dir")
+        pipeline.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (pipeline.folder / ".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"{course.folder} is in use by a course that still runs: wait for it, or stop it"
+                f"{pipeline.folder} is in use by a pipeline that still runs: wait for it, or stop it"
             ) from None
 
     def run(self, stages: list[Stage]) -> bool:
@@ -63,7 +63,7 @@ class Runner:
 
         Args:
             stages (`list[Stage]`):
-                Which ones, in the course's order.
+                Which ones, in the pipeline's order.
 
         Returns:
             `bool`: whether anything was run.
@@ -72,7 +72,7 @@ class Runner:
             StageFailed: a program failed; what was done before it stays done.
             SystemExit: after Ctrl-C or SIGTERM.
         """
-        self.view.programs = to_do(self.course, stages)
+        self.view.programs = to_do(self.pipeline, stages)
         due = [(program.stage, program.what) for program in self.view.programs]
         for stage in stages:
             if (stage.name, "train") in due:
@@ -83,24 +83,24 @@ class Runner:
         return bool(due)
 
     def _train(self, stage: Stage) -> None:
-        for parent in (other for other in self.course.stages if other.name in stage.parents):
-            if not is_done(self.course, parent):
+        for parent in (other for other in self.pipeline.stages if other.name in stage.parents):
+            if not is_done(self.pipeline, parent):
                 raise ValueError(f"{stage.name} needs {parent.name}, which is not done: run it too")
-        parents = {other.name: product(other) for other in self.course.stages if other.name in stage.parents}
+        parents = {other.name: product(other) for other in self.pipeline.stages if other.name in stage.parents}
         state = read_json(stage.folder / "stage.json")
-        goes_on = (
+        is_resumable = (
             state.get("key") == stage.key and state.get("parents") == parents and state.get("status") == "running"
         )
         record = stage.folder / "run.json"
-        if stage.folder.exists() and not (goes_on and (read_json(record) or not record.exists())):
+        if stage.folder.exists() and not (is_resumable and (read_json(record) or not record.exists())):
             clear(stage.folder)
-            goes_on = False
+            is_resumable = False
         state = {
             "key": stage.key,
             "parts": stage.parts,
             "parents": parents,
             "status": "running",
-            "seconds": state.get("seconds", 0.0) if goes_on else 0.0,
+            "seconds": state.get("seconds", 0.0) if is_resumable else 0.0,
         }
         write_json(stage.folder / "stage.json", state)
         # Each value is JSON, which every YAML reader takes for the same thing.
@@ -110,7 +110,7 @@ class Runner:
         if not self._has_finished(stage):
             command = [
                 *(sys.executable, "-m", "accelerate.commands.launch"),
-                *("--config_file", str(self.course.accelerate_config), *self._threads()),
+                *("--config_file", str(self.pipeline.accelerate_config), *self._threads()),
                 *(str(shipped(f"recipes/{stage.recipe}.py")), "--config", str(stage.folder / "config.yaml")),
             ]
             self._program(stage, "train", command, stage.folder / "train.log", state)
@@ -122,7 +122,7 @@ class Runner:
         """accelerate gives a process one thread where nobody says how many: half of two cores would stand idle."""
         if "OMP_NUM_THREADS" in os.environ:
             return []
-        config = yaml.safe_load(self.course.accelerate_config.read_text(encoding="utf-8"))
+        config = yaml.safe_load(self.pipeline.accelerate_config.read_text(encoding="utf-8"))
         return ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // config.get("num_processes", 1)))]
 
     def _has_finished(self, stage: Stage) -> bool:
@@ -132,10 +132,10 @@ class Runner:
         folder = stage.folder / "eval"
         if (folder / "results.json").exists() and not (folder / "stage.json").exists():
             clear(folder)
-        state = {"key": eval_key(self.course, stage, product(stage)), "status": "running", "seconds": 0.0}
+        state = {"key": eval_key(self.pipeline, stage, product(stage)), "status": "running", "seconds": 0.0}
         write_json(folder / "stage.json", state)
         command = [
-            *(sys.executable, str(shipped("eval/run.py")), "--model_name_or_path", self.course.base),
+            *(sys.executable, str(shipped("eval/run.py")), "--model_name_or_path", self.pipeline.base),
             *("--tasks", ",".join(stage.evals), "--output_dir", str(folder)),
         ]
         if stage.recipe is not None:
@@ -172,11 +172,11 @@ class Runner:
         return f"{stage.name}: {what} failed; the end of {log}:\n{tail(log)}"
 
     def write(self, running: str | None = None) -> None:
-        """Write course.json as things stand; `running` names the stage at work."""
+        """Write pipeline.json as things stand; `running` names the stage at work."""
         entries = []
-        for stage in self.course.stages:
+        for stage in self.pipeline.stages:
             state = read_json(stage.folder / "stage.json")
-            status = "running" if stage.name == running else "done" if is_done(self.course, stage) else "pending"
+            status = "running" if stage.name == running else "done" if is_done(self.pipeline, stage) else "pending"
             entries.append(
                 {
                     "name": stage.name,
@@ -187,21 +187,21 @@ class Runner:
                     "key": stage.key or None,
                     "status": status,
                     "seconds": state.get("seconds"),
-                    "eval": str(stage.folder / "eval") if is_measured(self.course, stage) else None,
+                    "eval": str(stage.folder / "eval") if is_evaluated(self.pipeline, stage) else None,
                 }
             )
-        base = {"name": self.course.base, "hash": self.course.base_hash}
-        record = {"schema": 1, "name": self.course.name, "base": base, "stages": entries}
-        write_json(self.course.folder / "course.json", record)
+        base = {"name": self.pipeline.base, "hash": self.pipeline.base_hash}
+        record = {"schema": 1, "name": self.pipeline.name, "base": base, "stages": entries}
+        write_json(self.pipeline.folder / "pipeline.json", record)
 
     def report(self) -> bool:
-        """Write the report card where it is not that of the course as it stands; says whether it did."""
-        folder, record = self.course.folder / "report", self.course.folder / "course.json"
+        """Write the report card where it is not that of the pipeline as it stands; says whether it did."""
+        folder, record = self.pipeline.folder / "report", self.pipeline.folder / "pipeline.json"
         key = report_key(record)
         if read_json(folder / "stage.json").get("key") == key and (folder / "report.html").is_file():
             return False
-        command = [sys.executable, str(shipped("eval/report.py")), "--course", str(record)]
-        log = self.course.folder / "report.log"
+        command = [sys.executable, str(shipped("eval/report.py")), "--pipeline", str(record)]
+        log = self.pipeline.folder / "report.log"
         status, _, _ = run_program([*command, "--output_dir", str(folder)], log, self.stop)
         if self.stop.number is not None:
             self._leave()
@@ -212,7 +212,7 @@ class Runner:
 
 
 def clear(folder: Path) -> None:
-    """Make way for a new run: a folder that the course made is deleted, any other is moved aside and kept."""
+    """Make way for a new run: a folder that the pipeline made is deleted, any other is moved aside and kept."""
     if read_json(folder / "stage.json"):
         shutil.rmtree(folder)
         return
@@ -220,7 +220,7 @@ def clear(folder: Path) -> None:
     while (aside := folder.with_name(f"{folder.name}.kept-{number}")).exists():
         number += 1
     folder.rename(aside)
-    print(f"{folder} is not known to be this course's own: kept as {aside}", flush=True)
+    print(f"{folder} is not known to be this pipeline's own: kept as {aside}", flush=True)
 
 
 def write_json(path: Path, value: Any) -> None:

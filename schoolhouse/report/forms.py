@@ -1,4 +1,4 @@
-"""What a course's files look like, so that a damaged one is named instead of met half-way through the card."""
+"""What a pipeline's files look like, so that a damaged one is named instead of met half-way through the card."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Read what a course left behind; whatever is missing is said, never fatal."""
+"""Read what a pipeline left behind; whatever is missing is said, never fatal."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from schoolhouse.report.forms import COURSE, GOODHART, RESULTS, RUN, fault, samp
 @dataclass
 class Stage:
     """
-    One stage of a course, as its folders tell it.
+    One stage of a pipeline, as its folders tell it.
 
     Args:
         name (`str`):
@@ -21,13 +21,13 @@ class Stage:
         parent (`str` or `None`):
             Name of the stage that it is compared with.
         about (`dict`):
-            Its entry in course.json.
+            Its entry in pipeline.json.
         folder (`Path` or `None`):
             Run folder.
         eval_folder (`Path` or `None`):
             Folder with results.json; `None` where there is none that can be read.
         results (`dict`), run (`dict`), goodhart (`dict`):
-            Content of results.json, run.json and goodhart.json; empty where missing.
+            Content of results.json, run.json and overoptimization.json; empty where missing.
         log (`list[dict]`):
             The trainer's log.
         samples (`dict[str, list[dict]]`):
@@ -54,32 +54,32 @@ class Stage:
         return self.results.get("tasks", {})
 
 
-def read_course(path: str | Path) -> tuple[str, list[Stage]]:
+def read_pipeline(path: str | Path) -> tuple[str, list[Stage]]:
     """
-    Read a course and everything that its stages wrote.
+    Read a pipeline and everything that its stages wrote.
 
     Args:
         path (`str` or `Path`):
-            course.json. Folders in it are taken from the working folder or, if not there, from beside the file.
+            pipeline.json. Folders in it are taken from the working folder or, if not there, from beside the file.
 
     Returns:
-        `tuple[str, list[Stage]]`: the course's name and its stages in order.
+        `tuple[str, list[Stage]]`: the pipeline's name and its stages in order.
 
     Raises:
-        ValueError: if course.json is missing, of another schema or has no stages.
+        ValueError: if pipeline.json is missing, of another schema or has no stages.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: name the course.json that recipes/course.py writes")
+        raise ValueError(f"{path} does not exist: name the pipeline.json that recipes/pipeline.py writes")
     try:
-        course = json.loads(path.read_text(encoding="utf-8"))
+        pipeline = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(course, dict) or course.get("schema") != 1:
-        raise ValueError(f"{path} is not a course of schema 1: run the course again with this version")
-    if said := fault(course, COURSE) or ("" if course["stages"] else "it has no stage"):
-        raise ValueError(f"{path} is not of the known form, {said}: run the course again with this version")
-    entries = course["stages"]
+    if not isinstance(pipeline, dict) or pipeline.get("schema") != 1:
+        raise ValueError(f"{path} is not a pipeline of schema 1: run the pipeline again with this version")
+    if said := fault(pipeline, COURSE) or ("" if pipeline["stages"] else "it has no stage"):
+        raise ValueError(f"{path} is not of the known form, {said}: run the pipeline again with this version")
+    entries = pipeline["stages"]
     _refuse_twins([str(entry["name"]) for entry in entries], str(path))
     stages = [
         read_stage(
@@ -95,14 +95,14 @@ def read_course(path: str | Path) -> tuple[str, list[Stage]]:
         if stage.parent is None and stage is not stages[0]:
             stage.parent = stages[0].name
         if stage.parent not in (None, *names):
-            stage.missing.append(f"the stage {stage.parent!r} it comes after is not in the course")
+            stage.missing.append(f"the stage {stage.parent!r} it comes after is not in the pipeline")
             stage.parent = None
-    return str(course.get("name", path.parent.name)), stages
+    return str(pipeline.get("name", path.parent.name)), stages
 
 
 def read_stages(pairs: Sequence[str]) -> tuple[str, list[Stage]]:
     """
-    Read evals without a course, each compared with the one before it.
+    Read evals without a pipeline, each compared with the one before it.
 
     Args:
         pairs (`Sequence[str]`):
@@ -137,7 +137,7 @@ def read_stage(
         name (`str`), parent (`str` or `None`), folder (`Path` or `None`), eval_folder (`Path` or `None`):
             See [`Stage`].
         about (`dict`):
-            Its entry in course.json.
+            Its entry in pipeline.json.
 
     Returns:
         [`Stage`]: `missing` says what was not found.
@@ -172,8 +172,8 @@ def read_stage(
     if is_trained and folder is not None:
         stage.run = _json(folder / "run.json", stage, RUN, "no run record") or {}
         stage.log = _log(folder, stage)
-        if (folder / "goodhart.json").is_file():
-            stage.goodhart = _json(folder / "goodhart.json", stage, GOODHART, "no Goodhart gauge") or {}
+        if (folder / "overoptimization.json").is_file():
+            stage.goodhart = _json(folder / "overoptimization.json", stage, GOODHART, "no Goodhart gauge") or {}
     elif is_trained:
         stage.missing.append("its run folder is not there: no run record, no training curves")
     return stage

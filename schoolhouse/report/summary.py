@@ -17,7 +17,7 @@ class Card:
 
     Args:
         name (`str`):
-            Name of the course.
+            Name of the pipeline.
         stages (`Sequence[Stage]`):
             Its stages.
     """
@@ -125,7 +125,7 @@ def provenance(stage: Stage) -> list[tuple[str, str]]:
         add(
             f"data ({source.get('role', 'training')})",
             f"{source.get('name')}, {source.get('used_rows')} of {source.get('rows')} rows, "
-            f"licence {source.get('licence') or 'not stated'}, sha256 {source.get('sha256')}",
+            f"license {source.get('license') or 'not stated'}, sha256 {source.get('sha256')}",
         )
     return rows
 

@@ -5,7 +5,7 @@ apply to the row (it is then left out of that row's sum) and NaN where its grade
 part in training).
 """
 
-from schoolhouse.rewards.build import Reward, build_rewards, leave_out, total
+from schoolhouse.rewards.build import Reward, build_rewards, mask_invalid, total
 from schoolhouse.rewards.format import Format, Overlong, Repetition
 from schoolhouse.rewards.registry import REWARDS
 from schoolhouse.rewards.reward_model import RewardModel, UserFunction, reward_models
@@ -24,7 +24,7 @@ __all__ = [
     "RewardModel",
     "UserFunction",
     "build_rewards",
-    "leave_out",
+    "mask_invalid",
     "reward_models",
     "total",
 ]

@@ -22,7 +22,7 @@ class Reward:
     One entry of a recipe's `rewards`, with TRL's signature.
 
     TRL makes one thing, NaN, of all that is no number. A failure of a reward that counts therefore travels as
-    infinity, which [`leave_out`] finds again after the processes' values are gathered.
+    infinity, which [`mask_invalid`] finds again after the processes' values are gathered.
 
     Args:
         name (`str`):
@@ -119,7 +119,7 @@ def _user_function(name: str, parameters: dict[str, Any], index: int) -> UserFun
     return reward
 
 
-def leave_out(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def mask_invalid(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """
     Take completions that cannot be paid out of the reckoning: those with a failed reward that counts, and those to
     which no reward that counts applies.
@@ -145,7 +145,7 @@ def leave_out(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 def total(values: Tensor, weights: Tensor) -> Tensor:
     """
-    The weighted sum of each completion, as TRL forms it after [`leave_out`].
+    The weighted sum of each completion, as TRL forms it after [`mask_invalid`].
 
     Args:
         values (`torch.Tensor` of shape `(B, R)`):
@@ -156,5 +156,5 @@ def total(values: Tensor, weights: Tensor) -> Tensor:
     Returns:
         `torch.Tensor` of shape `(B,)`: NaN for completions that take no part.
     """
-    values, _ = leave_out(values, weights)
+    values, _ = mask_invalid(values, weights)
     return (values * weights).nansum(dim=1).masked_fill(values.isnan().all(dim=1), math.nan)

@@ -11,7 +11,7 @@ class Gold:
     """
     What a description is truly worth, at most 5.5: the score of the eval `tiny_descriptions`.
 
-    A recipe gives it weight 0, so that it stays a measure: see [`GoodhartGauge`].
+    A recipe gives it weight 0, so that it stays a measure: see [`OveroptimizationCallback`].
     """
 
     reads = "`name`"

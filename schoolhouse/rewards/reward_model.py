@@ -96,7 +96,7 @@ class RewardModel:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": None}
 
-    def stands_on(self, base: str) -> bool:
+    def shares_base(self, base: str) -> bool:
         """Whether this is an adapter, or an ensemble of them, on that base model."""
         from peft import PeftConfig
 
@@ -106,7 +106,7 @@ class RewardModel:
         own = self.base or PeftConfig.from_pretrained(folder).base_model_name_or_path
         return own == base or (Path(own).is_dir() and Path(own).resolve() == Path(base).resolve())
 
-    def load_on(self, classifier: PreTrainedModel) -> None:
+    def attach_to(self, classifier: PreTrainedModel) -> None:
         """
         Put the adapter on a base in memory, whose tensors may be shared, rather than load one.
 

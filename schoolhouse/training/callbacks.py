@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from schoolhouse.core.run import RunRecord
+from schoolhouse.core.run import RunManifest
 
 
 class RunCallback(TrainerCallback):
@@ -17,14 +17,14 @@ class RunCallback(TrainerCallback):
     the current step. The second one stops at once.
 
     Args:
-        record (`RunRecord`):
+        record (`RunManifest`):
             Record of the run.
 
     Attributes:
         stopped_by (`int` or `None`): number of the signal that stopped the run.
     """
 
-    def __init__(self, record: RunRecord):
+    def __init__(self, record: RunManifest):
         self.record = record
         self.stopped_by: int | None = None
         self._handlers: dict[int, Any] = {}

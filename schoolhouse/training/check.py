@@ -124,7 +124,7 @@ def training_steps(rows: int, training_args: SFTConfig) -> tuple[int, int]:
     return epoch, run
 
 
-def require_trainable(parser: RecipeParser, training_args: SFTConfig, rows: Dataset) -> None:
+def validate_sft(parser: RecipeParser, training_args: SFTConfig, rows: Dataset) -> None:
     """
     Refuse what would be found only after the model is loaded, or not at all: masks that the data has no place for, and
     a run that ends before its first step.

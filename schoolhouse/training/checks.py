@@ -58,9 +58,7 @@ def steps_per_rollout(training_args: GRPOConfig) -> float:
     return passes / training_args.gradient_accumulation_steps
 
 
-def require_practicable(
-    parser: RecipeParser, training_args: GRPOConfig, rows: Dataset, rewards: Sequence[Reward]
-) -> None:
+def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset, rewards: Sequence[Reward]) -> None:
     """
     Refuse what would train nothing: fewer rows than one batch of prompts, and rewards that no row can earn.
 

@@ -9,7 +9,7 @@ from accelerate.utils import is_peft_model
 from trl import GRPOTrainer
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
-from schoolhouse.rewards import leave_out
+from schoolhouse.rewards import mask_invalid
 from schoolhouse.rewards.columns import rows_of
 from schoolhouse.training.reasoning_metrics import emergence
 
@@ -53,7 +53,7 @@ class RewardedTrainer(GRPOTrainer):
         for name, share in emergence(completions, rows_of(columns, len(inputs))).items():
             self._log_metric(name, share)
         values = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        values, failed = leave_out(values, self.reward_weights)
+        values, failed = mask_invalid(values, self.reward_weights)
         metrics = self._metrics["train" if self.model.training else "eval"]
         idle = values.isnan().all(dim=1) & ~failed
         metrics["rewards/failed"].append(failed.float().mean().item())

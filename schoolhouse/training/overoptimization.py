@@ -23,7 +23,7 @@ WINDOW = 3
 
 
 @dataclass
-class GoodhartArguments:
+class OveroptimizationArguments:
     """
     The judge that counts, and when optimising the other one has gone far enough.
 
@@ -46,14 +46,14 @@ class GoodhartArguments:
     kl_budget: float | None = field(default=None, metadata={"help": "KL in nats per sequence at which it stops."})
 
 
-def require_gold(parser: RecipeParser, args: GoodhartArguments, rewards: list[Reward]) -> None:
+def validate_overoptimization(parser: RecipeParser, args: OveroptimizationArguments, rewards: list[Reward]) -> None:
     """
     Refuse a judge that is not there or is optimised, and limits that cannot be meant.
 
     Args:
         parser (`RecipeParser`):
             The parsed recipe, which reports the error.
-        args ([`GoodhartArguments`]):
+        args ([`OveroptimizationArguments`]):
             To check.
         rewards (`list[Reward]`):
             Of the recipe.
@@ -72,11 +72,11 @@ def require_gold(parser: RecipeParser, args: GoodhartArguments, rewards: list[Re
         parser.error("kl_budget", f"must be above 0 nats per sequence, got {args.kl_budget}")
 
 
-class GoodhartGauge(TrainerCallback):
+class OveroptimizationCallback(TrainerCallback):
     """
-    Reads the trainer's log, writes `goodhart.json` beside `run.json`, keeps the adapter of the highest gold and stops.
+    Write `overoptimization.json` beside `run.json`, keep the adapter of the highest gold, and stop.
 
-    `goodhart.json` holds `points`, one for each logging step (means since the one before: `step`; `kl` to the
+    `overoptimization.json` holds `points`, one for each logging step (means since the one before: `step`; `kl` to the
     reference, nats per sequence; `proxy`, the reward that is optimised; `gold`; `length` in tokens; `eos_rate`;
     `entropy` in nats per token; `repetition`, a reward of that name; `spread`, the deviation between the members of an
     ensemble; `None` what is not logged), `peak` and `final_minus_peak` of [`summarise_run`], and
@@ -85,13 +85,13 @@ class GoodhartGauge(TrainerCallback):
     Args:
         folder (`Path`):
             Run folder.
-        args ([`GoodhartArguments`]):
+        args ([`OveroptimizationArguments`]):
             The judge and the limits.
     """
 
     KEPT = "best_by_gold"
 
-    def __init__(self, folder: Path, args: GoodhartArguments):
+    def __init__(self, folder: Path, args: OveroptimizationArguments):
         self.folder = folder
         self.args = args
         self.stopped: dict[str, Any] | None = None
@@ -140,7 +140,9 @@ class GoodhartGauge(TrainerCallback):
     def _write(self, points: list[dict[str, Any]], judged: list[dict[str, Any]]) -> None:
         from schoolhouse.evaluation.statistics import summarise_run
 
-        write_json(self.folder / "goodhart.json", {"points": points, **summarise_run(judged), "stopped": self.stopped})
+        write_json(
+            self.folder / "overoptimization.json", {"points": points, **summarise_run(judged), "stopped": self.stopped}
+        )
 
     def keep_best(self, product: Path, is_writer: bool) -> None:
         """

@@ -138,7 +138,7 @@ def _last_text(side: str | list[dict[str, Any]]) -> str:
     return whole_text({"text": side} if isinstance(side, str) else {"messages": side[-1:]})
 
 
-def require_pairs(parser: RecipeParser, training_args: RewardConfig, pairs: Pairs, num_members: int) -> None:
+def validate_pairs(parser: RecipeParser, training_args: RewardConfig, pairs: Pairs, num_members: int) -> None:
     """
     Refuse a run that would train nothing.
 

@@ -88,8 +88,8 @@ class PPOTrainer(RewardedTrainer):
         """Have reward models that stand on the policy's base read its tensors rather than load their own."""
         for reward in self.reward_funcs:
             function = getattr(reward, "function", None)
-            if isinstance(function, RewardModel) and function.stands_on(policy.config._name_or_path):
-                function.load_on(shared_classifier(policy))
+            if isinstance(function, RewardModel) and function.shares_base(policy.config._name_or_path):
+                function.attach_to(shared_classifier(policy))
 
     def _calculate_rewards(
         self, inputs: list[dict], prompts: list, completions: list, completion_ids_list: list[list[int]]

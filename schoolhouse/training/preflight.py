@@ -100,7 +100,7 @@ def preflight(parser: RecipeParser, trainer: RewardedTrainer, rows: Dataset, pro
         return None
     # At random: data sets list levels in turn, so an even stride might see only some of them.
     chosen = random.Random(trainer.args.seed).sample(range(len(rows)), min(prompts, len(rows)))
-    found = examine(trainer, rows.select(chosen).to_list())
+    found = run_task(trainer, rows.select(chosen).to_list())
     if is_main:
         for label, text in describe(found):
             print(f"{label:<11}{text}", flush=True)
@@ -121,7 +121,7 @@ def preflight(parser: RecipeParser, trainer: RewardedTrainer, rows: Dataset, pro
     return asdict(found) | {"fooled_by": found.fooled_by}
 
 
-def examine(trainer: RewardedTrainer, rows: list[Row]) -> Preflight:
+def run_task(trainer: RewardedTrainer, rows: list[Row]) -> Preflight:
     """
     Sample the policy on some rows and measure.
 

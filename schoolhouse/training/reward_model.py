@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.models import adapter_folder
 from schoolhouse.core.reward_models import last_logits
-from schoolhouse.core.run import RunRecord, last_checkpoint
+from schoolhouse.core.run import RunManifest, last_checkpoint
 from schoolhouse.training.policy import lora_config, weights_dtype
 
 
@@ -135,12 +135,12 @@ class Member:
     checkpoint: str | None
 
 
-def begin_members(record: RunRecord, training_args: TrainingArguments, num_members: int) -> Iterator[Member]:
+def begin_members(record: RunManifest, training_args: TrainingArguments, num_members: int) -> Iterator[Member]:
     """
     The reward models that are still to be trained, in turn: a run that goes on keeps the members it has finished.
 
     Args:
-        record ([`RunRecord`]):
+        record ([`RunManifest`]):
             Of the run.
         training_args ([`~transformers.TrainingArguments`]):
             Of the first member; the k-th has `seed + k`.
@@ -155,13 +155,13 @@ def begin_members(record: RunRecord, training_args: TrainingArguments, num_membe
         return
     for number in range(num_members):
         name, last = f"members/{number}", number == num_members - 1
-        if record.goes_on and (record.folder / name).is_dir() and not last:
+        if record.is_resumable and (record.folder / name).is_dir() and not last:
             continue
         args = copy.copy(training_args)
         args.seed += number
         args.data_seed = None if args.data_seed is None else args.data_seed + number
         args.output_dir = str(Path(training_args.output_dir) / f"member-{number}")
-        found = last_checkpoint(Path(args.output_dir)) if record.goes_on else None
+        found = last_checkpoint(Path(args.output_dir)) if record.is_resumable else None
         yield Member(name, args, None if found is None else str(found))
 
 

@@ -128,7 +128,7 @@ def _smoother(n: int, known: np.ndarray) -> np.ndarray:
 
 def summarise_run(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
-    The turning point of a run's logged points, as `goodhart.json` holds it.
+    The turning point of a run's logged points, as `overoptimization.json` holds it.
 
     Args:
         points (`Sequence[dict]`):

@@ -1,4 +1,4 @@
-"""Which of two answers is the better one: the exams of reward models."""
+"""Which of two answers is the better one: the prepared_tasks of reward models."""
 
 import random
 from functools import partial

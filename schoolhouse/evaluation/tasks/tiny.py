@@ -1,4 +1,4 @@
-"""The tiny school's exams: sums and stories by level, facts by exposure, forms, descriptions, and held-out text."""
+"""The tiny world's tasks: sums and stories by level, facts by exposure, forms, descriptions, and held-out text."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a change makes a course train again, and that killed courses end like undisturbed ones."""
+"""What a change makes a pipeline train again, and that killed pipelines end like undisturbed ones."""
 
 import io
 import json
@@ -21,12 +21,12 @@ from schoolhouse.pipeline.fingerprints import (
     eval_key,
     eval_product,
     is_done,
-    is_measured,
+    is_evaluated,
     product,
     set_keys,
-    why_not_done,
+    stale_reason,
 )
-from schoolhouse.pipeline.plan import load_course
+from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Progress, Stop, run_program, tail
 from schoolhouse.pipeline.progress import View, clock, print_plan
 from schoolhouse.pipeline.recipe_checks import check_recipes
@@ -57,7 +57,7 @@ stages:
 
 @pytest.fixture
 def school(tmp_path, monkeypatch):
-    """A course of four stages, whose adapters are planted: planning does not look into weights."""
+    """A pipeline of four stages, whose adapters are planted: planning does not look into weights."""
     monkeypatch.chdir(tmp_path)
     make_tiny_model(tmp_path / "base")
     for name in ("sft", "math", "judge", "ppo"):
@@ -67,26 +67,26 @@ def school(tmp_path, monkeypatch):
             parent += "\nrewards: [{name: reward_model, model: out/judge/adapter}]"
         text = RECIPE.format(data=f"{name}.jsonl", rate="1.0e-3", name=name, parent=parent)
         (tmp_path / f"{name}.yaml").write_text(text)
-    (tmp_path / "course.yaml").write_text(COURSE)
-    course = load()
-    for stage in course.stages[1:]:
+    (tmp_path / "pipeline.yaml").write_text(COURSE)
+    pipeline = load()
+    for stage in pipeline.stages[1:]:
         (stage.folder / "adapter").mkdir(parents=True)
         (stage.folder / "adapter" / "adapter_config.json").write_text("{}")
         (stage.folder / "adapter" / "adapter_model.safetensors").write_text(stage.name)
-    settle(course)
+    settle(pipeline)
     return tmp_path
 
 
 def load():
-    course = load_course("course.yaml")
-    set_keys(course)
-    return course
+    pipeline = load_pipeline("pipeline.yaml")
+    set_keys(pipeline)
+    return pipeline
 
 
-def settle(course):
-    """Write the records that a finished course leaves."""
-    by_name = {stage.name: stage for stage in course.stages}
-    for stage in course.stages[1:]:
+def settle(pipeline):
+    """Write the records that a finished pipeline leaves."""
+    by_name = {stage.name: stage for stage in pipeline.stages}
+    for stage in pipeline.stages[1:]:
         parents = {name: product(by_name[name]) for name in stage.parents}
         state = {
             "key": stage.key,
@@ -99,8 +99,8 @@ def settle(course):
 
 
 def stale():
-    course = load()
-    return [stage.name for stage in course.stages if not is_done(course, stage)]
+    pipeline = load()
+    return [stage.name for stage in pipeline.stages if not is_done(pipeline, stage)]
 
 
 def replace(path, old, new):
@@ -109,10 +109,10 @@ def replace(path, old, new):
     Path(path).write_text(text.replace(old, new))
 
 
-def test_a_settled_course_has_nothing_to_do_also_when_only_evals_change(school):
+def test_a_settled_pipeline_has_nothing_to_do_also_when_only_evals_change(school):
     assert stale() == []
     replace(
-        "course.yaml",
+        "pipeline.yaml",
         "after: sft}\n  - {name: judge",
         "after: sft, evals: [tiny_facts], minutes: 3}\n  - {name: judge",
     )
@@ -129,7 +129,7 @@ def test_a_settled_course_has_nothing_to_do_also_when_only_evals_change(school):
         (lambda: Path("ppo.jsonl").write_text("{} \n"), ["ppo"]),
         (lambda: make_tiny_model(Path("base"), seed=1), ["sft", "math", "judge", "ppo"]),
         (
-            lambda: replace("course.yaml", "math.yaml, after: sft", "math.yaml, after: sft, overrides: {seed: 1}"),
+            lambda: replace("pipeline.yaml", "math.yaml, after: sft", "math.yaml, after: sft, overrides: {seed: 1}"),
             ["math"],
         ),
         (lambda: Path("out/math/adapter/adapter_model.safetensors").write_text("other"), ["math"]),
@@ -245,41 +245,49 @@ def test_what_real_runs_load_belongs_to_their_code(tmp_path):
 
 
 def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks(school):
-    course = load()
-    stage = course.stages[1]
-    assert eval_key(course, stage, "a") != eval_key(course, stage, "b")
-    before = eval_key(course, stage, "a")
+    pipeline = load()
+    stage = pipeline.stages[1]
+    assert eval_key(pipeline, stage, "a") != eval_key(pipeline, stage, "b")
+    before = eval_key(pipeline, stage, "a")
     assert before == eval_key(load(), stage, "a")
     stage.evals = ["tiny_facts"]
-    assert eval_key(course, stage, "a") != before
+    assert eval_key(pipeline, stage, "a") != before
 
 
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("recipe: grpo", "recipe: gpro", r"course.yaml:8: stages.1.recipe: unknown recipe 'gpro'; known: sft"),
-        ("math.yaml, after: sft", "math.yaml, after: ppo", r"course.yaml:8: .*'ppo' is no earlier stage"),
-        ("math.yaml, after: sft", "math.yaml", r"course.yaml:8: .*after is missing: math.yaml continues out/sft"),
-        ("name: judge", "name: sft", r"course.yaml:9: .*'sft' is taken"),
-        ("name: judge", "name: ../x", r"course.yaml:9: .*use letters"),
-        ("after: sft}\n  - {name: judge", "aftr: sft}\n  - {name: judge", r"course.yaml:8: .*did you mean after"),
-        ("config: ppo.yaml", "config: none.yaml", r"course.yaml:10: .*none.yaml does not exist"),
-        ("name: judge", "name: Sft", r"course.yaml:9: .*'Sft' is taken"),
-        ("name: judge", "name: report", r"course.yaml:9: .*'report' is taken"),
-        ("name: judge", "name: a/b", r"course.yaml:9: .*use letters"),
-        ("evals: [tiny_heldout]\n", "evals: [tiny_held]\n", r"course.yaml:5: evals: unknown task 'tiny_held'"),
-        ("evals: [tiny_heldout]}", "evals: [tiny_preferences]}", r"course.yaml:7: .*asks a reward model"),
-        ("judge.yaml, after: sft", "judge.yaml, after: sft, evals: [tiny_facts]", r"course.yaml:9: .*asks a language"),
-        ("ppo.yaml, after", "ppo.yaml, overrides: {output_dir: x}, after", r"course.yaml:10: .*the course sets it"),
-        ("config: math.yaml", "config: ppo.yaml", r"course.yaml:8: .*judge/adapter is made by a later stage"),
-        ("stages:", "stages: &loop\n  - *loop", r"course.yaml:6: an anchor that contains itself"),
-        ("name: planted", "name: planted\nname: twice", r"course.yaml:3: name: duplicate key"),
+        ("recipe: grpo", "recipe: gpro", r"pipeline.yaml:8: stages.1.recipe: unknown recipe 'gpro'; known: sft"),
+        ("math.yaml, after: sft", "math.yaml, after: ppo", r"pipeline.yaml:8: .*'ppo' is no earlier stage"),
+        ("math.yaml, after: sft", "math.yaml", r"pipeline.yaml:8: .*after is missing: math.yaml continues out/sft"),
+        ("name: judge", "name: sft", r"pipeline.yaml:9: .*'sft' is taken"),
+        ("name: judge", "name: ../x", r"pipeline.yaml:9: .*use letters"),
+        ("after: sft}\n  - {name: judge", "aftr: sft}\n  - {name: judge", r"pipeline.yaml:8: .*did you mean after"),
+        ("config: ppo.yaml", "config: none.yaml", r"pipeline.yaml:10: .*none.yaml does not exist"),
+        ("name: judge", "name: Sft", r"pipeline.yaml:9: .*'Sft' is taken"),
+        ("name: judge", "name: report", r"pipeline.yaml:9: .*'report' is taken"),
+        ("name: judge", "name: a/b", r"pipeline.yaml:9: .*use letters"),
+        ("evals: [tiny_heldout]\n", "evals: [tiny_held]\n", r"pipeline.yaml:5: evals: unknown task 'tiny_held'"),
+        ("evals: [tiny_heldout]}", "evals: [tiny_preferences]}", r"pipeline.yaml:7: .*asks a reward model"),
+        (
+            "judge.yaml, after: sft",
+            "judge.yaml, after: sft, evals: [tiny_facts]",
+            r":9: .*asks a language",
+        ),
+        (
+            "ppo.yaml, after",
+            "ppo.yaml, overrides: {output_dir: x}, after",
+            r":10: .*the pipeline sets it",
+        ),
+        ("config: math.yaml", "config: ppo.yaml", r"pipeline.yaml:8: .*judge/adapter is made by a later stage"),
+        ("stages:", "stages: &loop\n  - *loop", r"pipeline.yaml:6: an anchor that contains itself"),
+        ("name: planted", "name: planted\nname: twice", r"pipeline.yaml:3: name: duplicate key"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(school, old, new, message):
-    replace("course.yaml", old, new)
+    replace("pipeline.yaml", old, new)
     with pytest.raises(ValueError, match=message):
-        load_course("course.yaml")
+        load_pipeline("pipeline.yaml")
 
 
 @pytest.mark.parametrize(
@@ -287,18 +295,18 @@ def test_a_mistake_is_named_with_its_line(school, old, new, message):
     [
         ("ppo.yaml", "learning_rate", "learning_rte", "stage ppo: ppo.yaml:6: learning_rte: .*learning_rate"),
         ("judge.yaml", "1.0e-3", "quick", "stage judge: judge.yaml:6: learning_rate: .*quick"),
-        ("course.yaml", "ppo.yaml,", "ppo.yaml, overrides: {lam: 2},", "stage ppo: --lam: "),
-        ("course.yaml", "math.yaml,", "math.yaml, overrides: {tokens: [1]},", "stage math: --tokens: unknown flag"),
+        ("pipeline.yaml", "ppo.yaml,", "ppo.yaml, overrides: {lam: 2},", "stage ppo: --lam: "),
+        ("pipeline.yaml", "math.yaml,", "math.yaml, overrides: {tokens: [1]},", "stage math: --tokens: unknown flag"),
     ],
 )
 def test_a_mistake_in_a_later_recipe_is_told_before_the_first_stage(school, file, old, new, message):
     for name in ("sft", "math", "judge", "ppo"):
         rewards = "\nrewards: [{name: answer}]" if name == "math" else ""
         replace(f"{name}.yaml", "dataset_path", "use_cpu: true" + rewards + "\ndataset_path")
-    check_recipes(course := load(), course.stages[1:])
+    check_recipes(pipeline := load(), pipeline.stages[1:])
     replace(file, old, new)
     with pytest.raises(ValueError, match=message):
-        check_recipes(course := load(), course.stages[1:])
+        check_recipes(pipeline := load(), pipeline.stages[1:])
 
 
 def test_files_count_by_their_content_and_not_by_their_place(school):
@@ -325,14 +333,14 @@ def test_an_adapter_from_elsewhere_counts_by_its_content(school):
     Path("judge").mkdir()
     Path("judge/adapter_model.safetensors").write_text("one")
     replace("ppo.yaml", "out/judge/adapter", "judge")
-    course = load()
-    assert course.stages[4].parents == ["sft"]
+    pipeline = load()
+    assert pipeline.stages[4].parents == ["sft"]
     Path("judge/adapter_model.safetensors").write_text("two")
-    assert load().stages[4].key != course.stages[4].key
+    assert load().stages[4].key != pipeline.stages[4].key
 
 
-def test_the_same_course_in_another_folder_has_the_same_keys(school):
-    moved = load_course("course.yaml", "elsewhere")
+def test_the_same_pipeline_in_another_folder_has_the_same_keys(school):
+    moved = load_pipeline("pipeline.yaml", "elsewhere")
     set_keys(moved)
     assert [stage.key for stage in moved.stages] == [stage.key for stage in load().stages]
 
@@ -352,25 +360,25 @@ def test_the_same_course_in_another_folder_has_the_same_keys(school):
 )
 def test_the_plan_says_what_changed(school, change, stage, words, capsys):
     change()
-    course = load()
-    assert why_not_done(course, course.stages[stage]).startswith(words)
-    print_plan(course, course.stages)
+    pipeline = load()
+    assert stale_reason(pipeline, pipeline.stages[stage]).startswith(words)
+    print_plan(pipeline, pipeline.stages)
     assert words.split()[0] in capsys.readouterr().out
 
 
 def test_the_plan_names_other_libraries_and_the_commits_of_hub_data(school, capsys):
     data = [{"name": "svamp", "revision": "0123456789abcdef"}]
     write_json(Path("out/sft/run.json"), {"versions": {"torch": "0.1", "python": "3"}, "data": data})
-    course = load()
-    print_plan(course, course.stages)
+    pipeline = load()
+    print_plan(pipeline, pipeline.stages)
     shown = capsys.readouterr().out
     assert "sft was trained with torch 0.1, now" in shown and "svamp at 0123456789ab" in shown
 
 
 def test_memory_is_measured_or_estimated_and_grows_with_the_batch(school):
     def estimate():
-        course = load()
-        return peak_bytes(course, course.stages[1])
+        pipeline = load()
+        return peak_bytes(pipeline, pipeline.stages[1])
 
     small, measured = estimate()
     assert not measured and 0.5e9 < small < 1e9  # seen on two cores with such a model: 0.60e9
@@ -382,35 +390,35 @@ def test_memory_is_measured_or_estimated_and_grows_with_the_batch(school):
 
 
 def test_what_is_to_do_has_the_times_of_the_last_run_or_of_the_file(school):
-    course = load()
-    assert [(program.stage, program.what) for program in to_do(course, course.stages)] == [
+    pipeline = load()
+    assert [(program.stage, program.what) for program in to_do(pipeline, pipeline.stages)] == [
         ("base", "eval"),
         ("sft", "eval"),
     ]
     write_json(Path("out/base/eval/stage.json"), {"status": "done", "seconds": 8.0})
-    replace("course.yaml", "config: sft.yaml", "config: sft.yaml, minutes: 2")
+    replace("pipeline.yaml", "config: sft.yaml", "config: sft.yaml, minutes: 2")
     replace("sft.yaml", "1.0e-3", "2.0e-3")
-    programs = to_do(course := load(), course.stages)
+    programs = to_do(pipeline := load(), pipeline.stages)
     assert [program.seconds for program in programs][:3] == [8.0, 120, 8.0]
 
 
 def test_an_eval_whose_files_were_altered_is_done_again(school):
-    course = load()
-    stage, folder = course.stages[1], Path("out/sft/eval")
+    pipeline = load()
+    stage, folder = pipeline.stages[1], Path("out/sft/eval")
     write_json(folder / "results.json", {"schema": 1})
     (folder / "samples").mkdir()
     (folder / "samples/tiny_heldout.jsonl").write_text("{}\n")
-    key = eval_key(course, stage, product(stage))
+    key = eval_key(pipeline, stage, product(stage))
     write_json(folder / "stage.json", {"key": key, "status": "done", "product": eval_product(stage)})
-    assert is_measured(course, stage)
+    assert is_evaluated(pipeline, stage)
     for name in ("results.json", "samples/tiny_heldout.jsonl"):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
-        assert not is_measured(course, stage)
+        assert not is_evaluated(pipeline, stage)
         (folder / name).unlink()
-        assert not is_measured(course, stage)
+        assert not is_evaluated(pipeline, stage)
         (folder / name).write_bytes(whole)
-    assert is_measured(course, stage)
+    assert is_evaluated(pipeline, stage)
 
 
 @pytest.fixture
@@ -422,20 +430,20 @@ def signals():
         signal.signal(number, handler)
 
 
-def test_a_folder_of_another_course_or_of_one_that_runs_is_refused(school, signals):
-    course = load()
-    write_json(course.folder / "course.json", {"name": "other"})
-    with pytest.raises(ValueError, match=r"out holds the course 'other': choose another --output_dir"):
-        Runner(course, View("x"), Stop())
-    (course.folder / "course.json").write_text("{ half a file")
-    runner = Runner(course, View("x"), Stop())  # a damaged record is only written anew
-    with pytest.raises(ValueError, match="out is in use by a course that still runs"):
-        Runner(course, View("x"), Stop())
+def test_a_folder_of_another_pipeline_or_of_one_that_runs_is_refused(school, signals):
+    pipeline = load()
+    write_json(pipeline.folder / "pipeline.json", {"name": "other"})
+    with pytest.raises(ValueError, match=r"out holds the pipeline 'other': choose another --output_dir"):
+        Runner(pipeline, View("x"), Stop())
+    (pipeline.folder / "pipeline.json").write_text("{ half a file")
+    runner = Runner(pipeline, View("x"), Stop())  # a damaged record is only written anew
+    with pytest.raises(ValueError, match="out is in use by a pipeline that still runs"):
+        Runner(pipeline, View("x"), Stop())
     runner.write()
-    assert json.loads((course.folder / "course.json").read_text())["name"] == "planted"
+    assert json.loads((pipeline.folder / "pipeline.json").read_text())["name"] == "planted"
 
 
-def test_the_report_is_written_anew_where_the_course_or_the_page_is_another(school, signals):
+def test_the_report_is_written_anew_where_the_pipeline_or_the_page_is_another(school, signals):
     runner = Runner(load(), View("x"), Stop())
     runner.write()
     page = Path("out/report/report.html")
@@ -444,7 +452,7 @@ def test_the_report_is_written_anew_where_the_course_or_the_page_is_another(scho
     page.unlink()
     assert runner.report() and not runner.report()
     replace("sft.yaml", "1.0e-3", "2.0e-3")
-    runner.course = load()
+    runner.pipeline = load()
     runner.write()
     assert runner.report() and not runner.report()
 
@@ -476,11 +484,11 @@ def test_progress_is_read_from_bars_and_metrics_also_across_reads():
 
 
 def test_the_time_left_is_the_programs_own_and_that_of_those_after_it(school):
-    course = load()
+    pipeline = load()
     view = View("x")
-    view.programs = to_do(course, course.stages)
+    view.programs = to_do(pipeline, pipeline.stages)
     view.programs[0].seconds, view.programs[1].seconds = 100.0, 30.0
-    view.begin(course.stages[0], "eval")
+    view.begin(pipeline.stages[0], "eval")
     seconds, is_all = view.seconds_left()
     assert is_all and 129 < seconds <= 130
     view.show(Progress(done=3, total=40, left=12.0))
@@ -491,12 +499,12 @@ def test_the_time_left_is_the_programs_own_and_that_of_those_after_it(school):
 
 
 def test_the_board_shows_what_is_done_at_work_and_to_come(school):
-    course = load()
+    pipeline = load()
     view = View("planted")
-    view.programs = to_do(course, course.stages)
-    view.begin(course.stages[0], "eval")
+    view.programs = to_do(pipeline, pipeline.stages)
+    view.begin(pipeline.stages[0], "eval")
     view.end("done")
-    view.begin(course.stages[1], "eval")
+    view.begin(pipeline.stages[1], "eval")
     metrics = {"loss": "0.51234", "reward": 0.25, "epoch": 1, "accuracy": "\x1b[2Jx"}
     view.show(Progress("", 3, 40, 75.0, metrics))
 
@@ -515,7 +523,7 @@ def test_the_board_shows_what_is_done_at_work_and_to_come(school):
     assert "once more ends it at once" in seen()
 
 
-def test_a_folder_that_the_course_did_not_make_is_kept(tmp_path):
+def test_a_folder_that_the_pipeline_did_not_make_is_kept(tmp_path):
     mine, other = tmp_path / "mine", tmp_path / "other"
     write_json(mine / "stage.json", {"key": "k"})
     write_json(other / "run.json", {"kept": True})
@@ -525,16 +533,16 @@ def test_a_folder_that_the_course_did_not_make_is_kept(tmp_path):
     assert json.loads((tmp_path / "other.kept-1" / "run.json").read_text()) == {"kept": True}
 
 
-def test_programs_die_with_the_course_that_is_killed(tmp_path):
-    # The grandchild is what accelerate's training process is to the course.
+def test_programs_die_with_the_pipeline_that_is_killed(tmp_path):
+    # The grandchild is what accelerate's training process is to the pipeline.
     inner = "import os, time, pathlib; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
     launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
-    course = (
+    pipeline = (
         "import sys; from pathlib import Path; from schoolhouse.pipeline.process import Stop, run_program\n"
         f"run_program([sys.executable, '-c', {launcher!r}], Path('log'), Stop())"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", course], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", pipeline], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
@@ -556,13 +564,13 @@ def test_a_signal_reaches_the_program_and_its_last_work_is_waited_for(tmp_path):
     )
     # The launcher dies of the signal at once, as accelerate's does.
     launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
-    course = (
+    pipeline = (
         "import sys; from pathlib import Path; from schoolhouse.pipeline.process import Stop, run_program\n"
         f"stop = Stop(); run_program([sys.executable, '-c', {launcher!r}], Path('log'), stop)\n"
         "sys.exit(7 if stop.number == 15 and Path('saved').exists() else 1)"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", course], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", pipeline], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "ready").exists():
@@ -594,7 +602,7 @@ def test_a_log_shows_the_end_without_control_characters(tmp_path, signals):
 
 @pytest.mark.evidence
 @pytest.mark.timeout(3600)
-def test_a_course_killed_ten_times_ends_with_the_same_adapters(tmp_path, monkeypatch):
+def test_a_pipeline_killed_ten_times_ends_with_the_same_adapters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_tiny_model(tmp_path / "base")
     recipe = (
@@ -604,11 +612,11 @@ def test_a_course_killed_ten_times_ends_with_the_same_adapters(tmp_path, monkeyp
     )
     Path("a.yaml").write_text(recipe + "lora_r: 4\nlora_target_modules: all-linear\noutput_dir: out/a\n")
     Path("b.yaml").write_text(recipe + "adapter_name_or_path: out/a/adapter\noutput_dir: out/b\n")
-    Path("course.yaml").write_text(
+    Path("pipeline.yaml").write_text(
         "model_name_or_path: base\noutput_dir: whole\nstages:\n  - {name: a, recipe: sft, config: a.yaml}\n"
         "  - {name: b, recipe: sft, config: b.yaml, after: a, evals: [tiny_facts]}\n"
     )
-    command = [sys.executable, ROOT / "recipes/course.py", "--config", "course.yaml", "--output_dir"]
+    command = [sys.executable, ROOT / "recipes/pipeline.py", "--config", "pipeline.yaml", "--output_dir"]
     began = time.monotonic()
     subprocess.run([*command, "whole"], check=True)
     whole = time.monotonic() - began
@@ -638,11 +646,11 @@ def test_a_stage_that_fails_or_is_killed_in_its_eval_costs_no_other(tmp_path, mo
     Path("a.yaml").write_text(recipe + "lora_target_modules: all-linear\noutput_dir: out/a\n")
     Path("b.yaml").write_text(recipe + "adapter_name_or_path: out/a/adapter\noutput_dir: out/b\n")
     replace("b.yaml", "tiny/sft", "tiny/stf")
-    Path("course.yaml").write_text(
+    Path("pipeline.yaml").write_text(
         "model_name_or_path: base\noutput_dir: out\nstages:\n  - {name: a, recipe: sft, config: a.yaml}\n"
         "  - {name: b, recipe: sft, config: b.yaml, after: a, evals: [tiny_facts]}\n"
     )
-    command = [sys.executable, ROOT / "recipes/course.py", "--config", "course.yaml"]
+    command = [sys.executable, ROOT / "recipes/pipeline.py", "--config", "pipeline.yaml"]
     failed = subprocess.run(command, capture_output=True, text=True)
     assert failed.returncode == 1 and "b: train failed" in failed.stderr
     assert "did you mean 'tiny/sft'" in failed.stderr and "Traceback" not in failed.stderr

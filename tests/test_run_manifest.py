@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from schoolhouse.core.redaction import REDACTED, redact
-from schoolhouse.core.run import RunRecord, final_metrics, last_checkpoint, tokens_trained, write_json
+from schoolhouse.core.run import RunManifest, final_metrics, last_checkpoint, tokens_trained, write_json
 from schoolhouse.evaluation.results import build_results, git_state
 
 
@@ -92,7 +92,7 @@ def test_the_newest_complete_checkpoint_is_found(tmp_path):
 
 
 def decide(folder, resume="auto", **config):
-    record = RunRecord(folder)
+    record = RunManifest(folder)
     record.values = {"status": "running", "config": config, "model": "m", "parent_adapter": None, "started": "then"}
     record.values |= {"chat_template": "t", "data": [1]}
     record._decide(resume)
@@ -142,7 +142,7 @@ def test_time_adds_up_over_resumptions(tmp_path):
 
 
 def test_one_of_several_processes_writes(tmp_path):
-    record = RunRecord(tmp_path, is_writer=False)
+    record = RunManifest(tmp_path, is_writer=False)
     record.save(status="running")
     assert not (tmp_path / "run.json").exists()
 

@@ -20,7 +20,11 @@ from schoolhouse.evaluation.compare import judged_win_rate
 from schoolhouse.evaluation.statistics import summarise_run, turning_point, win_rate
 from schoolhouse.evaluation.tasks import TASKS
 from schoolhouse.rewards import REWARDS, build_rewards
-from schoolhouse.training.overoptimization import GoodhartArguments, GoodhartGauge, require_gold
+from schoolhouse.training.overoptimization import (
+    OveroptimizationArguments,
+    OveroptimizationCallback,
+    validate_overoptimization,
+)
 from schoolhouse.training.policy import save_adapter
 
 
@@ -160,15 +164,17 @@ class Parser:
 
 def test_a_judge_that_is_optimised_or_missing_is_refused():
     rewards = build_rewards([{"name": "repetition"}, {"name": "gold", "weight": 0}], 32)
-    require_gold(Parser(), GoodhartArguments(gold_reward="gold", gold_patience=3, kl_budget=5.0), rewards)
+    validate_overoptimization(
+        Parser(), OveroptimizationArguments(gold_reward="gold", gold_patience=3, kl_budget=5.0), rewards
+    )
     for wrong, message in [
-        (GoodhartArguments(gold_reward="repetition"), "what is optimised cannot judge"),
-        (GoodhartArguments(gold_reward="golden"), r"\(gold\)"),
-        (GoodhartArguments(gold_patience=3), "needs gold_reward"),
-        (GoodhartArguments(kl_budget=0.0), "above 0"),
+        (OveroptimizationArguments(gold_reward="repetition"), "what is optimised cannot judge"),
+        (OveroptimizationArguments(gold_reward="golden"), r"\(gold\)"),
+        (OveroptimizationArguments(gold_patience=3), "needs gold_reward"),
+        (OveroptimizationArguments(kl_budget=0.0), "above 0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            require_gold(Parser(), wrong, rewards)
+            validate_overoptimization(Parser(), wrong, rewards)
 
 
 @pytest.fixture
@@ -207,12 +213,12 @@ def replay(gauge, policy, series):
 
 
 def test_the_gauge_stops_when_gold_has_not_risen_for_long_enough(tmp_path, policy):
-    gauge = GoodhartGauge(tmp_path, GoodhartArguments(gold_reward="gold", gold_patience=3))
+    gauge = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold", gold_patience=3))
     # Means over three points: 1.3 at the third, 1.6 at the fourth, then lower. The lucky first point is not the best.
     golds = [2.0, 0.9, 1.0, 2.9, 0.2, 0.1, 0.1, 0.1]
     assert replay(gauge, policy, [(step, gold) for step, gold in enumerate(golds, 1)]) == 7
     assert step_of(tmp_path / "best_by_gold") == {4}
-    written = json.loads((tmp_path / "goodhart.json").read_text())
+    written = json.loads((tmp_path / "overoptimization.json").read_text())
     assert written["stopped"] == {"by": "gold_patience", "step": 7}
     assert written["peak"] == {"step": 4, "kl": 4, "gold": 2.9, "interval": None}
     assert written["points"][0] == {
@@ -222,18 +228,18 @@ def test_the_gauge_stops_when_gold_has_not_risen_for_long_enough(tmp_path, polic
 
 
 def test_the_gauge_stops_beyond_the_budget_and_keeps_the_best_within_it(tmp_path, policy):
-    gauge = GoodhartGauge(tmp_path, GoodhartArguments(gold_reward="gold", kl_budget=4.5))
+    gauge = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold", kl_budget=4.5))
     assert replay(gauge, policy, [(1, 1.0), (2, 2.0), (3, 2.0), (4, 1.5), (5, 9.0), (6, 9.0)]) == 5
     assert step_of(tmp_path / "best_by_gold") == {4}
-    assert json.loads((tmp_path / "goodhart.json").read_text())["stopped"] == {"by": "kl_budget", "step": 5}
+    assert json.loads((tmp_path / "overoptimization.json").read_text())["stopped"] == {"by": "kl_budget", "step": 5}
 
 
 def test_without_limits_the_gauge_only_watches_and_best_by_gold_becomes_the_product(tmp_path, policy):
-    gauge = GoodhartGauge(tmp_path, GoodhartArguments(gold_reward="gold"))
+    gauge = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold"))
     (tmp_path / "best_by_gold").mkdir()
     (tmp_path / "best_by_gold/stale").touch()
     assert replay(gauge, policy, [(k, 3 - abs(k - 6) / 3) for k in range(1, 13)]) is None
-    written = json.loads((tmp_path / "goodhart.json").read_text())
+    written = json.loads((tmp_path / "overoptimization.json").read_text())
     assert len(written["points"]) == 12 and written["peak"]["step"] == 6
     assert written["final_minus_peak"]["value"] == pytest.approx(-2, abs=0.4)
     product = tmp_path / "adapter"
@@ -244,14 +250,14 @@ def test_without_limits_the_gauge_only_watches_and_best_by_gold_becomes_the_prod
 
 
 def test_without_a_judge_the_points_are_still_written(tmp_path, policy):
-    gauge = GoodhartGauge(tmp_path, GoodhartArguments())
+    gauge = OveroptimizationCallback(tmp_path, OveroptimizationArguments())
     assert replay(gauge, policy, [(1, 1.0), (2, 2.0)]) is None
-    written = json.loads((tmp_path / "goodhart.json").read_text())
+    written = json.loads((tmp_path / "overoptimization.json").read_text())
     assert [point["gold"] for point in written["points"]] == [None, None] and written["peak"] is None
     product = tmp_path / "adapter"
     product.mkdir()
     gauge.keep_best(product, is_writer=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"goodhart.json", "adapter"}
+    assert {path.name for path in tmp_path.iterdir()} == {"overoptimization.json", "adapter"}
 
 
 def test_a_real_run_leaves_its_gauge_and_keeps_the_adapter_that_gold_liked_best(tmp_path, monkeypatch):
@@ -277,7 +283,7 @@ def test_a_real_run_leaves_its_gauge_and_keeps_the_adapter_that_gold_liked_best(
     (tmp_path / "ppo.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     monkeypatch.setattr("sys.argv", ["ppo.py", "--config", str(tmp_path / "ppo.yaml")])
     importlib.import_module("recipes.ppo").main()
-    points = json.loads((tmp_path / "run/goodhart.json").read_text())["points"]
+    points = json.loads((tmp_path / "run/overoptimization.json").read_text())["points"]
     assert [point["step"] for point in points] == [1, 2, 3, 4]
     assert all(value is not None for point in points for name, value in point.items() if name != "spread")
     assert points[0]["kl"] == pytest.approx(0, abs=1e-4) and points[-1]["kl"] != points[0]["kl"]

@@ -89,5 +89,5 @@ def test_ppo_beats_the_imitator_by_the_gold_judge_on_every_seed(tmp_path, imitat
         after = measure(folder / "eval", "tiny_descriptions", *adapter)
         win_rate = compare(before, after)["tiny_descriptions"]["win_rate"]
         assert win_rate["value"] >= 0.65 and win_rate["interval"][0] > 0.5, (seed, win_rate)
-        points = json.loads((folder / "goodhart.json").read_text())["points"]
+        points = json.loads((folder / "overoptimization.json").read_text())["points"]
         assert max(point["kl"] for point in points) <= recipe["kl_budget"], seed

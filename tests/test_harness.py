@@ -13,10 +13,9 @@ from tiny_models import make_tiny_model, make_tiny_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from schoolhouse.core import generation
-from schoolhouse.core.generation import Sampling, bits_per_byte, generate, loglikelihood, plan_batches, render
+from schoolhouse.core.generation import Sample, Sampling, bits_per_byte, generate, loglikelihood, plan_batches, render
 from schoolhouse.core.models import adapter_hash, load_model, load_tokenizer, model_hash, template_hash
 from schoolhouse.evaluation import results
-from schoolhouse.evaluation.sample_cache import Sample
 from schoolhouse.evaluation.tasks.base import Item, Task
 
 

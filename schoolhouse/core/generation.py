@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from schoolhouse.evaluation.sample_cache import Sample
-
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +50,25 @@ class Sampling:
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ()
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    A completion.
+
+    Args:
+        text (`str`):
+            What the model wrote, without special tokens.
+        tokens (`int`):
+            Number of generated tokens, the end-of-sequence token included.
+        finish_reason (`str`):
+            `"stop"`: the model ended its turn; `"length"`: it was cut at `max_new_tokens`.
+    """
+
+    text: str
+    tokens: int
+    finish_reason: str
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", prompt: list[dict[str, str]] | str) -> list[int]:

@@ -9,27 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from schoolhouse.core.generation import Sample
+
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """
-    A completion.
-
-    Args:
-        text (`str`):
-            What the model wrote, without special tokens.
-        tokens (`int`):
-            Number of generated tokens, the end-of-sequence token included.
-        finish_reason (`str`):
-            `"stop"`: the model ended its turn; `"length"`: it was cut at `max_new_tokens`.
-    """
-
-    text: str
-    tokens: int
-    finish_reason: str
 
 
 @dataclass(frozen=True)

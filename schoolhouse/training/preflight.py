@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from schoolhouse.config.arguments import RecipeParser
-    from schoolhouse.evaluation.sample_cache import Sample
+    from schoolhouse.core.generation import Sample
     from schoolhouse.training.grpo import RewardedTrainer
 
 LITTLE = 0.75  # share of groups without variance from which on there is a warning

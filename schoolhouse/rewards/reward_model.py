@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.config.user_code import load_function
 from schoolhouse.core.reward_models import (
     conversation_ids,
     is_adapter,
@@ -203,14 +203,7 @@ class UserFunction:
             ValueError: if the file or the function in it does not exist.
         """
         if self._loaded is None:
-            if not Path(self.path).is_file():
-                raise ValueError(f"{self.path} does not exist, seen from {Path.cwd()}")
-            spec = importlib.util.spec_from_file_location(Path(self.path).stem, self.path)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            self._loaded = getattr(module, self.function, None)
-            if not callable(self._loaded):
-                raise ValueError(f"{self.path} has no function {self.function!r}")
+            self._loaded = load_function(f"{self.path}:{self.function}")
         return self._loaded
 
     def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:

@@ -1,0 +1,31 @@
+"""Functions of the user's own that YAML names as `file.py:function`."""
+
+import pytest
+
+from schoolhouse.config.user_code import load_function
+
+
+def test_a_function_is_loaded_by_file_and_name(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def double(x):\n    return 2 * x\n")
+    assert load_function("mine.py:double", tmp_path)(4) == load_function(f"{tmp_path}/mine.py:double")(4) == 8
+    monkeypatch.chdir(tmp_path)
+    assert load_function("mine.py:double")(4) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (None, "mine.py:f", "mine.py does not exist, seen from"),
+        ("f = 3\n", "mine.py:f", "mine.py has no function 'f'"),
+        ("def f(): pass\n", "mine.py:g", "mine.py has no function 'g'"),
+        ("def f(): pass\n", "mine.py", "write file.py:function"),
+        ("x = 1\n\ndef f(:\n", "mine.py:f", r"mine\.py:3: invalid syntax"),
+        ("x = 1\nimport no_such_package\n", "mine.py:f", r"mine\.py:2: ModuleNotFoundError: No module"),
+        ("import math\ndef g():\n    math.sqrt(-1)\ng()\n", "mine.py:f", r"mine\.py:3: ValueError: "),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, text, name, message):
+    if text is not None:
+        (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_function(name, tmp_path)

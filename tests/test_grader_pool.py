@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schoolhouse.graders import grade, grade_many, pool, worker
+from schoolhouse.graders import grade_many, pool, worker
 
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads processes from /proc")
@@ -21,6 +21,10 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="read
 HONEST = [("x^2 + 2x + 1", "\\boxed{(x+1)^2}"), ("2\\sqrt{3}", "\\boxed{\\sqrt{12}}"), ("4", "\\boxed{\\sqrt{16}}")]
 # No worker can finish these.
 ENDLESS = [("x^2", "\\boxed{(10^7)!}"), ("5", "\\boxed{\\sum_{k=1}^{1000000000} \\sin(k^2)}")]
+
+
+def grade(completion, reference, style="hash", timeout_s=1.0):
+    return grade_many([completion], [reference], style, timeout_s)[0]
 
 
 def assert_the_pool_is_alive() -> None:
@@ -168,11 +172,11 @@ def test_a_script_without_a_main_guard_runs_once_and_never_imports_sympy(tmp_pat
     script = """
 import sys
 print("once")
-from schoolhouse.graders import grade, grade_many
+from schoolhouse.graders import grade_many
 from schoolhouse.graders import pool
 assert all(one.correct for one in grade_many([f"#### {n}" for n in range(100)], [str(n) for n in range(100)]))
 assert not pool._servers, "ordinary pairs start no process"
-assert grade(r"\\boxed{\\sqrt{12}}", r"2\\sqrt{3}", timeout_s=20).correct is True
+assert grade_many([r"\\boxed{\\sqrt{12}}"], [r"2\\sqrt{3}"], timeout_s=20)[0].correct is True
 assert not {"sympy", "math_verify", "pebble", "torch"} & set(sys.modules)
 """
     finished = run_script(tmp_path, script)
@@ -184,10 +188,11 @@ assert not {"sympy", "math_verify", "pebble", "torch"} & set(sys.modules)
 def test_the_workers_end_with_the_trainer_however_it_ends(tmp_path, end):
     script = f"""
 import os, signal, threading, time
-from schoolhouse.graders import grade
+from schoolhouse.graders import grade_many
 from schoolhouse.graders import pool
-grade(r"\\boxed{{\\sqrt{{16}}}}", "4", timeout_s=20)
-threading.Thread(target=grade, args=(r"\\boxed{{(10^7)!}}", "x^2"), kwargs={{"timeout_s": 500}}, daemon=True).start()
+grade_many([r"\\boxed{{\\sqrt{{16}}}}"], ["4"], timeout_s=20)
+arguments = [r"\\boxed{{(10^7)!}}"], ["x^2"], "hash", 500
+threading.Thread(target=grade_many, args=arguments, daemon=True).start()
 time.sleep(0.5)
 print(*(server._process.pid for server in pool._servers.values()), flush=True)
 {end}

@@ -110,7 +110,7 @@ def test_our_graders_give_lm_evals_logged_samples_its_own_verdicts(logged):
     rules = {"strict-match": "gsm8k/lm-eval-strict", "flexible-extract": "gsm8k/lm-eval-flexible"}
     verdicts = {name: [] for name in rules}
     for line in lines:
-        ours = score_as(rules[line["filter"]], line["resps"][0][0], line["target"])
+        (ours,) = score_as(rules[line["filter"]], [line["resps"][0][0]], [line["target"]])
         assert ours == line["exact_match"], line
         verdicts[line["filter"]].append(ours)
     assert all(0 < sum(given) < len(given) for given in verdicts.values())

@@ -6,11 +6,16 @@ import time
 
 import pytest
 
-from schoolhouse.graders import Grade, grade, grade_many
+from schoolhouse.graders import Grade, grade_many
 from schoolhouse.graders.math_answer import STYLES
 
 
 YES, NO, NONE = True, False, None
+
+
+def grade(completion, reference, style="hash", timeout_s=1.0):
+    return grade_many([completion], [reference], style, timeout_s)[0]
+
 
 TABLE = {
     "the contract form": [
@@ -305,7 +310,7 @@ def test_extracted_answers_can_be_counted_as_votes():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"'latex' is unknown: use one of 'hash'"):
         grade("#### 5", "5", style="latex")
-    with pytest.raises(ValueError, match="2 completions came with 1 golds"):
+    with pytest.raises(ValueError, match="2 completions came with 1 references"):
         grade_many(["a", "b"], ["5"])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schoolhouse.graders import CONVENTIONS, LM_EVAL_STOP, score_as
+from schoolhouse.graders import LM_EVAL_STOP, REFERENCE_SCORERS, score_as
 
 
 NUMBERS = ["18", "1,234", "0", "-7", "72.50", "5", "1000000", "3"]
@@ -64,9 +64,9 @@ def variations() -> list[tuple[str, str]]:
     for number in NUMBERS:
         for wording in WORDINGS:
             stated = random.choice([number, number, number.replace(",", ""), random.choice(NUMBERS)])
-            gold = random.choice([number, f"She has {number} <<1+1=2>>of them.\n#### {number}"])
-            pairs.append((wording.format(stated), gold))
-            pairs.append((f"First 3 + 4 = 7. Then {wording.format(stated)}", gold))
+            reference = random.choice([number, f"She has {number} <<1+1=2>>of them.\n#### {number}"])
+            pairs.append((wording.format(stated), reference))
+            pairs.append((f"First 3 + 4 = 7. Then {wording.format(stated)}", reference))
     pieces = ["#### ", "####", "1", "23", ",", ".", "-", "$", " ", "\n", "x", "٣", "\x00", "[invalid]"]
     pairs += [
         ("".join(random.choices(pieces, k=random.randint(1, 8))), random.choice(["1", "23"])) for _ in range(500)
@@ -90,12 +90,12 @@ def lm_eval_scorers() -> dict:
     (metric,) = task["metric_list"]
     options = {key: metric[key] for key in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
 
-    def score(steps: list[dict], completion: str, gold: str) -> bool:
+    def score(steps: list[dict], completion: str, reference: str) -> bool:
         responses = [[completion]]
         for step in steps:
             arguments = {key: value for key, value in step.items() if key != "function"}
             responses = list(get_filter(step["function"])(**arguments).apply(responses, [{}]))
-        return bool(exact_match_fn(predictions=responses, references=[gold], **options)["exact_match"])
+        return bool(exact_match_fn(predictions=responses, references=[reference], **options)["exact_match"])
 
     scorers = {entry["name"]: partial(score, entry["filter"]) for entry in task["filter_list"]}
     return {"stop": tuple(task["generation_kwargs"]["until"]), "version": task["metadata"]["version"], **scorers}
@@ -106,9 +106,10 @@ def test_it_agrees_with_lm_eval_on_hundreds_of_variations():
     pairs = variations()
     assert len(set(pairs)) >= 500
     for ours, name in [("gsm8k/lm-eval-strict", "strict-match"), ("gsm8k/lm-eval-flexible", "flexible-extract")]:
-        verdicts = [(theirs[name](completion, gold), completion, gold) for completion, gold in pairs]
-        assert 0.05 < sum(verdict for verdict, *_ in verdicts) / len(verdicts) < 0.9
-        assert not [row for row in verdicts if score_as(ours, *row[1:]) is not row[0]]
+        expected = [theirs[name](completion, reference) for completion, reference in pairs]
+        assert 0.05 < sum(expected) / len(expected) < 0.9
+        verdicts = score_as(ours, *zip(*pairs, strict=True))
+        assert not [row for row in zip(pairs, verdicts, expected, strict=True) if row[1] is not row[2]]
 
 
 def test_its_stop_strings_and_version_are_those_of_the_task_it_follows():
@@ -131,13 +132,13 @@ def test_its_stop_strings_and_version_are_those_of_the_task_it_follows():
     ],
 )
 def test_official_scoring_is_the_published_rule(completion, correct):
-    for gold in ("1234", "1,234", "She has 1234 of them.\n#### 1,234"):
-        assert score_as("gsm8k/official", completion, gold) is correct
+    references = ["1234", "1,234", "She has 1234 of them.\n#### 1,234"]
+    assert score_as("gsm8k/official", [completion] * 3, references) == [correct] * 3
 
 
-def test_official_scoring_needs_a_number_in_the_gold():
-    with pytest.raises(ValueError, match="needs a gold answer with a number, got 'Monday'"):
-        score_as("gsm8k/official", "#### 5", "Monday")
+def test_official_scoring_needs_a_number_in_the_reference():
+    with pytest.raises(ValueError, match="needs a reference with a number, got 'Monday'"):
+        score_as("gsm8k/official", ["#### 5"], ["Monday"])
 
 
 def test_math_verify_scoring_is_its_default():
@@ -149,10 +150,14 @@ def test_math_verify_scoring_is_its_default():
     ]
     theirs = [verify(parse("18"), parse(completion)) for completion in completions]
     assert len(set(theirs)) == 2
-    assert [score_as("math-verify", text, "9 * 2 = 18\n#### 18") for text in completions] == theirs
+    references = ["9 * 2 = 18\n#### 18"] * len(completions)
+    assert score_as("math-verify", completions, references) == theirs
 
 
-def test_an_unknown_convention_names_the_known_ones():
+def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="'gsm8k/lm-eval' is unknown: use one of 'gsm8k/lm-eval-strict'"):
-        score_as("gsm8k/lm-eval", "#### 5", "5")
-    assert set(CONVENTIONS) == {"gsm8k/lm-eval-strict", "gsm8k/lm-eval-flexible", "gsm8k/official", "math-verify"}
+        score_as("gsm8k/lm-eval", ["#### 5"], ["5"])
+    with pytest.raises(ValueError, match="1 completions came with 2 references"):
+        score_as("gsm8k/official", ["#### 5"], ["5", "6"])
+    names = {"gsm8k/lm-eval-strict", "gsm8k/lm-eval-flexible", "gsm8k/official", "math-verify"}
+    assert set(REFERENCE_SCORERS) == names

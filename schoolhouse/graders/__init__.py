@@ -1,7 +1,7 @@
-"""The answer key: one grader that scores evals and pays rewards, and other projects' rules to stand beside them."""
+"""The graders that score evals and compute verifiable rewards, and other projects' rules to compare with."""
 
-from schoolhouse.graders.math_answer import STYLES, Grade, grade, grade_many
-from schoolhouse.graders.reference_scorers import CONVENTIONS, LM_EVAL_STOP, score_as
+from schoolhouse.graders.math_answer import STYLES, Grade, grade_many
+from schoolhouse.graders.reference_scorers import LM_EVAL_STOP, REFERENCE_SCORERS, score_as
 
 
-__all__ = ["CONVENTIONS", "LM_EVAL_STOP", "STYLES", "Grade", "grade", "grade_many", "score_as"]
+__all__ = ["LM_EVAL_STOP", "REFERENCE_SCORERS", "STYLES", "Grade", "grade_many", "score_as"]

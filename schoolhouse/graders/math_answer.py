@@ -1,6 +1,6 @@
-"""Grades mathematical answers: the one answer key that scores an eval and pays a reward.
+"""Grades of mathematical answers: the same verdict scores an eval and becomes a reward.
 
-A grade compares the final answer that a completion states with the gold answer: as normalised text, as exact
+A grade compares the final answer that a completion states with the reference answer: as normalised text, as exact
 rationals, and where neither can tell, by computer algebra in a worker process that can be killed. What counts as a
 statement is said in [`schoolhouse.graders.extraction`], what counts as equal in [`schoolhouse.graders.numbers`].
 """
@@ -25,10 +25,10 @@ _HASH_LINE = re.compile(r"(?<!#)#### [^\s*$]")
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """The verdict on one completion.
+    """Verdict on one completion.
 
     Args:
-        correct (`bool` or `None`): `None` where the gold answer is empty or the grader failed (see [`grade_many`]).
+        correct (`bool` or `None`): `None` where the reference is empty or the grader failed (see [`grade_many`]).
         extracted (`str` or `None`): The final answer in a canonical form, equal for `18`, `18.0` and `$18`; `None`
             where the completion states none that can be read. Answers offered together are joined by " or ".
         format_ok (`bool`): Whether the final answer is stated in the form asked for.
@@ -68,19 +68,19 @@ def _grade_in_process(completion: str, gold: Gold, style: Style) -> tuple[Grade,
 
 def grade_many(
     completions: Sequence[str],
-    golds: Sequence[str],
+    references: Sequence[str],
     style: Style = "hash",
     timeout_s: float = 1.0,
     workers: int | None = None,
 ) -> list[Grade]:
-    r"""Grades completions against their gold answers. Safe from any thread and in forked children.
+    r"""Grade completions against their reference answers. Safe from any thread and in forked children.
 
     What text and exact rationals cannot decide goes to worker processes, started at the first need, which may be
     killed at any time: no expression of a model's is ever evaluated in this process.
 
     Args:
         completions (`Sequence[str]`): What a model generated.
-        golds (`Sequence[str]`): For each completion an answer (`72`, `\frac{1}{2}`, `x > 3`, `Monday`) or a whole
+        references (`Sequence[str]`): For each completion an answer (`72`, `\frac{1}{2}`, `x > 3`, `Monday`) or a whole
             GSM8K rationale ending in `#### N`.
         style (`str`, *optional*, defaults to `"hash"`): The form that `format_ok` asks for: `"hash"` (`#### N`),
             `"boxed"` (`\boxed{N}`) or `"think-answer"` (`<think>…</think> … <answer>N</answer>`).
@@ -88,7 +88,7 @@ def grade_many(
         workers (`int`, *optional*): Worker processes; one per CPU, at most four, by default.
 
     Returns:
-        `list[Grade]`: In order. `correct` is `None` where the gold answer is empty, or where the comparison ran out of
+        `list[Grade]`: In order. `correct` is `None` where the reference is empty, or where the comparison ran out of
         time or memory or its worker died; [`schoolhouse.graders.pool.outcomes`] counts those.
 
     Raises:
@@ -96,11 +96,13 @@ def grade_many(
     """
     if style not in STYLES:
         raise ValueError(f"style={style!r} is unknown: use one of {', '.join(map(repr, STYLES))}")
-    if len(completions) != len(golds):
-        raise ValueError(f"{len(completions)} completions came with {len(golds)} golds: pass one gold each")
+    if len(completions) != len(references):
+        raise ValueError(
+            f"{len(completions)} completions came with {len(references)} references: pass one reference each"
+        )
     grades, pending = [], {}
-    for completion, gold_text in zip(completions, golds, strict=True):
-        gold = read_gold(gold_text)
+    for completion, reference in zip(completions, references, strict=True):
+        gold = read_gold(reference)
         grade, undecided = _grade_in_process(completion, gold, style)
         if undecided is not None:
             pending[len(grades)] = (gold.text, undecided)
@@ -110,8 +112,3 @@ def grade_many(
         for index, verdict in zip(pending, verdicts, strict=True):
             grades[index] = Grade(verdict, grades[index].extracted, grades[index].format_ok)
     return grades
-
-
-def grade(completion: str, gold: str, style: Style = "hash", timeout_s: float = 1.0) -> Grade:
-    """Grades one completion: [`grade_many`] for one pair."""
-    return grade_many([completion], [gold], style, timeout_s)[0]

@@ -1,21 +1,23 @@
-"""GSM8K answers scored as other projects score them, so that our numbers stand beside theirs.
+"""Scores of GSM8K answers by other projects' rules, so that our numbers stand beside theirs.
 
-`gsm8k/official`: `extract_answer` and `is_correct` of github.com/openai/grade-school-math. `gsm8k/lm-eval-strict` and
-`gsm8k/lm-eval-flexible`: the filters `strict-match` and `flexible-extract` of task `gsm8k` version 3 of
-lm-evaluation-harness, and its `exact_match` metric. `math-verify`: `verify(parse(gold), parse(completion))` of the
-package of that name with its defaults, where gold is what follows `####`.
+- `gsm8k/official`: `extract_answer` and `is_correct` of github.com/openai/grade-school-math.
+- `gsm8k/lm-eval-strict`, `gsm8k/lm-eval-flexible`: the filters `strict-match` and `flexible-extract` of task `gsm8k`
+  version 3 of lm-evaluation-harness, with its `exact_match` metric.
+- `math-verify`: `verify(parse(reference), parse(completion))` of that package with its defaults. The reference is what
+  follows `####`.
 
-lm-eval never sees what a model writes after a stop string of its task: to compare `gsm8k/lm-eval-flexible`, which
+lm-eval never sees what a model writes after a stop string of its task. To compare `gsm8k/lm-eval-flexible`, which
 reads the last number, with published figures, generate with [`LM_EVAL_STOP`].
 """
 
 import re
+from collections.abc import Callable, Sequence
 
 from schoolhouse.graders import pool
 
 
 LM_EVAL_STOP = ("Question:", "</s>", "<|im_end|>")
-# math-verify gives itself five seconds for each of two parses and for the comparison.
+# math-verify allows itself five seconds for each of two parses and for the comparison.
 MATH_VERIFY_TIMEOUT_S = 16.0
 
 _FINAL = re.compile(r"#### (\-?[0-9\.\,]+)")
@@ -24,56 +26,67 @@ _IGNORED = [re.compile(pattern) for pattern in (",", r"\$", r"(?s).*#### ", r"\.
 _INVALID = "[invalid]"
 
 
-def _exact_match(prediction: str, gold: str) -> bool:
+def _exact_match(prediction: str, reference: str) -> bool:
     for pattern in _IGNORED:
-        prediction, gold = pattern.sub("", prediction), pattern.sub("", gold)
-    return prediction.lower() == gold.lower()
+        prediction, reference = pattern.sub("", prediction), pattern.sub("", reference)
+    return prediction.lower() == reference.lower()
 
 
-def _lm_eval_strict(completion: str, gold: str) -> bool:
+def _lm_eval_strict(completion: str, reference: str) -> bool:
     found = _FINAL.search(completion)
-    return _exact_match(found[1] if found else _INVALID, gold)
+    return _exact_match(found[1] if found else _INVALID, reference)
 
 
-def _lm_eval_flexible(completion: str, gold: str) -> bool:
+def _lm_eval_flexible(completion: str, reference: str) -> bool:
     numbers = _ANY_NUMBER.findall(completion)
-    return _exact_match("".join(numbers[-1]) if numbers else _INVALID, gold)
+    return _exact_match("".join(numbers[-1]) if numbers else _INVALID, reference)
 
 
-def _official(completion: str, gold: str) -> bool:
-    stated, expected = (_FINAL.search(text) for text in (completion, gold if "#### " in gold else f"#### {gold}"))
+def _official(completion: str, reference: str) -> bool:
+    expected = _FINAL.search(reference if "#### " in reference else f"#### {reference}")
     if expected is None:
-        raise ValueError(f"gsm8k/official needs a gold answer with a number, got {gold[:80]!r}")
+        raise ValueError(f"gsm8k/official needs a reference with a number, got {reference[:80]!r}")
+    stated = _FINAL.search(completion)
     return stated is not None and stated[1].replace(",", "") == expected[1].replace(",", "")
 
 
-def _math_verify(completion: str, gold: str) -> bool:
-    verdict = pool.run("stock", [(gold.rpartition("####")[2].strip(), completion)], MATH_VERIFY_TIMEOUT_S)[0]
-    return verdict is True
+def _each(rule: Callable[[str, str], bool]) -> Callable[[Sequence[str], Sequence[str]], list[bool]]:
+    return lambda completions, references: list(map(rule, completions, references))
 
 
-CONVENTIONS = {
-    "gsm8k/lm-eval-strict": _lm_eval_strict,
-    "gsm8k/lm-eval-flexible": _lm_eval_flexible,
-    "gsm8k/official": _official,
+def _math_verify(completions: Sequence[str], references: Sequence[str]) -> list[bool]:
+    pairs = [
+        (reference.rpartition("####")[2].strip(), completion)
+        for completion, reference in zip(completions, references, strict=True)
+    ]
+    return [verdict is True for verdict in pool.run("stock", pairs, MATH_VERIFY_TIMEOUT_S)]
+
+
+REFERENCE_SCORERS: dict[str, Callable[[Sequence[str], Sequence[str]], list[bool]]] = {
+    "gsm8k/lm-eval-strict": _each(_lm_eval_strict),
+    "gsm8k/lm-eval-flexible": _each(_lm_eval_flexible),
+    "gsm8k/official": _each(_official),
     "math-verify": _math_verify,
 }
 
 
-def score_as(name: str, completion: str, gold: str) -> bool:
-    """Scores a completion by another project's published rule.
+def score_as(name: str, completions: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Score completions by another project's published rule.
 
     Args:
-        name (`str`): `"gsm8k/lm-eval-strict"`, `"gsm8k/lm-eval-flexible"`, `"gsm8k/official"` or `"math-verify"`.
-        completion (`str`): What a model generated.
-        gold (`str`): The answer, or a whole GSM8K rationale ending in `#### N`.
+        name (`str`): A key of `REFERENCE_SCORERS`.
+        completions (`Sequence[str]`): Texts that a model generated.
+        references (`Sequence[str]`): For each completion the answer, or a whole GSM8K solution ending in `#### N`.
 
     Returns:
-        `bool`: That project's verdict.
+        `list[bool]`: The rule's verdicts, in order.
 
     Raises:
-        ValueError: For an unknown name.
+        ValueError: If the name is unknown, the lists differ in length, or a reference has no number where the rule
+            needs one.
     """
-    if name not in CONVENTIONS:
-        raise ValueError(f"scoring convention {name!r} is unknown: use one of {', '.join(map(repr, CONVENTIONS))}")
-    return CONVENTIONS[name](completion, gold)
+    if name not in REFERENCE_SCORERS:
+        raise ValueError(f"reference scorer {name!r} is unknown: use one of {', '.join(map(repr, REFERENCE_SCORERS))}")
+    if len(completions) != len(references):
+        raise ValueError(f"{len(completions)} completions came with {len(references)} references: pass one each")
+    return REFERENCE_SCORERS[name](completions, references)

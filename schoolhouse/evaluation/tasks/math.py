@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from schoolhouse.evaluation.tasks.base import Item, Task
-from schoolhouse.graders import CONVENTIONS, LM_EVAL_STOP, grade_many, score_as
+from schoolhouse.graders import LM_EVAL_STOP, REFERENCE_SCORERS, grade_many, score_as
 
 
 def score_answers(completions: Sequence[str], items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -25,17 +25,18 @@ def score_answers(completions: Sequence[str], items: Sequence[Item]) -> list[dic
         `list[dict]`: scores, see [`Task`].
     """
     golds = [item.gold for item in items]
+    by_others = {name: score_as(name, completions, golds) for name in REFERENCE_SCORERS}
     scores = []
-    for completion, gold, grade in zip(completions, golds, grade_many(completions, golds), strict=True):
-        conventions = {name: score_as(name, completion, gold) for name in CONVENTIONS}
-        in_any_form = None if grade.correct is None else grade.correct or conventions["gsm8k/lm-eval-flexible"]
+    for number, grade in enumerate(grade_many(completions, golds)):
+        others = {name: verdicts[number] for name, verdicts in by_others.items()}
+        in_any_form = None if grade.correct is None else grade.correct or others["gsm8k/lm-eval-flexible"]
         scores.append(
             {
                 "correct": grade.correct,
                 "extracted": grade.extracted,
                 "format_ok": grade.format_ok,
                 "right_in_any_form": in_any_form,
-                **conventions,
+                **others,
             }
         )
     return scores

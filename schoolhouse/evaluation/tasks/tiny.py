@@ -39,15 +39,18 @@ def score_numbers(completions: Sequence[str], items: Sequence[Item]) -> list[dic
     from schoolhouse.graders import grade_many, score_as
 
     golds = [item.gold for item in items]
+    last_number = score_as("gsm8k/lm-eval-flexible", completions, golds)
     return [
         {
             "correct": grade.correct,
             "extracted": grade.extracted,
             "format_ok": grade.format_ok,
-            "right_in_any_form": bool(grade.correct) or score_as("gsm8k/lm-eval-flexible", completion, gold),
+            "right_in_any_form": bool(grade.correct) or in_any_form,
             "shows_work": " = " in completion,
         }
-        for completion, gold, grade in zip(completions, golds, grade_many(completions, golds), strict=True)
+        for completion, in_any_form, grade in zip(
+            completions, last_number, grade_many(completions, golds), strict=True
+        )
     ]
 
 

@@ -12,6 +12,10 @@ def test_a_function_is_loaded_by_file_and_name(tmp_path, monkeypatch):
     assert load_function("mine.py:double")(4) == 8
 
 
+def test_a_function_of_an_installed_package_is_loaded_too():
+    assert load_function("schoolhouse.config.user_code:load_function") is load_function
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
@@ -19,6 +23,8 @@ def test_a_function_is_loaded_by_file_and_name(tmp_path, monkeypatch):
         ("f = 3\n", "mine.py:f", "mine.py has no function 'f'"),
         ("def f(): pass\n", "mine.py:g", "mine.py has no function 'g'"),
         ("def f(): pass\n", "mine.py", "write file.py:function"),
+        (None, "no.such_module:f", "a function of your own is named file.py:function"),
+        (None, "schoolhouse:f", "schoolhouse/__init__.py has no function 'f'"),
         ("x = 1\n\ndef f(:\n", "mine.py:f", r"mine\.py:3: invalid syntax"),
         ("x = 1\nimport no_such_package\n", "mine.py:f", r"mine\.py:2: ModuleNotFoundError: No module"),
         ("import math\ndef g():\n    math.sqrt(-1)\ng()\n", "mine.py:f", r"mine\.py:3: ValueError: "),

@@ -1,5 +1,6 @@
-"""Functions of the user's own, which YAML names as `file.py:function`."""
+"""Functions that YAML names: `file.py:function` of the user, `package.module:function` of an installed package."""
 
+import importlib
 import importlib.util
 import traceback
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from typing import Any
 
 def load_function(name: str, folder: str | Path = ".") -> Callable[..., Any]:
     """
-    Load the function that `file.py:function` names. The file is run, as an import would run it.
+    Load the function that `file.py:function` or `package.module:function` names. The file is run, as an import would.
 
     Args:
         name (`str`):
-            Python file and name of a function in it, with a colon between them.
+            Python file or importable module, a colon, and the name of a function in it.
         folder (`str` or `Path`, *optional*, defaults to the working folder):
             Folder from which a relative path starts.
 
@@ -22,21 +23,27 @@ def load_function(name: str, folder: str | Path = ".") -> Callable[..., Any]:
         `Callable`: the function.
 
     Raises:
-        ValueError: if the file does not exist, cannot be run or has no such function.
+        ValueError: if the file or module does not exist, cannot be run or has no such function.
     """
-    file, _, function = name.rpartition(":")
-    path = Path(folder) / Path(file).expanduser()
-    if path.suffix != ".py":
-        raise ValueError(f"{name!r} names no function of a Python file: write file.py:function")
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist, seen from {Path.cwd()}")
-    loaded = getattr(_load_module(path), function, None)
+    place, colon, function = name.rpartition(":")
+    if not colon:
+        raise ValueError(f"{name!r} names no function: write file.py:function or package.module:function")
+    if place.endswith(".py"):
+        module = _run_file(Path(folder) / Path(place).expanduser())
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ImportError as error:
+            raise ValueError(f"{name!r}: {error}; a function of your own is named file.py:function") from None
+    loaded: Callable[..., Any] | None = getattr(module, function, None)
     if not callable(loaded):
-        raise ValueError(f"{path} has no function {function!r}")
+        raise ValueError(f"{module.__file__} has no function {function!r}")
     return loaded
 
 
-def _load_module(path: Path) -> ModuleType:
+def _run_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist, seen from {Path.cwd()}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None  # as the path ends in .py
     module = importlib.util.module_from_spec(spec)

@@ -16,7 +16,7 @@ from recipes.reward import PreferenceArguments
 from schoolhouse.config.arguments import DataArguments, DatasetEntry, ModelArguments, RecipeParser
 from schoolhouse.config.key_rules import BOUNDS, EXCLUSIVE, LORA_KEYS, REMOVED, RENAMED
 from schoolhouse.config.parser import has_native_bf16
-from schoolhouse.config.strict_yaml import load_mapping
+from schoolhouse.config.yaml_file import load_mapping
 from schoolhouse.data.mixture import ENTRY_KEYS
 
 

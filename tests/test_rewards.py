@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import make_tiny_tokenizer
 
-from schoolhouse.config.strict_yaml import ValueProblem
+from schoolhouse.config.errors import ConfigError
 from schoolhouse.rewards import (
     REWARDS,
     Code,
@@ -213,13 +213,13 @@ def test_rewards_are_built_by_name_and_survive_pickling():
     ],
 )
 def test_a_wrong_entry_is_told_with_its_place(entry, where, words):
-    with pytest.raises(ValueProblem, match=words) as problem:
+    with pytest.raises(ConfigError, match=words) as problem:
         build_rewards([{"name": "math"}, entry], 10)
     assert problem.value.path == (("rewards", 1, where) if where else ("rewards", 1))
 
 
 def test_weights_of_zero_alone_are_refused():
-    with pytest.raises(ValueProblem, match="nothing is rewarded"):
+    with pytest.raises(ConfigError, match="nothing is rewarded"):
         build_rewards([{"name": "math", "weight": 0}], 10)
 
 

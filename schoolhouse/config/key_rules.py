@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from schoolhouse.config.strict_yaml import KeyPath, ValueProblem
+from schoolhouse.config.errors import ConfigError, KeyPath
 
 
 # Names that older TRL and transformers versions, and other tools, gave to a key. The first of the new names that the
@@ -148,19 +148,19 @@ NEEDS_LORA = ("adapter_name_or_path", "trainable_new_tokens", "load_in_4bit", "l
 
 
 def check_bounds(value: Any, path: KeyPath) -> None:
-    """Raises `ValueProblem` where a number of a recipe, or of an entry in its `datasets`, is out of bounds."""
+    """Raises `ConfigError` where a number of a recipe, or of an entry in its `datasets`, is out of bounds."""
     if path == ("datasets",) or (path[0] == "datasets" and len(path) == 2):
         for name, item in enumerate(value or ()) if len(path) == 1 else value.items():
             check_bounds(item, (*path, name))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         for words, admits, keys in BOUNDS:
             if path[-1] in keys and not admits(value):
-                raise ValueProblem(path, f"must be {words}, got {value}")
+                raise ConfigError(path, f"must be {words}, got {value}")
 
 
 def refuse_conflicts(in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
     """
-    Raises `ValueProblem` where keys exclude each other, or a key has no effect without another.
+    Raises `ConfigError` where keys exclude each other, or a key has no effect without another.
 
     Args:
         in_file (`Mapping[str, Any]`):
@@ -176,34 +176,32 @@ def refuse_conflicts(in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> No
         for other in others:
             if key in given and other in given:
                 first, last = sorted((key, other), key=given.index)
-                raise ValueProblem((last,), f"excludes {first}, which is set too: {reason}; keep one of them")
+                raise ConfigError((last,), f"excludes {first}, which is set too: {reason}; keep one of them")
     for source in (in_file, flags):
         # Across file and flags these are ordinary overrides: `--max_steps 5` on a recipe that counts in epochs.
         if source.get("max_steps", -1) > 0 and "num_train_epochs" in source:
             last = max("max_steps", "num_train_epochs", key=given.index)
-            raise ValueProblem(
-                (last,), "max_steps and num_train_epochs exclude each other: only max_steps would count"
-            )
+            raise ConfigError((last,), "max_steps and num_train_epochs exclude each other: only max_steps would count")
         for key in (*LORA_KEYS, "lora_modules_to_save"):
             if source.get("use_peft") is False and source.get(key):
-                raise ValueProblem((key,), "has no effect with use_peft: false; remove it, or train an adapter")
+                raise ConfigError((key,), "has no effect with use_peft: false; remove it, or train an adapter")
     for key in NEEDS_LORA:
         if values.get("use_peft") is False and key in given:
-            raise ValueProblem((key,), "needs use_peft: true")
+            raise ConfigError((key,), "needs use_peft: true")
     targets = values.get("lora_target_modules") or []
     if "lm_head" in ([targets] if isinstance(targets, str) else targets):
-        raise ValueProblem(("lora_target_modules",), "TRL trains no adapter on lm_head: leave it out")
+        raise ConfigError(("lora_target_modules",), "TRL trains no adapter on lm_head: leave it out")
     if "padding_free" in given and "packing" not in given and values.get("max_length", 1) is not None:
-        raise ValueProblem(("padding_free",), "without packing nothing is cut: set packing: true or max_length: null")
+        raise ConfigError(("padding_free",), "without packing nothing is cut: set packing: true or max_length: null")
     entries = values.get("datasets") or ()
     for index, entry in enumerate(entries):
         if ("weight" in entry) != ("weight" in entries[0]):
-            raise ValueProblem(("datasets", index), "give every entry a weight, or none (then every row is taken)")
+            raise ConfigError(("datasets", index), "give every entry a weight, or none (then every row is taken)")
         if not entry.get("name") and not entry.get("path"):
-            raise ValueProblem(("datasets", index), "an entry needs name (in data.DATASETS, or a Hub id) or path")
+            raise ConfigError(("datasets", index), "an entry needs name (in data.DATASETS, or a Hub id) or path")
     for key in ("load_in_4bit", "load_in_8bit"):
         if key in given and find_spec("bitsandbytes") is None:
-            raise ValueProblem((key,), "needs bitsandbytes: pip install bitsandbytes")
+            raise ConfigError((key,), "needs bitsandbytes: pip install bitsandbytes")
     if "report_to" in given:
         _check_trackers(values["report_to"])
 
@@ -217,6 +215,6 @@ def _check_trackers(report_to: str | list[str]) -> None:
     )
     for name in [report_to] if isinstance(report_to, str) else report_to:
         if name not in (*known, "all", "none"):
-            raise ValueProblem(("report_to",), f"{name!r} is not one of none, all, {', '.join(known)}")
+            raise ConfigError(("report_to",), f"{name!r} is not one of none, all, {', '.join(known)}")
         if name not in (*installed, "all", "none"):
-            raise ValueProblem(("report_to",), f"{name} is not installed: pip install {name}")
+            raise ConfigError(("report_to",), f"{name} is not installed: pip install {name}")

@@ -12,21 +12,11 @@ from typing import Any, NoReturn, get_origin, get_type_hints
 
 import yaml
 
+from schoolhouse.config.errors import ConfigError, KeyPath, nearest, render
 from schoolhouse.config.key_rules import REMOVED, RENAMED, check_bounds, refuse_conflicts
 from schoolhouse.config.paths import adapter_settings, check_locations
-from schoolhouse.config.strict_yaml import (
-    KeyPath,
-    StrictYamlError,
-    ValueProblem,
-    arms,
-    check_choice,
-    check_type,
-    describe,
-    load_mapping,
-    nearest,
-    parse_value,
-    render,
-)
+from schoolhouse.config.value_types import arms, check_choice, check_type, describe
+from schoolhouse.config.yaml_file import YamlError, load_mapping, parse_value
 
 
 def has_native_bf16(use_cpu: bool = False) -> bool:
@@ -169,7 +159,7 @@ class RecipeParser:
             refuse_conflicts(in_file, flags)
             check_locations(self.resolved)
             values = adapter_settings(self.defaults | self.resolved, set(self.resolved))
-        except ValueProblem as problem:
+        except ConfigError as problem:
             self.error(problem.path, str(problem))
         self._follow_hardware(values)
         instances = self._instantiate(values)
@@ -218,7 +208,7 @@ class RecipeParser:
             values, self._lines = load_mapping(self.config_path.expanduser().read_bytes())
         except OSError as error:
             _exit(f"{config}:1: cannot read the recipe: {error.strerror}")
-        except StrictYamlError as error:
+        except YamlError as error:
             _exit(f"{config}:{error.line}: {error}")
         return values
 
@@ -229,7 +219,7 @@ class RecipeParser:
             if choices and value is not None:
                 check_choice(value, choices, (key,))
             check_bounds(value, (key,))
-        except ValueProblem as problem:
+        except ConfigError as problem:
             self.error(problem.path, str(problem))
 
     def _parse_flag(self, key: str, text: str | list[str]) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+from schoolhouse.config.errors import ConfigError, KeyPath, render
 from schoolhouse.config.key_rules import LORA_KEYS
-from schoolhouse.config.strict_yaml import KeyPath, ValueProblem, render
 
 
 # What makes two local folders different bases for certain; their weights are not read.
@@ -48,7 +48,7 @@ def check_locations(values: dict[str, Any]) -> None:
             The recipe's keys.
 
     Raises:
-        `ValueProblem`: a path does not exist, or the folder does not hold what the key names.
+        `ConfigError`: a path does not exist, or the folder does not hold what the key names.
     """
     places: list[tuple[dict[str, Any], KeyPath]] = [
         (values, (key,)) for key in ("model_name_or_path", "adapter_name_or_path", "dataset_name", "dataset_path")
@@ -65,14 +65,14 @@ def check_locations(values: dict[str, Any]) -> None:
         if path is None:
             continue
         if not path.exists():
-            raise ValueProblem(where, f"{render(holder[key])} does not exist, seen from {Path.cwd()}")
+            raise ConfigError(where, f"{render(holder[key])} does not exist, seen from {Path.cwd()}")
         is_model, is_adapter = (path / "config.json").is_file(), (path / "adapter_config.json").is_file()
         if key == "model_name_or_path" and not is_model:
             advice = ": it is an adapter, set adapter_name_or_path" if is_adapter else ""
-            raise ValueProblem(where, f"{render(holder[key])} has no config.json, so it is no model{advice}")
+            raise ConfigError(where, f"{render(holder[key])} has no config.json, so it is no model{advice}")
         if key == "adapter_name_or_path" and not is_adapter:
             advice = ": it is a model, set model_name_or_path" if is_model else ""
-            raise ValueProblem(where, f"{render(holder[key])} has no adapter_config.json, so it is no adapter{advice}")
+            raise ConfigError(where, f"{render(holder[key])} has no adapter_config.json, so it is no adapter{advice}")
 
 
 def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[st
         `dict[str, Any]`: `values` with the adapter's settings.
 
     Raises:
-        `ValueProblem`: a contradiction, another base, or not a LoRA adapter.
+        `ConfigError`: a contradiction, another base, or not a LoRA adapter.
     """
     name = values.get("adapter_name_or_path")
     folder = as_path(name) if name else None
@@ -98,18 +98,18 @@ def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[st
     try:
         adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueProblem(("adapter_name_or_path",), f"its adapter_config.json is no JSON: {error}") from None
+        raise ConfigError(("adapter_name_or_path",), f"its adapter_config.json is no JSON: {error}") from None
     if adapter.get("peft_type") != "LORA":
-        raise ValueProblem(("adapter_name_or_path",), f"only LoRA is continued, this is {adapter.get('peft_type')}")
+        raise ConfigError(("adapter_name_or_path",), f"only LoRA is continued, this is {adapter.get('peft_type')}")
     theirs = {ours: adapter[key] for ours, key in LORA_KEYS.items() if adapter.get(key) is not None}
     for key in filter(written.__contains__, LORA_KEYS):
         mine, value = values[key], theirs.get(key)
         # peft saved the modules that "all-linear" stood for on this base.
         if mine != "all-linear" and _as_set(mine) != _as_set(value):
-            raise ValueProblem((key,), f"{mine} contradicts the adapter being continued, which has {value}: remove it")
+            raise ConfigError((key,), f"{mine} contradicts the adapter being continued, which has {value}: remove it")
     base, mine = adapter.get("base_model_name_or_path"), values.get("model_name_or_path")
     if base and mine and _differ(base, mine):
-        raise ValueProblem(("adapter_name_or_path",), f"it was trained on {base}, but model_name_or_path is {mine}")
+        raise ConfigError(("adapter_name_or_path",), f"it was trained on {base}, but model_name_or_path is {mine}")
     return values | theirs
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict
 
+from schoolhouse.config.errors import ConfigError, nearest
 from schoolhouse.config.paths import shipped
-from schoolhouse.config.strict_yaml import StrictYamlError, ValueProblem, check_type, load_mapping, nearest
+from schoolhouse.config.value_types import check_type
+from schoolhouse.config.yaml_file import YamlError, load_mapping
 from schoolhouse.core.models import model_hash
 from schoolhouse.evaluation.tasks import TASKS
 
@@ -215,9 +217,9 @@ def _read(path: Path, hint: Any) -> tuple[dict[str, Any], dict]:
     try:
         values, lines = load_mapping(path.read_bytes())
         check_type(values, hint)
-    except StrictYamlError as error:
+    except YamlError as error:
         raise ValueError(f"{path}:{error.line}: {error}") from None
-    except ValueProblem as problem:
+    except ConfigError as problem:
         where = problem.path
         line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
         raise ValueError(f"{path}:{line}: {'.'.join(map(str, where))}: {problem}") from None

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from schoolhouse.config.strict_yaml import ValueProblem, check_type, nearest
+from schoolhouse.config.errors import ConfigError, nearest
+from schoolhouse.config.value_types import check_type
 from schoolhouse.rewards.registry import REWARDS
 from schoolhouse.rewards.reward_model import RewardModel, UserFunction
 
@@ -62,7 +63,7 @@ def build_rewards(entries: Sequence[dict[str, Any]], max_completion_length: int)
         `list[Reward]`: in the same order.
 
     Raises:
-        ValueProblem: a name or a parameter is wrong; says where in `rewards`.
+        ConfigError: a name or a parameter is wrong; says where in `rewards`.
     """
     rewards, seen = [], Counter()
     for index, entry in enumerate(entries):
@@ -70,20 +71,20 @@ def build_rewards(entries: Sequence[dict[str, Any]], max_completion_length: int)
         name, weight = parameters.pop("name", None), parameters.pop("weight", 1.0)
         check_type(weight, float, ("rewards", index, "weight"))
         if not isinstance(name, str):
-            raise ValueProblem(("rewards", index), f"an entry needs a name: {', '.join(REWARDS)} or file.py:function")
+            raise ConfigError(("rewards", index), f"an entry needs a name: {', '.join(REWARDS)} or file.py:function")
         if ".py:" in name:
             function, label = _user_function(name, parameters, index), name.rpartition(":")[2]
         elif name in REWARDS:
             function, label = _known(name, parameters, index, max_completion_length), name
         else:
-            raise ValueProblem(
+            raise ConfigError(
                 ("rewards", index, "name"),
                 f"{name!r} is no reward; {nearest(name, REWARDS)}; one of your own is file.py:function",
             )
         seen[label] += 1
         rewards.append(Reward(label if seen[label] == 1 else f"{label}-{seen[label]}", float(weight), function))
     if not any(reward.weight for reward in rewards):
-        raise ValueProblem(("rewards",), "no entry has a weight other than 0, so nothing is rewarded")
+        raise ConfigError(("rewards",), "no entry has a weight other than 0, so nothing is rewarded")
     return rewards
 
 
@@ -93,20 +94,20 @@ def _known(name: str, parameters: dict[str, Any], index: int, max_completion_len
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key, value in parameters.items():
         if key not in fields:
-            raise ValueProblem(("rewards", index, key), f"unknown key; {nearest(key, ['name', 'weight', *fields])}")
+            raise ConfigError(("rewards", index, key), f"unknown key; {nearest(key, ['name', 'weight', *fields])}")
         check_type(value, hints[key], ("rewards", index, key))
         if key in ("soft", "ngram", "max_length", "batch_size") and value is not None and value < 1:
-            raise ValueProblem(("rewards", index, key), f"must be at least 1, got {value}")
+            raise ConfigError(("rewards", index, key), f"must be at least 1, got {value}")
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in parameters:
-            raise ValueProblem(("rewards", index), f"the reward {name!r} needs the key {key}")
+            raise ConfigError(("rewards", index), f"the reward {name!r} needs the key {key}")
     # A reward model's limit is of prompt and completion together.
     if "max_length" in fields and cls is not RewardModel and parameters.get("max_length") is None:
         parameters["max_length"] = max_completion_length
     try:
         return cls(**parameters)
     except ValueError as error:
-        raise ValueProblem(("rewards", index), str(error)) from None
+        raise ConfigError(("rewards", index), str(error)) from None
 
 
 def _user_function(name: str, parameters: dict[str, Any], index: int) -> UserFunction:
@@ -115,7 +116,7 @@ def _user_function(name: str, parameters: dict[str, Any], index: int) -> UserFun
     try:
         reward.load()
     except ValueError as error:
-        raise ValueProblem(("rewards", index, "name"), str(error)) from None
+        raise ConfigError(("rewards", index, "name"), str(error)) from None
     return reward
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from schoolhouse.config.strict_yaml import ValueProblem
+from schoolhouse.config.errors import ConfigError
 from schoolhouse.rewards import Code, Reward, build_rewards
 from schoolhouse.training.check import never_read
 
@@ -41,7 +41,7 @@ def load_rewards(parser: RecipeParser, entries: list[dict[str, Any]], training_a
         parser.error("remove_unused_columns", "rewards read the data's columns: leave it out")
     try:
         rewards = build_rewards(entries, training_args.max_completion_length)
-    except ValueProblem as problem:
+    except ConfigError as problem:
         parser.error(problem.path, str(problem))
     training_args.reward_weights = [reward.weight for reward in rewards]
     return rewards

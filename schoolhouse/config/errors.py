@@ -1,0 +1,44 @@
+"""The error of a wrong value in a recipe, and how it is worded."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+KeyPath = tuple[str | int, ...]
+
+
+class ConfigError(ValueError):
+    """
+    A wrong value in a recipe, a task file, a pipeline or a flag.
+
+    Args:
+        path (`tuple`):
+            Keys and indices that lead to the value, such as `("datasets", 1, "weight")`; empty for the whole file.
+        message (`str`):
+            One line: what is wrong, what is allowed, and the fix.
+    """
+
+    def __init__(self, path: KeyPath, message: str):
+        super().__init__(message)
+        self.path = path
+        self.message = message
+
+
+def nearest(key: Any, known: Iterable[str]) -> str:
+    """`did you mean X?`, or the known keys where nothing is near and they are few."""
+    known = list(known)
+    near = get_close_matches(str(key), known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"known keys: {', '.join(known)}" if len(known) < 20 else "no known key is near; --help lists all"
+
+
+def render(value: Any) -> str:
+    """A value as an error shows it: its kind and its text, on one line and short."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -72,6 +72,12 @@ def main(argv: list[str] | None = None) -> int:
         check_grpo(parser, training_args, model_args, data, tokenizer, rewards)
         return 0
 
+    target = None
+    if training_args.push_to_hub:
+        from schoolhouse.hub.push_after_training import prepare_push, push_after_training
+
+        with config_errors(parser, "push_to_hub"):
+            target = prepare_push(training_args, model_args.model_name_or_path)
     with config_errors(parser, "model_name_or_path"):
         given = (parser, training_args, model_args, data, tokenizer, reward_models(rewards))
         record = RunManifest.begin(*given) if training else None
@@ -96,6 +102,8 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + stop.stopped_by
     product = save_policy(trainer, record.folder, tokenizer)
     record.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+    if target is not None and record.is_writer:
+        push_after_training(record.folder, target)
     return 0
 
 

@@ -77,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         defaults={"resume_from_checkpoint": "auto"},
     )
     args, training_args = parser.parse_args(argv)
+    if training_args.push_to_hub:
+        parser.error("push_to_hub", "only an adapter on a base is pushed, and this recipe makes a base")
 
     import numpy as np
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed

@@ -77,6 +77,12 @@ def main(argv: list[str] | None = None) -> int:
     print(pairs)
     test = encode_pairs(data.test, tokenizer, training_args, preference_args.use_margin) if data.test else None
 
+    target = None
+    if training_args.push_to_hub:
+        from schoolhouse.hub.push_after_training import prepare_push, push_after_training
+
+        with config_errors(parser, "push_to_hub"):
+            target = prepare_push(training_args, model_args.model_name_or_path)
     with config_errors(parser, "model_name_or_path"):
         record = RunManifest.begin(parser, training_args, model_args, data, tokenizer)
     record.save(pairs=pairs.account, test_pairs=test and test.account)
@@ -100,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         statistics = reference_statistics(trainer, (test or pairs).rows)
         product = save_policy(trainer, record.folder, tokenizer, member.name, {"reward_statistics.json": statistics})
     record.finish(trainer, product.parent if product.parent.name == "members" else product)
+    if target is not None and record.is_writer:
+        push_after_training(record.folder, target)
     return 0
 
 

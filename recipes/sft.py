@@ -54,6 +54,12 @@ def main(argv: list[str] | None = None) -> int:
         with config_errors(parser, "assistant_only_loss"):
             marked = training_tokenizer(tokenizer)
 
+    target = None
+    if training_args.push_to_hub:
+        from schoolhouse.hub.push_after_training import prepare_push, push_after_training
+
+        with config_errors(parser, "push_to_hub"):
+            target = prepare_push(training_args, model_args.model_name_or_path)
     with config_errors(parser, "model_name_or_path"):
         record = RunManifest.begin(parser, training_args, model_args, data, tokenizer)
     stop = RunCallback(record)
@@ -75,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + stop.stopped_by
     product = save_policy(trainer, record.folder, tokenizer)
     record.finish(trainer, product, tokens=tokens_trained(trainer), dropped_rows=dropped)
+    if target is not None and record.is_writer:
+        push_after_training(record.folder, target)
     return 0
 
 

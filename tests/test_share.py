@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
+from transformers import TrainingArguments
 
 from schoolhouse.hub.artifacts import read_stages
 from schoolhouse.hub.model_card import derive_licence
 from schoolhouse.hub.push import build_files, push
-from schoolhouse.hub.push_after_training import PushAfterTraining
+from schoolhouse.hub.push_after_training import PushTarget, prepare_push, push_after_training
 from tests.share_runs import TOKEN, call, change_record, command, elsewhere, in_fresh_process, loopback, make_run
 from tests.tiny_models import make_tiny_model
 
@@ -246,10 +247,27 @@ def test_a_push_that_fails_after_training_is_told_and_no_error(hub, api, base, r
     run = make_run(tmp_path / "run", base[0], model=on_hub)
     config = json.loads((run / "adapter/adapter_config.json").read_text())
     (run / "adapter/adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base[1]}))
-    share_it = PushAfterTraining(api, repo_id, public=False)
+    target = PushTarget(api, repo_id, public=False)
     hub.faults["/commit/main"] = "413"
-    share_it(run)
+    push_after_training(run, target)
     assert re.fullmatch(r"trained, but not pushed: .*injected.*share\.py push .*\n", capsys.readouterr().out)
     hub.reset()
-    share_it(run)
+    push_after_training(run, target)
     assert f"pushed to {hub.url}/{repo_id}" in capsys.readouterr().out
+
+
+@loopback
+def test_push_that_cannot_succeed_is_refused_before_training(base, repo_id, tmp_path):
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "run"), push_to_hub=True, hub_model_id=repo_id, hub_token=TOKEN, report_to="none"
+    )
+    with pytest.raises(ValueError, match="only known as the folder"):
+        prepare_push(arguments, str(base[0]))
+    target = prepare_push(arguments, base[1])
+    assert (target.repo_id, target.public, arguments.push_to_hub) == (repo_id, False, False)
+    arguments.hub_model_id = "stranger/adapter"
+    with pytest.raises(ValueError, match="is someone else's"):
+        prepare_push(arguments, base[1])
+    arguments.hub_model_id, arguments.hub_token = repo_id, "hf_expiredTokenForTests"
+    with pytest.raises(ValueError, match="expired or revoked"):
+        prepare_push(arguments, base[1])

@@ -136,17 +136,28 @@ def test_verify_measures_the_claim_again(hub, api, base, pipeline, repo_id, tmp_
     assert f"sft tiny_heldout: {verdict} (claimed " in done.stdout
 
 
-@loopback
-def test_recipe_with_push_to_hub_shares_adapter_and_no_checkpoint(hub, base, repo_id, tmp_path):
-    recipe = {
-        "model_name_or_path": base[1], "use_peft": True, "lora_r": 2, "dataset_name": "tiny/sft", "max_train_rows": 32,
-        "output_dir": str(tmp_path / "run"), "max_steps": 2, "per_device_train_batch_size": 4, "save_steps": 1,
-        "push_to_hub": True, "hub_model_id": repo_id, "report_to": "none", "bf16": False,
+def sft_in_fresh_process(hub, tmp_path, base, then="", **recipe) -> str:
+    """What an SFT run of two steps prints; `then` is run after it."""
+    recipe |= {
+        "model_name_or_path": str(base), "use_peft": True, "lora_r": 2, "dataset_name": "tiny/sft",
+        "max_train_rows": 32, "output_dir": str(tmp_path / "run"), "max_steps": 2, "per_device_train_batch_size": 4,
+        "save_steps": 1, "report_to": "none", "bf16": False,
     }  # fmt: skip
     (tmp_path / "sft.yaml").write_text(yaml.safe_dump(recipe))
     arguments = ["sft.py", "--config", str(tmp_path / "sft.yaml")]
-    code = f"import sys; sys.argv = {arguments}; import recipes.sft as sft; sft.main()"
-    assert f"pushed to {hub.url}/{repo_id}" in in_fresh_process(code, hub, tmp_path / "home")
+    code = f"import sys; sys.argv = {arguments}; import recipes.sft as sft; sft.main(); {then}"
+    return in_fresh_process(code, hub, tmp_path / "home")
+
+
+@loopback
+def test_recipe_with_push_to_hub_shares_adapter_and_no_checkpoint(hub, base, repo_id, tmp_path):
+    printed = sft_in_fresh_process(hub, tmp_path, base[1], push_to_hub=True, hub_model_id=repo_id)
+    assert f"pushed to {hub.url}/{repo_id}" in printed
     paths = set(hub.files(repo_id))
     assert {"adapter_model.safetensors", "README.md", "run.json", "lineage.json"} <= paths
     assert not [path for path in paths if path.endswith(".bin") or "checkpoint" in path]
+
+
+def test_recipe_without_push_to_hub_imports_no_hub_code(hub, base, tmp_path):
+    then = "print('hub:', [name for name in sys.modules if name.startswith('schoolhouse.hub')])"
+    assert sft_in_fresh_process(hub, tmp_path, base[0], then).splitlines()[-1] == "hub: []"

@@ -18,7 +18,6 @@ from schoolhouse.core.models import adapter_hash, model_hash, template_hash
 from schoolhouse.core.redaction import redact
 from schoolhouse.core.reward_models import scorer_hash
 from schoolhouse.evaluation.results import git_state, versions
-from schoolhouse.hub.push_after_training import PushAfterTraining
 from schoolhouse.training.policy import weights_dtype
 
 
@@ -63,7 +62,6 @@ class RunManifest:
         self.values: dict[str, Any] = {}
         self.checkpoint: str | None = None
         self.is_resumable = False
-        self.push: PushAfterTraining | None = None
         self._began = time.monotonic()
         self._seconds_before = 0.0
 
@@ -132,10 +130,6 @@ class RunManifest:
             "started": _now(),
         }
         record.values = redact(json.loads(json.dumps(record.values, default=str)), training_args.hub_token)
-        try:
-            record.push = PushAfterTraining.take(training_args, model_args.model_name_or_path)
-        except ValueError as error:
-            parser.error("push_to_hub", str(error))
         try:
             record._decide(training_args.resume_from_checkpoint)
         except ValueError as error:
@@ -221,8 +215,6 @@ class RunManifest:
             best={"metric": state.best_metric, "step": state.best_global_step} if state.best_metric else None,
             **values,
         )
-        if self.push is not None and self.is_writer:
-            self.push(self.folder)
 
     def interrupt(self, trainer: Trainer) -> None:
         """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from huggingface_hub import HfApi
 
 from schoolhouse.hub.artifacts import read_stages
 from schoolhouse.hub.push import build_files, check_account, push
@@ -16,71 +18,70 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class PushAfterTraining:
+class PushTarget:
     """
-    A push that a recipe asked for.
+    Destination of a push that a recipe asked for.
 
     Args:
         api ([`~huggingface_hub.HfApi`]):
-            Client.
+            Client with the recipe's token.
         repo_id (`str`):
             `owner/name`.
         public (`bool`):
             Visibility of a new repository.
     """
 
-    api: Any
+    api: HfApi
     repo_id: str
     public: bool
 
-    @classmethod
-    def take(cls, training_args: TrainingArguments, model: str | None) -> PushAfterTraining | None:
-        """
-        Take the push over from the trainer, which would upload its checkpoints and a pickled file with them.
 
-        Args:
-            training_args ([`~transformers.TrainingArguments`]):
-                `push_to_hub`, which is set to `False`, `hub_model_id` (by default the name of `output_dir`),
-                `hub_token` and `hub_private_repo` (private unless `false`).
-            model (`str` or `None`):
-                Base model.
+def prepare_push(training_args: TrainingArguments, base: str) -> PushTarget:
+    """
+    Check before training that the push can succeed, and take it over from the trainer.
 
-        Returns:
-            `PushAfterTraining` or `None`: `None` where none was asked for.
+    The trainer's own push uploads its checkpoints and a pickled file with them.
 
-        Raises:
-            ValueError: what would make the push fail after hours of training: a base that is not on the Hub, no token.
-        """
-        if not training_args.push_to_hub:
-            return None
-        from huggingface_hub import HfApi
+    Args:
+        training_args ([`~transformers.TrainingArguments`]):
+            `hub_model_id` (by default the name of `output_dir`), `hub_token` and `hub_private_repo` (private unless
+            `false`). `push_to_hub` is set to `False`.
+        base (`str`):
+            Base model.
 
-        training_args.push_to_hub = False
-        if model is None:
-            raise ValueError("what is pushed is an adapter on a base, and this recipe makes a base")
-        if Path(model).is_dir():
-            raise ValueError(
-                f"the base is only known as the folder {model}: leave push_to_hub out, then "
-                "`python recipes/share.py push <output_dir> owner/name --base_model owner/base`"
-            )
-        api = HfApi(token=training_args.hub_token)
-        repo_id = check_account(api, training_args.hub_model_id or Path(training_args.output_dir).name)
-        return cls(api, repo_id, public=training_args.hub_private_repo is False)
+    Returns:
+        `PushTarget`: for [`push_after_training`].
 
-    def __call__(self, run: Path) -> None:
-        """
-        Push; a failure is told and leaves the run as finished as it is.
+    Raises:
+        ValueError: if the push would fail after hours of training: the base is not on the Hub, or there is no token.
+    """
+    training_args.push_to_hub = False
+    if Path(base).is_dir():
+        raise ValueError(
+            f"the base is only known as the folder {base}: leave push_to_hub out, then "
+            "`python recipes/share.py push <output_dir> owner/name --base_model owner/base`"
+        )
+    api = HfApi(token=training_args.hub_token)
+    repo_id = check_account(api, training_args.hub_model_id or Path(training_args.output_dir).name)
+    return PushTarget(api, repo_id, public=training_args.hub_private_repo is False)
 
-        Args:
-            run (`Path`):
-                Run folder with its final record.
-        """
-        try:
-            stages = read_stages(str(run))
-            files = build_files(self.api, self.repo_id, stages, None, None, self.public)
-            push(self.api, self.repo_id, files, [stage.tag for stage in stages], self.public)
-        except (ValueError, OSError) as error:
-            command = f"python recipes/share.py push {run} {self.repo_id}"
-            print(f"trained, but not pushed: {shown(error, 600)}; try `{command}`")
-        else:
-            print(f"pushed to {self.api.endpoint}/{self.repo_id}")
+
+def push_after_training(folder: Path, target: PushTarget) -> None:
+    """
+    Push a finished run. A failure is printed; the run is finished all the same.
+
+    Args:
+        folder (`Path`):
+            Run folder with its final manifest.
+        target (`PushTarget`):
+            From [`prepare_push`].
+    """
+    try:
+        stages = read_stages(str(folder))
+        files = build_files(target.api, target.repo_id, stages, None, None, target.public)
+        push(target.api, target.repo_id, files, [stage.tag for stage in stages], target.public)
+    except (ValueError, OSError) as error:
+        command = f"python recipes/share.py push {folder} {target.repo_id}"
+        print(f"trained, but not pushed: {shown(error, 600)}; try `{command}`")
+    else:
+        print(f"pushed to {target.api.endpoint}/{target.repo_id}")

@@ -52,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.data import load_training_data
     from schoolhouse.rewards import reward_models
     from schoolhouse.training.callbacks import RunCallback
-    from schoolhouse.training.check import config_errors
-    from schoolhouse.training.checks import check_grpo, load_rewards, validate_grpo
-    from schoolhouse.training.grpo import RewardedTrainer
+    from schoolhouse.training.checks import config_errors, load_rewards, validate_grpo
+    from schoolhouse.training.dry_run import dry_run_grpo
+    from schoolhouse.training.grpo import GRPOTrainer
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
     from schoolhouse.training.preflight import preflight
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
     if parser.check:
-        check_grpo(parser, training_args, model_args, data, tokenizer, rewards)
+        dry_run_grpo(training_args, model_args, data, tokenizer, rewards)
         return 0
 
     target = None
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         given = (parser, training_args, model_args, data, tokenizer, reward_models(rewards))
         record = RunManifest.begin(*given) if training else None
     stop = RunCallback(record)
-    trainer = RewardedTrainer(
+    trainer = GRPOTrainer(
         load_policy(model_args, training_args, tokenizer),
         reward_funcs=rewards,
         args=training_args,

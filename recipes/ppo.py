@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.rewards import reward_models
     from schoolhouse.training import PPOTrainer
     from schoolhouse.training.callbacks import RunCallback
-    from schoolhouse.training.check import config_errors
-    from schoolhouse.training.checks import check_grpo, load_rewards, validate_grpo
+    from schoolhouse.training.checks import config_errors, load_rewards, validate_grpo
+    from schoolhouse.training.dry_run import dry_run_grpo
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
 
     set_seed(training_args.seed)
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
     if parser.check:
-        check_grpo(parser, training_args, model_args, data, tokenizer, rewards)
+        dry_run_grpo(training_args, model_args, data, tokenizer, rewards)
         return 0
 
     target = None

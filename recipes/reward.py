@@ -58,11 +58,12 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.core.run import RunManifest
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback
-    from schoolhouse.training.check import config_errors
-    from schoolhouse.training.pairs import check_reward, encode_pairs, validate_pairs
+    from schoolhouse.training.checks import config_errors, validate_pairs
+    from schoolhouse.training.dry_run import dry_run_reward
+    from schoolhouse.training.pairs import encode_pairs
     from schoolhouse.training.policy import load_training_tokenizer, save_policy
-    from schoolhouse.training.reward_model import begin_members, load_reward_model, reference_statistics
-    from schoolhouse.training.supervised import PairTrainer
+    from schoolhouse.training.reward import RewardTrainer, open_members, reference_statistics
+    from schoolhouse.training.reward_model import load_reward_model
 
     set_seed(training_args.seed)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     pairs = encode_pairs(data.train, tokenizer, training_args, preference_args.use_margin)
     validate_pairs(parser, training_args, pairs, preference_args.num_members)
     if parser.check:
-        check_reward(training_args, model_args, data, tokenizer, pairs, preference_args.num_members)
+        dry_run_reward(training_args, model_args, data, tokenizer, pairs, preference_args.num_members)
         return 0
     print(pairs)
     test = encode_pairs(data.test, tokenizer, training_args, preference_args.use_margin) if data.test else None
@@ -86,11 +87,11 @@ def main(argv: list[str] | None = None) -> int:
     with config_errors(parser, "model_name_or_path"):
         record = RunManifest.begin(parser, training_args, model_args, data, tokenizer)
     record.save(pairs=pairs.account, test_pairs=test and test.account)
-    for member in begin_members(record, training_args, preference_args.num_members):
+    for member in open_members(record, training_args, preference_args.num_members):
         stop = RunCallback(record)
         with config_errors(parser, "adapter_name_or_path", "model_name_or_path"):
             model = load_reward_model(model_args, member.training_args, tokenizer)
-        trainer = PairTrainer(
+        trainer = RewardTrainer(
             model,
             args=member.training_args,
             train_dataset=pairs.rows,

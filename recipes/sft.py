@@ -35,10 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.core.run import RunManifest, tokens_trained
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback
-    from schoolhouse.training.check import check_sft, config_errors, validate_sft
+    from schoolhouse.training.checks import config_errors, validate_sft
+    from schoolhouse.training.dry_run import dry_run_sft
     from schoolhouse.training.loss_mask import answer_tokens
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
-    from schoolhouse.training.supervised import ExampleTrainer
+    from schoolhouse.training.sft import SFTTrainer
 
     set_seed(training_args.seed)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         tokenizer = load_training_tokenizer(model_args, training_args)
     validate_sft(parser, training_args, data.train)
     if parser.check:
-        check_sft(parser, training_args, model_args, data, tokenizer)
+        dry_run_sft(parser, training_args, model_args, data, tokenizer)
         return 0
     marked = tokenizer
     if training_args.assistant_only_loss:
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         record = RunManifest.begin(parser, training_args, model_args, data, tokenizer)
     stop = RunCallback(record)
     needed = answer_tokens(data.train, tokenizer, training_args) if model_args.trainable_new_tokens else ()
-    trainer = ExampleTrainer(
+    trainer = SFTTrainer(
         load_policy(model_args, training_args, tokenizer, needed),
         args=training_args,
         train_dataset=data.train,

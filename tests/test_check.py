@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from recipes.sft import main as script_main
 from schoolhouse.config.arguments import ModelArguments
 from schoolhouse.core.chat_templates import training_tokenizer
-from schoolhouse.training.check import training_steps
+from schoolhouse.training.dry_run import training_steps
 from schoolhouse.training.loss_mask import encode, mark
 from schoolhouse.training.memory import estimate_memory
 from schoolhouse.training.policy import load_policy, load_training_tokenizer

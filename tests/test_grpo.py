@@ -24,8 +24,8 @@ from trl import GRPOConfig
 
 from recipes.grpo import main as script_main
 from schoolhouse.rewards import RewardModel
-from schoolhouse.training.grpo import RewardedTrainer
-from schoolhouse.training.reasoning_metrics import emergence, shows_work
+from schoolhouse.training.grpo import GRPOTrainer
+from schoolhouse.training.reasoning_metrics import reasoning_metrics, shows_work
 
 
 main = exiting(script_main)
@@ -126,10 +126,10 @@ def whole_run(school):
 def test_a_run_leaves_one_adapter_and_its_record(school, whole_run):
     record = json.loads((whole_run / "run.json").read_text())
     assert record["status"] == "finished" and record["steps"] == 6 and record["product"] == "adapter"
-    assert {"reward", "rewards/vowels/mean", "rewards/math/mean", "rewards/failed", "entropy"} <= set(
+    assert {"reward", "rewards/vowels/mean", "rewards/math/mean", "rewards/grader_failed", "entropy"} <= set(
         record["metrics"]
     )
-    assert {"completions/mean_length", "emergence/shows_work", "emergence/corrects_itself"} <= set(record["metrics"])
+    assert {"completions/mean_length", "reasoning/shows_work", "reasoning/corrects_itself"} <= set(record["metrics"])
     assert record["config"]["rewards"][1] == {"name": "math", "weight": 0}
     base = AutoModelForCausalLM.from_pretrained(school / "base")
     assert list(PeftModel.from_pretrained(base, whole_run / "adapter").peft_config) == ["default"]
@@ -170,7 +170,7 @@ def test_a_reward_adapter_pays_what_plain_peft_says_of_the_same_texts(monkeypatc
 @pytest.mark.parametrize("samples_used", [["--lora_dropout", "0.1"], ["--num_iterations", "2", "--beta", "0.1"]])
 def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch, school, tmp_path, samples_used):
     grpo(monkeypatch, school, tmp_path / "whole", *samples_used)
-    step, raised = RewardedTrainer.training_step, []
+    step, raised = GRPOTrainer.training_step, []
 
     def signalled(self, *args, **kwargs):
         if self.state.global_step == 3 and not raised:
@@ -179,7 +179,7 @@ def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch,
         return step(self, *args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(RewardedTrainer, "training_step", signalled)
+        patch.setattr(GRPOTrainer, "training_step", signalled)
         grpo(patch, school, tmp_path / "stopped", *samples_used)
     record = grpo(monkeypatch, school, tmp_path / "stopped", *samples_used)
     assert record["resumed"][0]["from"] == "checkpoint-4"
@@ -223,7 +223,7 @@ def test_trained_token_rows_are_part_of_the_reference(school, tmp_path):
     head = model.get_output_embeddings()
     if not hasattr(head, "bias"):
         head.bias = None
-    trainer = RewardedTrainer(
+    trainer = GRPOTrainer(
         model,
         reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
         args=GRPOConfig(str(tmp_path), beta=0.1, use_cpu=True, bf16=False, report_to="none", num_generations=4),
@@ -239,7 +239,7 @@ def test_trained_token_rows_are_part_of_the_reference(school, tmp_path):
 def test_on_a_cpu_log_probabilities_and_gradients_are_those_of_trl(monkeypatch, school, tmp_path, settings):
     model = AutoModelForCausalLM.from_pretrained(school / "base")
     config = LoraConfig(target_modules="all-linear", init_lora_weights=False, use_dora=settings.pop("use_dora", False))
-    trainer = RewardedTrainer(
+    trainer = GRPOTrainer(
         get_peft_model(model, config),
         reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
         args=GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", num_generations=4, **settings),
@@ -269,18 +269,18 @@ def test_on_a_cpu_log_probabilities_and_gradients_are_those_of_trl(monkeypatch, 
 
 def test_a_failed_grader_takes_its_completions_out_and_is_counted(monkeypatch, school, tmp_path):
     seen = []
-    generate = RewardedTrainer._generate_and_score_completions
+    generate = GRPOTrainer._generate_and_score_completions
 
     def watched(self, inputs):
         output = generate(self, inputs)
         seen.append((output["advantages"], list(self._logs["rewards"]["vowels"])[-len(inputs) :]))
         return output
 
-    monkeypatch.setattr(RewardedTrainer, "_generate_and_score_completions", watched)
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", watched)
     mine = school / "mine.py"
     flags = ["--rewards", f"[{{name: '{mine}:vowels'}}, {{name: '{mine}:broken'}}, {{name: '{mine}:never'}}]"]
     record = grpo(monkeypatch, school, tmp_path / "run", *flags, "--scale_rewards", "none")
-    assert record["metrics"]["rewards/failed"] == 0.25 and record["metrics"]["rewards/idle"] == 0
+    assert record["metrics"]["rewards/grader_failed"] == 0.25 and record["metrics"]["rewards/not_applicable"] == 0
     for advantages, vowels in seen:
         for start in range(0, 8, 4):
             paid = torch.tensor(vowels[start + 1 : start + 4])
@@ -291,7 +291,7 @@ def test_a_failed_grader_takes_its_completions_out_and_is_counted(monkeypatch, s
 @pytest.mark.parametrize("loss_type", ["dr_grpo", "dapo"])
 def test_a_failed_completion_has_no_say_in_the_divergence(monkeypatch, school, whole_run, tmp_path, loss_type):
     losses = []
-    generate, loss_of = RewardedTrainer._generate_and_score_completions, RewardedTrainer._compute_loss
+    generate, loss_of = GRPOTrainer._generate_and_score_completions, GRPOTrainer._compute_loss
 
     def moved(self, inputs):
         output = generate(self, inputs)
@@ -302,9 +302,9 @@ def test_a_failed_completion_has_no_say_in_the_divergence(monkeypatch, school, w
         assert output["num_items_in_batch"] == output["completion_mask"].sum()
         return output
 
-    monkeypatch.setattr(RewardedTrainer, "_generate_and_score_completions", moved)
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", moved)
     monkeypatch.setattr(
-        RewardedTrainer, "_compute_loss", lambda self, *args: losses.append(loss_of(self, *args)) or losses[-1]
+        GRPOTrainer, "_compute_loss", lambda self, *args: losses.append(loss_of(self, *args)) or losses[-1]
     )
     rewards = f"[{{name: '{school / 'mine.py'}:broken'}}]"  # 0 for all that it does not fail on
     adapter = ["--adapter_name_or_path", str(whole_run / "adapter"), "--max_steps", "1"]
@@ -320,7 +320,7 @@ def test_a_failed_completion_has_no_say_in_the_divergence(monkeypatch, school, w
         loss_type,
         *adapter,
     )
-    assert record["metrics"]["rewards/failed"] == 0.25
+    assert record["metrics"]["rewards/grader_failed"] == 0.25
     assert record["metrics"]["kl"] == pytest.approx(0, abs=1e-6) and losses[0].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -328,7 +328,7 @@ def test_a_reward_of_weight_zero_does_not_bring_back_a_row_that_nothing_pays(mon
     mine = school / "mine.py"
     flags = ["--rewards", f"[{{name: '{mine}:never'}}, {{name: '{mine}:vowels', weight: 0}}]", "--max_steps", "1"]
     record = grpo(monkeypatch, school, tmp_path / "run", *flags)
-    assert record["metrics"]["rewards/idle"] == 1 and record["metrics"]["grad_norm"] == 0
+    assert record["metrics"]["rewards/not_applicable"] == 1 and record["metrics"]["grad_norm"] == 0
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_the_preflight_stops_a_run_with_nothing_to_learn(monkeypatch, capsys, sc
     assert "rewards: within each of the 4 sampled groups" in line and "mean 1.000" in line
 
 
-def test_emergence_tells_corrections_for_the_better_from_those_for_the_worse():
+def test_reasoning_metrics_tell_corrections_for_the_better_from_those_for_the_worse():
     texts = [
         "3+4 = 7\n#### 7",
         "#### 8\nWait, 3+4 = 7\n#### 7",
@@ -380,13 +380,13 @@ def test_emergence_tells_corrections_for_the_better_from_those_for_the_worse():
         "wait for it: #### 7",
     ]
     rows = [{"answer": "7"}] * 4 + [{"answer": "def f(): 0", "tests": ["f() == 0"]}]
-    assert emergence([*texts, "wait"], rows) == {
-        "emergence/shows_work": 0.5,
-        "emergence/corrects_itself": 0.75,
-        "emergence/wrong_to_right": 0.25,
-        "emergence/right_to_wrong": 0.25,
+    assert reasoning_metrics([*texts, "wait"], rows) == {
+        "reasoning/shows_work": 0.5,
+        "reasoning/corrects_itself": 0.75,
+        "reasoning/wrong_to_right": 0.25,
+        "reasoning/right_to_wrong": 0.25,
     }
-    assert emergence(["wait"], rows[4:]) == {}
+    assert reasoning_metrics(["wait"], rows[4:]) == {}
     assert shows_work("48/2 = 24") and not shows_work("x = y, so #### 24")
 
 

@@ -113,11 +113,11 @@ def weights(adapter):
 def whole_run(school):
     """An uninterrupted run, and its trainer as it was when training ended."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        from schoolhouse.training import reward_model
+        import schoolhouse.training.reward as module
 
-        kept, told = [], reward_model.reference_statistics
+        kept, told = [], module.reference_statistics
         monkeypatch.setattr(
-            reward_model, "reference_statistics", lambda trainer, rows: kept.append(trainer) or told(trainer, rows)
+            module, "reference_statistics", lambda trainer, rows: kept.append(trainer) or told(trainer, rows)
         )
         record = reward(monkeypatch, school, school / "whole")
     return school / "whole", kept[0], record

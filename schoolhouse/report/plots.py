@@ -16,10 +16,10 @@ CURVES: dict[str, tuple[dict[str, str], str]] = {
     "Completion length": ({"completions/mean_length": "mean"}, "tokens"),
     "Self-correction": (
         {
-            "emergence/corrects_itself": "corrects itself",
-            "emergence/shows_work": "shows its work",
-            "emergence/wrong_to_right": "wrong to right",
-            "emergence/right_to_wrong": "right to wrong",
+            "reasoning/corrects_itself": "corrects itself",
+            "reasoning/shows_work": "shows its work",
+            "reasoning/wrong_to_right": "wrong to right",
+            "reasoning/right_to_wrong": "right to wrong",
         },
         "share of completions",
     ),

@@ -1,40 +1,113 @@
-"""What a recipe with rewards asks of its data and batches, found before weights load; and its `--check`."""
+"""Checks of a recipe against its data, before weights load: settings under which nothing would be trained."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.config.errors import ConfigError
-from schoolhouse.rewards import Code, Reward, build_rewards
-from schoolhouse.training.check import never_read
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
-    from trl import GRPOConfig
+    from trl import GRPOConfig, RewardConfig, SFTConfig
 
     from schoolhouse.config.arguments import RecipeParser
-    from schoolhouse.data.loading import LoadedData
+    from schoolhouse.rewards import Reward
+    from schoolhouse.training.pairs import Pairs
+
+
+@contextlib.contextmanager
+def config_errors(parser: RecipeParser, *keys: str) -> Iterator[None]:
+    """
+    Report an error of loading the user's data or model as an error of the recipe: one line, status 2.
+
+    Args:
+        parser (`RecipeParser`):
+            Parser of the recipe.
+        *keys (`str`):
+            Keys that may be at fault. The first one that the recipe sets is named.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        parser.error(next((key for key in keys if key in parser.resolved), None), str(error))
+
+
+def validate_sft(parser: RecipeParser, training_args: SFTConfig, rows: Dataset) -> None:
+    """
+    Refuse loss masks that the data has no place for, and a run that ends before its first step.
+
+    Args:
+        parser (`RecipeParser`):
+            Parser of the recipe, which reports the error.
+        training_args ([`~trl.SFTConfig`]):
+            Loss masks and batch sizes.
+        rows (`datasets.Dataset`):
+            Training rows.
+    """
+    from trl import is_conversational
+
+    if training_args.assistant_only_loss and not is_conversational(rows[0]):
+        parser.error("assistant_only_loss", "the training data is text without turns: leave it out, or use messages")
+    if training_args.completion_only_loss and "completion" not in rows.column_names:
+        parser.error(
+            "completion_only_loss",
+            "the training data has no column 'completion', so everything would be trained; for messages set "
+            "assistant_only_loss",
+        )
+    if not training_args.packing:  # packing makes fewer, longer sequences; their number is not known yet
+        _validate_full_batch(parser, training_args, len(rows), "training rows")
+
+
+def validate_pairs(parser: RecipeParser, training_args: RewardConfig, pairs: Pairs, num_members: int) -> None:
+    """
+    Refuse a reward model without pairs to train on.
+
+    Args:
+        parser (`RecipeParser`):
+            Parser of the recipe, which reports the error.
+        training_args ([`~trl.RewardConfig`]):
+            Batch sizes.
+        pairs ([`Pairs`]):
+            Training pairs.
+        num_members (`int`):
+            Number of reward models to train.
+    """
+    if num_members < 1:
+        parser.error("num_members", f"must be at least 1, got {num_members}")
+    if num_members > 1 and parser.resolved.get("use_peft") is False:
+        parser.error("num_members", "the members of an ensemble are adapters on one base: needs use_peft: true")
+    if not pairs.counts["used"]:
+        parser.error("max_length" if pairs.counts["too_long"] else None, f"no pair is left to train on: {pairs}")
+    _validate_full_batch(parser, training_args, pairs.counts["used"], "pairs")
+
+
+def _validate_full_batch(parser: RecipeParser, training_args: Any, rows: int, unit: str) -> None:
+    batch = training_args.world_size * training_args.per_device_train_batch_size
+    if training_args.dataloader_drop_last and rows < batch:
+        parser.error("dataloader_drop_last", f"{rows} {unit} do not fill one batch of {batch}: set it to false")
 
 
 def load_rewards(parser: RecipeParser, entries: list[dict[str, Any]], training_args: GRPOConfig) -> list[Reward]:
     """
-    The rewards of a recipe, with their weights in `training_args.reward_weights`.
+    Build the rewards of a recipe, and set their weights in `training_args.reward_weights`.
 
     Args:
         parser (`RecipeParser`):
-            The parsed recipe, which reports errors.
+            Parser of the recipe, which reports errors.
         entries (`list[dict[str, Any]]`):
             The recipe's `rewards`.
         training_args ([`~trl.GRPOConfig`]):
-            Gives the limit of completions, takes the weights.
+            Arguments with the limit of completions; `reward_weights` is set.
 
     Returns:
-        `list[Reward]`: in the recipe's order.
+        `list[Reward]`: the rewards, in the recipe's order.
     """
+    from schoolhouse.rewards import build_rewards
+
     if training_args.reward_weights is not None:
         parser.error("reward_weights", "the weight of a reward stands in its entry of `rewards`: {name, weight}")
     if training_args.remove_unused_columns:
@@ -47,32 +120,32 @@ def load_rewards(parser: RecipeParser, entries: list[dict[str, Any]], training_a
     return rewards
 
 
-def prompts_per_batch(training_args: GRPOConfig) -> int:
-    """Distinct prompts that are answered between two changes of the policy's samples."""
+def prompts_per_rollout(training_args: GRPOConfig) -> int:
+    """Number of distinct prompts whose completions are sampled at once, by one policy."""
     return training_args.generation_batch_size // training_args.num_generations
 
 
 def steps_per_rollout(training_args: GRPOConfig) -> float:
-    """Optimizer steps that are taken on the same samples."""
+    """Number of optimizer steps on the same samples."""
     passes = training_args.steps_per_generation * training_args.num_iterations
     return passes / training_args.gradient_accumulation_steps
 
 
 def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset, rewards: Sequence[Reward]) -> None:
     """
-    Refuse what would train nothing: fewer rows than one batch of prompts, and rewards that no row can earn.
+    Refuse a run without one whole batch of prompts, and rewards that apply to no row or cannot run here.
 
     Args:
         parser (`RecipeParser`):
-            The parsed recipe, which reports the error.
+            Parser of the recipe, which reports the error.
         training_args ([`~trl.GRPOConfig`]):
             Sizes of batches and groups.
         rows (`datasets.Dataset`):
             Training rows.
         rewards (`Sequence[Reward]`):
-            Of the recipe.
+            Rewards of the recipe.
     """
-    prompts = prompts_per_batch(training_args)
+    prompts = prompts_per_rollout(training_args)
     if len(rows) < prompts:
         parser.error(
             "num_generations",
@@ -87,8 +160,7 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
                 f"{reward.__name__} applies to no row of the training data, whose columns are "
                 f"{', '.join(sorted(rows.column_names))}: it needs {reward.function.reads}",
             )
-        if isinstance(reward.function, Code):
-            _require_sandbox(parser, index)
+        _validate_sandbox(parser, index, reward)
     period = steps_per_rollout(training_args)
     saves_by_step = training_args.save_strategy == "steps" and training_args.save_steps >= 1
     if saves_by_step and training_args.save_steps % period:
@@ -99,7 +171,11 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
         )
 
 
-def _require_sandbox(parser: RecipeParser, index: int) -> None:
+def _validate_sandbox(parser: RecipeParser, index: int, reward: Reward) -> None:
+    from schoolhouse.rewards import Code
+
+    if not isinstance(reward.function, Code):
+        return
     from schoolhouse.graders.code import shared_sandbox
     from schoolhouse.sandbox import SandboxError
 
@@ -107,54 +183,3 @@ def _require_sandbox(parser: RecipeParser, index: int) -> None:
         shared_sandbox()
     except SandboxError as error:
         parser.error(("rewards", index), str(error))
-
-
-def check_grpo(
-    parser: RecipeParser,
-    training_args: GRPOConfig,
-    model_args: Any,
-    data: LoadedData,
-    tokenizer: PreTrainedTokenizerBase,
-    rewards: Sequence[Reward],
-) -> None:
-    """
-    Print one rendered prompt, prompt lengths, batch arithmetic, the rows that each reward applies to, and tokens that
-    the base never read.
-
-    Args:
-        parser (`RecipeParser`):
-            The parsed recipe, which reports errors.
-        training_args ([`~trl.GRPOConfig`]):
-            Sizes of batches and groups.
-        model_args (`ModelArguments`):
-            Names the model.
-        data (`LoadedData`):
-            What is asked.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            With its chat template.
-        rewards (`Sequence[Reward]`):
-            Of the recipe.
-    """
-    from schoolhouse.core.generation import render
-
-    rows = data.train
-    lengths = sorted(len(render(tokenizer, prompt)) for prompt in rows["prompt"][:256])
-    prompts, group = prompts_per_batch(training_args), training_args.num_generations
-    period = steps_per_rollout(training_args)
-    epoch = round(len(rows) // prompts * period)
-    run = training_args.max_steps if training_args.max_steps > 0 else round(epoch * training_args.num_train_epochs)
-    table = [
-        ("data", f"{len(rows):,} prompts; columns {', '.join(rows.column_names)}"),
-        ("prompt", repr(tokenizer.decode(render(tokenizer, rows[0]["prompt"])))),
-        ("lengths", f"prompts of {lengths[0]} to {lengths[-1]} tokens, completions of at most "
-                    f"{training_args.max_completion_length}"),
-        ("batch", f"{prompts} prompts x {group} completions, {period:g} steps on them"),
-        ("", f"{epoch} steps an epoch, {run} in all"),
-    ]  # fmt: skip
-    every = rows.to_list()
-    for reward in rewards:
-        applies = sum(reward.function.applies(row) for row in every)
-        table.append(("reward", f"{reward.__name__}, weight {reward.weight:g}, applies to {applies:,} rows"))
-    table.append(("never read", never_read(model_args, tokenizer)))
-    for label, text in table:
-        print(f"{label:<11}{text}".rstrip())

@@ -1,4 +1,4 @@
-"""Which tokens of a row supervised training trains, told by TRL's own preparation of it."""
+"""Loss masks: the tokens that SFT trains, found by TRL's own preparation of rows."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def answer_tokens(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_ar
     Returns:
         `list[int]`: token ids in ascending order.
     """
-    return frequent(encode(rows.select(spread(rows)), tokenizer, training_args))
+    return frequent(encode(rows.select(evenly_spaced(rows)), tokenizer, training_args))
 
 
-def spread(rows: Dataset) -> range:
+def evenly_spaced(rows: Dataset) -> range:
     """Indices of up to 256 rows, evenly spread."""
     return range(0, len(rows), math.ceil(len(rows) / LOOKED_AT))
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.data.columns import whole_text
-from schoolhouse.training.check import never_read, training_steps
 from schoolhouse.training.loss_mask import quiet_datasets
 
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
     from trl import RewardConfig
-
-    from schoolhouse.config.arguments import RecipeParser
-    from schoolhouse.data.loading import LoadedData
 
 
 @dataclass
@@ -136,74 +132,3 @@ def _fault_of(row: dict[str, Any], chosen: list[int], rejected: list[int], limit
 
 def _last_text(side: str | list[dict[str, Any]]) -> str:
     return whole_text({"text": side} if isinstance(side, str) else {"messages": side[-1:]})
-
-
-def validate_pairs(parser: RecipeParser, training_args: RewardConfig, pairs: Pairs, num_members: int) -> None:
-    """
-    Refuse a run that would train nothing.
-
-    Args:
-        parser (`RecipeParser`):
-            The parsed recipe, which reports the error.
-        training_args ([`~trl.RewardConfig`]):
-            Of which `max_length` is told.
-        pairs ([`Pairs`]):
-            Training pairs.
-        num_members (`int`):
-            Reward models to train.
-    """
-    if num_members < 1:
-        parser.error("num_members", f"must be at least 1, got {num_members}")
-    if num_members > 1 and parser.resolved.get("use_peft") is False:
-        parser.error("num_members", "the members of an ensemble are adapters on one base: needs use_peft: true")
-    if not pairs.counts["used"]:
-        too_long = pairs.counts["too_long"]
-        parser.error("max_length" if too_long else None, f"no pair is left to train on: {pairs}")
-    batch = training_args.world_size * training_args.per_device_train_batch_size
-    if training_args.dataloader_drop_last and pairs.counts["used"] < batch:
-        parser.error("dataloader_drop_last", f"{pairs.counts['used']} pairs do not fill one batch of {batch}")
-
-
-def check_reward(
-    training_args: RewardConfig,
-    model_args: Any,
-    data: LoadedData,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Pairs,
-    num_members: int,
-) -> None:
-    """
-    Print the account of the pairs, the first one as the model reads it, lengths, batch arithmetic and tokens that the
-    base never read.
-
-    Args:
-        training_args ([`~trl.RewardConfig`]):
-            Batches and limits.
-        model_args (`ModelArguments`):
-            Names the model.
-        data (`LoadedData`):
-            Its test split is counted.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            With its chat template.
-        pairs ([`Pairs`]):
-            Training pairs.
-        num_members (`int`):
-            Reward models to train.
-    """
-    epoch, run = training_steps(len(pairs.rows), training_args)
-    size = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps
-    ordered = sorted(pairs.lengths)
-    most = ordered[math.ceil(0.95 * len(ordered)) - 1]
-    table = [
-        ("data", str(pairs)),
-        ("", f"{len(data.test):,} pairs to evaluate on" if data.test is not None else "none to evaluate on"),
-        ("chosen", repr(tokenizer.decode(pairs.rows[0]["chosen_ids"]))),
-        ("rejected", repr(tokenizer.decode(pairs.rows[0]["rejected_ids"]))),
-        ("lengths", f"the longer side has {ordered[0]} to {ordered[-1]} tokens, median {ordered[len(ordered) // 2]}, "
-                    f"95 % at most {most}; max_length {training_args.max_length}"),
-        ("batch", f"{size * training_args.world_size} pairs a step, {epoch} steps an epoch, {run} in all"
-                  + (f", for each of {num_members} members" if num_members > 1 else "")),
-        ("never read", never_read(model_args, tokenizer)),
-    ]  # fmt: skip
-    for label, text in table:
-        print(f"{label:<11}{text}".rstrip())

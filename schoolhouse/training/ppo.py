@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from trl.models.utils import disable_gradient_checkpointing
 
 from schoolhouse.rewards import RewardModel
-from schoolhouse.training.grpo import RewardedTrainer
+from schoolhouse.training.grpo import GRPOTrainer
 from schoolhouse.training.ppo_config import PPOConfig
 from schoolhouse.training.ppo_ops import (
     clipped_value_loss,
@@ -31,7 +31,7 @@ from schoolhouse.training.value_model import shared_classifier, token_values, va
 VALUE_MODEL, VALUE_OPTIMIZER = "value_model.safetensors", "value_optimizer.pt"
 
 
-class PPOTrainer(RewardedTrainer):
+class PPOTrainer(GRPOTrainer):
     """
     Proximal policy optimization ([Schulman et al., 2017](https://huggingface.co/papers/1707.06347)) as in RLHF
     ([Ouyang et al., 2022](https://huggingface.co/papers/2203.02155)): a KL penalty and the score in the rewards of

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from schoolhouse.config.arguments import RecipeParser
     from schoolhouse.core.generation import Sample
-    from schoolhouse.training.grpo import RewardedTrainer
+    from schoolhouse.training.grpo import GRPOTrainer
 
 LITTLE = 0.75  # share of groups without variance from which on there is a warning
 EMPTY = {"hash": "####", "boxed": r"\boxed{}", "think-answer": "<think></think><answer></answer>"}
@@ -71,7 +71,7 @@ class Preflight:
         return [name for name, reward in self.degenerate.items() if reward > self.mean_reward]
 
 
-def preflight(parser: RecipeParser, trainer: RewardedTrainer, rows: Dataset, prompts: int) -> dict[str, Any] | None:
+def preflight(parser: RecipeParser, trainer: GRPOTrainer, rows: Dataset, prompts: int) -> dict[str, Any] | None:
     """
     Sample, report on the console, and stop a run that has nothing to learn.
 
@@ -80,7 +80,7 @@ def preflight(parser: RecipeParser, trainer: RewardedTrainer, rows: Dataset, pro
     Args:
         parser (`RecipeParser`):
             The parsed recipe, which reports the errors.
-        trainer (`RewardedTrainer`):
+        trainer (`GRPOTrainer`):
             Before training.
         rows (`datasets.Dataset`):
             Training rows, from which those asked are drawn.
@@ -121,12 +121,12 @@ def preflight(parser: RecipeParser, trainer: RewardedTrainer, rows: Dataset, pro
     return asdict(found) | {"fooled_by": found.fooled_by}
 
 
-def run_task(trainer: RewardedTrainer, rows: list[Row]) -> Preflight:
+def run_task(trainer: GRPOTrainer, rows: list[Row]) -> Preflight:
     """
     Sample the policy on some rows and measure.
 
     Args:
-        trainer (`RewardedTrainer`):
+        trainer (`GRPOTrainer`):
             Before training.
         rows (`list[dict[str, Any]]`):
             The data's rows to ask.
@@ -203,7 +203,7 @@ def describe(found: Preflight) -> list[tuple[str, str]]:
     return lines
 
 
-def _degenerate_strings(trainer: RewardedTrainer, rows: list[Row], longest: str) -> dict[str, list[str]]:
+def _degenerate_strings(trainer: GRPOTrainer, rows: list[Row], longest: str) -> dict[str, list[str]]:
     """Strings that answer nothing, each once for every row."""
     styles = {reward.function.style for reward in trainer.reward_funcs if isinstance(reward.function, Format)} or EMPTY
     alike = {
@@ -220,7 +220,7 @@ def _degenerate_strings(trainer: RewardedTrainer, rows: list[Row], longest: str)
     return strings
 
 
-def _sample(trainer: RewardedTrainer, rows: list[Row], group: int) -> list[Sample]:
+def _sample(trainer: GRPOTrainer, rows: list[Row], group: int) -> list[Sample]:
     """`group` completions of each row, drawn with random numbers of their own."""
     from schoolhouse.core.generation import Sampling, generate, render
 
@@ -243,7 +243,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, length: int | None = Non
     return [*ids, *[tokenizer.eos_token_id] * (length - len(ids))][:length]
 
 
-def _earn(trainer: RewardedTrainer, rows: list[Row], texts: list[str], ids: list[list[int]]) -> Tensor:
+def _earn(trainer: GRPOTrainer, rows: list[Row], texts: list[str], ids: list[list[int]]) -> Tensor:
     """What the texts earn (B,), NaN for those that take no part."""
     import torch
 
@@ -262,7 +262,7 @@ def _earn(trainer: RewardedTrainer, rows: list[Row], texts: list[str], ids: list
     return total(matrix.float(), trainer.reward_weights)
 
 
-def _judge(trainer: RewardedTrainer, texts: list[str], rows: list[Row]) -> tuple[list[bool], list[bool]]:
+def _judge(trainer: GRPOTrainer, texts: list[str], rows: list[Row]) -> tuple[list[bool], list[bool]]:
     """Which texts are right, and which can be read; empty where no reward reads an answer key."""
     if not any(isinstance(reward.function, Math | Code | Cosine) for reward in trainer.reward_funcs):
         return [], []
@@ -276,7 +276,7 @@ def _judge(trainer: RewardedTrainer, texts: list[str], rows: list[Row]) -> tuple
     return right, readable
 
 
-def _time_update(trainer: RewardedTrainer, rows: list[Row], ids: list[list[int]]) -> float:
+def _time_update(trainer: GRPOTrainer, rows: list[Row], ids: list[list[int]]) -> float:
     """Seconds of one forward and backward pass over a device's batch."""
     import torch
 

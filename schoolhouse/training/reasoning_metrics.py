@@ -20,7 +20,7 @@ def shows_work(text: str) -> bool:
     return _WORKS.search(text) is not None
 
 
-def emergence(completions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
+def reasoning_metrics(completions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
     """
     Shares of completions that show work and that correct themselves.
 
@@ -44,8 +44,8 @@ def emergence(completions: Sequence[Any], rows: Sequence[Row]) -> dict[str, floa
     after = grade_answers([text for text, _, _ in marked], [row for _, row, _ in marked])
     turns = [(b.correct, a.correct) for b, a in zip(before, after, strict=True) if b.extracted and a.extracted]
     return {
-        "emergence/shows_work": sum(shows_work(text) for text, _ in asked) / len(asked),
-        "emergence/corrects_itself": len(marked) / len(asked),
-        "emergence/wrong_to_right": turns.count((False, True)) / len(asked),
-        "emergence/right_to_wrong": turns.count((True, False)) / len(asked),
+        "reasoning/shows_work": sum(shows_work(text) for text, _ in asked) / len(asked),
+        "reasoning/corrects_itself": len(marked) / len(asked),
+        "reasoning/wrong_to_right": turns.count((False, True)) / len(asked),
+        "reasoning/right_to_wrong": turns.count((True, False)) / len(asked),
     }

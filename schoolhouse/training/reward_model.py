@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.models import adapter_folder
 from schoolhouse.core.reward_models import last_logits
-from schoolhouse.core.run import RunManifest, last_checkpoint
 from schoolhouse.training.policy import lora_config, weights_dtype
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 HEAD = "score"
-REFERENCE_PAIRS = 256
 
 
 def load_reward_model(
@@ -114,81 +107,3 @@ def _begin_with(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         raise ValueError(f"{adapter} does not fit the classifier: {odd[0]} is in one of the two only")
     set_peft_model_state_dict(model, wanted | tensors)
     return model
-
-
-@dataclass(frozen=True)
-class Member:
-    """
-    One reward model of a run.
-
-    Args:
-        name (`str` or `None`):
-            Its folder in the run folder; `None` for the usual one.
-        training_args ([`~transformers.TrainingArguments`]):
-            With its own seed and its own folder of checkpoints.
-        checkpoint (`str` or `None`):
-            Where to go on.
-    """
-
-    name: str | None
-    training_args: TrainingArguments
-    checkpoint: str | None
-
-
-def begin_members(record: RunManifest, training_args: TrainingArguments, num_members: int) -> Iterator[Member]:
-    """
-    The reward models that are still to be trained, in turn: a run that goes on keeps the members it has finished.
-
-    Args:
-        record ([`RunManifest`]):
-            Of the run.
-        training_args ([`~transformers.TrainingArguments`]):
-            Of the first member; the k-th has `seed + k`.
-        num_members (`int`):
-            1 for a single reward model.
-
-    Yields:
-        [`Member`]
-    """
-    if num_members == 1:
-        yield Member(None, training_args, record.checkpoint)
-        return
-    for number in range(num_members):
-        name, last = f"members/{number}", number == num_members - 1
-        if record.is_resumable and (record.folder / name).is_dir() and not last:
-            continue
-        args = copy.copy(training_args)
-        args.seed += number
-        args.data_seed = None if args.data_seed is None else args.data_seed + number
-        args.output_dir = str(Path(training_args.output_dir) / f"member-{number}")
-        found = last_checkpoint(Path(args.output_dir)) if record.is_resumable else None
-        yield Member(name, args, None if found is None else str(found))
-
-
-def reference_statistics(trainer: Trainer, pairs: Dataset) -> dict[str, float]:
-    """
-    The scale of a reward model's scores, by which rewards of different models become comparable.
-
-    To be called on every process: each scores the same texts, which sharded weights need.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            Trainer that has trained.
-        pairs (`datasets.Dataset`):
-            With `chosen_ids` and `rejected_ids`; both sides of up to 256 pairs from the top are scored.
-
-    Returns:
-        `dict`: `mean`, `sd` (of the sample) and `n`.
-    """
-    import torch
-
-    pairs = pairs.select(range(min(REFERENCE_PAIRS, len(pairs))))
-    trainer.model_wrapped.eval()
-    scores = []
-    for start in range(0, len(pairs), trainer.args.eval_batch_size):
-        rows = pairs.select_columns(["chosen_ids", "rejected_ids"]).skip(start).take(trainer.args.eval_batch_size)
-        batch = {name: tensor.to(trainer.args.device) for name, tensor in trainer.data_collator(list(rows)).items()}
-        with torch.no_grad(), trainer.compute_loss_context_manager():
-            scores.append(trainer.model_wrapped(**batch, use_cache=False).logits[:, 0].double().cpu())
-    scores = torch.cat(scores)
-    return {"mean": scores.mean().item(), "sd": scores.std().item(), "n": len(scores)}

@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output_dir", required=True, help="folder for report.html and report.md")
     arguments = parser.parse_args(argv)
 
+    from schoolhouse.core.files import write_text
     from schoolhouse.report import markdown, page
     from schoolhouse.report.reading import read_pipeline, read_stages
     from schoolhouse.report.summary import Card
@@ -27,11 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         card = Card(*(read_pipeline(arguments.pipeline) if arguments.pipeline else read_stages(arguments.stages)))
         folder = Path(arguments.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, render in (("report.md", markdown.render), ("report.html", page.render)):
-            part = folder / f".{file}.part"
-            part.write_text(render(card), encoding="utf-8")
-            part.replace(folder / file)  # a reader finds a whole page, also after a kill
+        write_text(folder / "report.md", markdown.render(card))
+        write_text(folder / "report.html", page.render(card))
     except (ValueError, OSError) as error:
         print("eval/report.py: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -42,8 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         print("eval/run.py: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
 
+    from schoolhouse.core.files import write_json, write_json_lines
     from schoolhouse.evaluation import tables
-    from schoolhouse.evaluation.results import build_results, summarise, write_json, write_samples
+    from schoolhouse.evaluation.results import build_results, summarise
 
     if arguments.compare:
         if arguments.output_dir:
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     # Only now, so that samples of this run never lie beside the results of an earlier one.
     for name, lines in samples.items():
-        write_samples(folder / "samples" / f"{name}.jsonl", lines)
+        write_json_lines(folder / "samples" / f"{name}.jsonl", lines)
     command = shlex.join(["python", "eval/run.py", *argv])
     results = build_results(
         arguments.model_name_or_path, arguments.adapter_name_or_path, hashes, command, sampling, tasks

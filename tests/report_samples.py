@@ -4,7 +4,8 @@ import functools
 import json
 from types import SimpleNamespace
 
-from schoolhouse.evaluation.results import build_results, summarise, write_json, write_samples
+from schoolhouse.core.files import write_json, write_json_lines
+from schoolhouse.evaluation.results import build_results, summarise
 
 
 def sample(item, correct, completion="#### 4", level=1, **more):
@@ -33,7 +34,7 @@ def write_eval(folder, tasks):
     }
     write_json(folder / "results.json", _frame() | {"tasks": results})
     for name, lines in tasks.items():
-        write_samples(folder / "samples" / f"{name}.jsonl", lines)
+        write_json_lines(folder / "samples" / f"{name}.jsonl", lines)
     return folder
 
 

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from eval import run
 from schoolhouse.core import generation
+from schoolhouse.core.files import write_json, write_json_lines
 from schoolhouse.evaluation.compare import compare_runs, form_share
-from schoolhouse.evaluation.results import read_results, read_samples, write_json, write_samples
+from schoolhouse.evaluation.results import read_results, read_samples
 from schoolhouse.evaluation.run_task import score_answers
 from schoolhouse.evaluation.tasks import TASKS, Item
 
@@ -413,7 +414,7 @@ def save(folder, verdicts, forms=None, version=1, task="svamp", prompt="?", **ha
     old = read_results(folder)["tasks"] if (folder / "results.json").exists() else {}
     tasks = old | {task: {"version": version, "metrics": {"format_ok": 0.5}}}
     write_json(folder / "results.json", document | {"tasks": tasks})
-    write_samples(folder / "samples" / f"{task}.jsonl", lines)
+    write_json_lines(folder / "samples" / f"{task}.jsonl", lines)
     return folder
 
 
@@ -476,7 +477,7 @@ def test_bits_per_byte_improve_downwards(tmp_path):
             {"id": str(n), "index": 0, "prompt": "x", "gold": "", "bits": n * factor + n % 3, "bytes": n}
             for n in range(1, 20)
         ]
-        write_samples(tmp_path / folder / "samples" / "heldout_bpb.jsonl", lines)
+        write_json_lines(tmp_path / folder / "samples" / "heldout_bpb.jsonl", lines)
     task = compare_runs(tmp_path / "a", tmp_path / "b")["tasks"]["heldout_bpb"]
     assert task["difference"] == pytest.approx(-0.1)
     assert (task["gained"], task["lost"], task["verdict"], task["form"]) == (19, 0, "improved", None)

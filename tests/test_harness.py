@@ -464,17 +464,6 @@ def test_bits_per_byte_are_those_of_the_corpus():
     assert summary["standard_error"] == pytest.approx(math.sqrt(np.sum(residuals**2) / (3 * 2)) / 9)
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "new" / "results.json"
-    results.write_json(path, {"a": 1})
-    with pytest.raises(ValueError):
-        results.write_json(path, {"a": math.nan})
-    with pytest.raises(UnicodeEncodeError):
-        results.write_json(path, {"a": "\ud800"})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
-
-
 def test_results_hold_no_secret(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_environmentsecret")
     monkeypatch.setenv("HOME", str(tmp_path))

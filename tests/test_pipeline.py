@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from tiny_models import make_tiny_model
 
+from schoolhouse.core.files import write_json
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.pipeline.estimates import peak_bytes, to_do
 from schoolhouse.pipeline.fingerprints import (
@@ -30,7 +31,7 @@ from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Progress, Stop, run_program, tail
 from schoolhouse.pipeline.progress import View, clock, print_plan
 from schoolhouse.pipeline.recipe_checks import check_recipes
-from schoolhouse.pipeline.runner import Runner, clear, write_json
+from schoolhouse.pipeline.runner import Runner, clear
 
 
 ROOT = Path(__file__).parents[1]

@@ -5,6 +5,7 @@ import json
 import math
 import random
 import re
+import resource
 from html.parser import HTMLParser
 
 import pytest
@@ -253,13 +254,18 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_page(tmp_path, capsys):
     pipeline = planted(tmp_path)
     main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     before = (tmp_path / "out/report.html").read_text()
-    (tmp_path / "out/.report.html.part").symlink_to("/dev/full")
     capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and "No space left" in error and error.count("\n") == 1
+    assert stop.value.code == 2 and "File too large" in error and error.count("\n") == 1
     assert (tmp_path / "out/report.html").read_text() == before
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.md"]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,22 @@
 """The run record: complete at every moment, without secrets, and right about where to go on."""
 
 import json
+import math
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
 
+from schoolhouse.core.environment import git_state
+from schoolhouse.core.files import write_json
 from schoolhouse.core.redaction import REDACTED, redact
-from schoolhouse.core.run import RunManifest, final_metrics, last_checkpoint, tokens_trained, write_json
-from schoolhouse.evaluation.results import build_results, git_state
+from schoolhouse.core.run import RunManifest, final_metrics, last_checkpoint, tokens_trained
+from schoolhouse.evaluation.results import build_results
 
 
 def test_no_secret_is_written(monkeypatch):
@@ -50,23 +56,39 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     write_json(path, {"a": 1})
     with pytest.raises(TypeError):
         write_json(path, {"a": 2, "b": object()})
+    with pytest.raises(ValueError):
+        write_json(path, {"a": math.nan})
+    with pytest.raises(UnicodeEncodeError):
+        write_json(path, {"a": "\ud800"})
     assert json.loads(path.read_text()) == {"a": 1}
+    assert [file.name for file in path.parent.iterdir()] == ["run.json"]
     write_json(path, {"a": 3})
     assert json.loads(path.read_text()) == {"a": 3}
 
 
-def test_a_reader_never_sees_half_a_record(tmp_path, monkeypatch):
-    path, seen = tmp_path / "run.json", []
-    write_json(path, {"rows": list(range(1000))})
-    replace = Path.replace
+WRITER = """
+import sys
+from pathlib import Path
+from schoolhouse.core.files import write_json
+number = 0
+while True:
+    number += 1
+    write_json(Path(sys.argv[1]), {"number": number, "rows": [number] * 20_000})
+"""
 
-    def look(self, target):
-        seen.append(json.loads(path.read_text()))
-        return replace(self, target)
 
-    monkeypatch.setattr(Path, "replace", look)
-    write_json(path, {"rows": []})
-    assert len(seen[0]["rows"]) == 1000 and json.loads(path.read_text()) == {"rows": []}
+def test_a_reader_never_sees_half_a_file_also_when_the_writer_is_killed(tmp_path):
+    path = tmp_path / "run.json"
+    process = subprocess.Popen([sys.executable, "-c", WRITER, path])
+    deadline, seen = time.monotonic() + 60, set()
+    while len(seen) < 20 and time.monotonic() < deadline:
+        if path.exists():
+            seen.add(json.loads(path.read_text())["number"])
+    process.kill()
+    process.wait()
+    assert len(seen) == 20
+    value = json.loads(path.read_text())
+    assert value["rows"] == [value["number"]] * 20_000
 
 
 def checkpoint(folder, step, state='{"global_step": %d}', incomplete=False):
@@ -169,7 +191,7 @@ def test_the_revision_is_this_checkouts(monkeypatch, tmp_path):
     if state is None:
         pytest.skip("not a git checkout")
     head = os.popen(f"git -C {Path(__file__).parent} rev-parse HEAD").read().strip()
-    assert state["revision"] == head and isinstance(state["dirty"], bool)
+    assert state.revision == head and isinstance(state.dirty, bool)
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
     assert git_state() is None
 

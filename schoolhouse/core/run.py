@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
 import shutil
 import sys
@@ -14,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.environment import git_state, hardware, versions
+from schoolhouse.core.files import write_json
 from schoolhouse.core.models import adapter_hash, model_hash, template_hash
 from schoolhouse.core.redaction import redact
 from schoolhouse.core.reward_models import scorer_hash
-from schoolhouse.evaluation.results import git_state, versions
 from schoolhouse.training.policy import weights_dtype
 
 
@@ -101,7 +100,7 @@ class RunManifest:
         from accelerate import PartialState
 
         record = cls(Path(training_args.output_dir), training_args.process_index == 0)
-        parent = model_args.adapter_name_or_path
+        parent, git = model_args.adapter_name_or_path, git_state()
         record.values = {
             "schema": 1,
             "status": "running",
@@ -124,9 +123,9 @@ class RunManifest:
             "reward_models": [{"name": judge.model, "hash": scorer_hash(judge.model)} for judge in judges],
             "chat_template": template_hash(tokenizer),
             "data": data.sources,
-            "git": git_state(),
+            "git": git and git.model_dump(),
             "versions": versions(),
-            "hardware": hardware(training_args.world_size),
+            "hardware": hardware(training_args.world_size).model_dump(),
             "started": _now(),
         }
         record.values = redact(json.loads(json.dumps(record.values, default=str)), training_args.hub_token)
@@ -187,7 +186,7 @@ class RunManifest:
         self.values |= redact(json.loads(json.dumps(values, default=str)))
         self.values["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 2)
         if self.is_writer:
-            write_json(self.folder / "run.json", self.values)
+            write_json(self.folder / "run.json", self.values, allow_nan=True)
 
     def finish(self, trainer: Trainer, product: Path, **values: Any) -> None:
         """
@@ -203,7 +202,8 @@ class RunManifest:
         """
         state = trainer.state
         if self.is_writer:
-            write_json(self.folder / "log.json", state.log_history)  # checkpoints may be deleted, curves stay
+            # Checkpoints may be deleted, curves stay.
+            write_json(self.folder / "log.json", state.log_history, allow_nan=True)
         self.save(
             status="finished",
             product=product.name,
@@ -298,50 +298,6 @@ def tokens_trained(trainer: Trainer) -> dict[str, int]:
         counts["input"] += labels.size
         counts["trained"] += int((labels != -100).sum())
     return {name: round(count * trainer.state.epoch) for name, count in counts.items()}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """
-    Write a JSON file that a reader finds complete, old or new, even if this process is killed.
-
-    Args:
-        path (`Path`):
-            File to write; its folder is made if need be.
-        value (`Any`):
-            JSON value.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def hardware(processes: int) -> dict[str, Any]:
-    """
-    What the run ran on.
-
-    Args:
-        processes (`int`):
-            Training processes.
-
-    Returns:
-        `dict[str, Any]`: system, cores, threads (which change the last bits of a sum on a CPU) and accelerators.
-    """
-    import torch
-
-    return {
-        "system": platform.platform(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        or (["mps"] if torch.backends.mps.is_available() else []),
-        "processes": processes,
-    }
 
 
 def _now() -> str:

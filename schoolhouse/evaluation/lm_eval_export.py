@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from schoolhouse.evaluation.results import read_results, read_samples, sampling_of, write_json, write_samples
+from schoolhouse.core.files import write_json, write_json_lines
+from schoolhouse.evaluation.results import read_results, read_samples, sampling_of
 
 
 def export_lm_eval(results_folder: str | Path, output_dir: str | Path) -> Path:
@@ -45,7 +46,7 @@ def export_lm_eval(results_folder: str | Path, output_dir: str | Path) -> Path:
     }
     for task, documents in lines.items():
         file_task = re.sub(r"\W", "_", task)
-        write_samples(folder / f"samples_{file_task}_{date}.jsonl", documents)
+        write_json_lines(folder / f"samples_{file_task}_{date}.jsonl", documents)
     tasks = results["tasks"]
     record = {
         "results": {task: _aggregate(task, result, lines[task]) for task, result in tasks.items()},

@@ -1,12 +1,7 @@
 """results.json: what was measured, how sure it is, and all that is needed to measure it again."""
 
-import importlib.metadata
 import json
-import os
-import platform
 import re
-import subprocess
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from schoolhouse.core.environment import git_state, versions
 from schoolhouse.core.redaction import redact
 from schoolhouse.evaluation.statistics import bootstrap_mean, clustered_standard_error, maj_at_k, pass_at_k, wilson
 from schoolhouse.evaluation.tasks.base import Task
 
 
 SCHEMA = 1
-PACKAGES = (
-    *("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy"),
-    "math-verify",
-)
 
 
 def summarise(task: Task, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -112,12 +104,13 @@ def build_results(
     Returns:
         `dict`: JSON-compatible, without tokens, without the environment, the home folder written as `~`.
     """
+    git = git_state()
     return {
         "schema": SCHEMA,
         "model": without_secrets(model),
         "adapter": adapter and without_secrets(adapter),
         "hashes": hashes,
-        "git": git_state(),
+        "git": git and git.model_dump(),
         "versions": versions(),
         "command": without_secrets(command),
         "sampling": sampling,
@@ -128,32 +121,6 @@ def build_results(
 def sampling_of(results: dict[str, Any], task: str) -> dict[str, Any]:
     """How the completions of a task were drawn."""
     return results["sampling"] | results["tasks"][task].get("sampling", {})
-
-
-def write_json(path: Path, value: Any) -> None:
-    """
-    Writes a JSON file atomically: a reader finds the old content or the new, never a part.
-
-    Args:
-        path (`Path`):
-            The file; its folder is made.
-        value (`Any`):
-            JSON-compatible value.
-    """
-    _write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_samples(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """
-    Writes samples as JSON lines, atomically.
-
-    Args:
-        path (`Path`):
-            The file; its folder is made.
-        lines (`Sequence[dict]`):
-            The samples.
-    """
-    _write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
@@ -209,35 +176,6 @@ def read_samples(folder: str | Path, task: str) -> list[dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"{path}:{number} is not valid JSON: {error}; evaluate again") from None
     return lines
-
-
-def git_state() -> dict[str, Any] | None:
-    """
-    The revision of this repository.
-
-    Returns:
-        `dict` or `None`: `revision` and `dirty` (whether tracked files differ from it); `None` outside a checkout.
-    """
-    here = Path(__file__).parent
-    try:
-        revision, changes = (
-            subprocess.run(["git", "-C", here, *command], capture_output=True, text=True, check=True).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"revision": revision, "dirty": bool(changes)}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that numbers depend on; those not installed are left out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def without_secrets(text: str) -> str:
@@ -323,18 +261,3 @@ def _majority(group: Sequence[dict[str, Any]], k: int) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(file, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)  # mkstemp hides the file from everyone else
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -193,7 +193,7 @@ def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
 
 def _unkeyed(stages: list[Stage]) -> list[str]:
     """What could have changed without a stage being trained anew."""
-    from schoolhouse.evaluation.results import versions
+    from schoolhouse.core.environment import versions
 
     here, notes, hub = versions(), [], set()
     for stage in stages:

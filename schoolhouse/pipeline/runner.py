@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 
 from schoolhouse.config.paths import shipped
+from schoolhouse.core.files import write_json
 from schoolhouse.pipeline.estimates import to_do
 from schoolhouse.pipeline.fingerprints import (
     eval_key,
@@ -221,11 +222,3 @@ def clear(folder: Path) -> None:
         number += 1
     folder.rename(aside)
     print(f"{folder} is not known to be this pipeline's own: kept as {aside}", flush=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that a reader finds complete, old or new, also after a kill."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)

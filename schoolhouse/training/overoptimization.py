@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from schoolhouse.core.run import write_json
+from schoolhouse.core.files import write_json
 from schoolhouse.training.policy import save_adapter
 
 
@@ -141,7 +141,9 @@ class OveroptimizationCallback(TrainerCallback):
         from schoolhouse.evaluation.statistics import summarise_run
 
         write_json(
-            self.folder / "overoptimization.json", {"points": points, **summarise_run(judged), "stopped": self.stopped}
+            self.folder / "overoptimization.json",
+            {"points": points, **summarise_run(judged), "stopped": self.stopped},
+            allow_nan=True,
         )
 
     def keep_best(self, product: Path, is_writer: bool) -> None:

@@ -109,7 +109,7 @@ def problem_of(item: Any) -> dict[str, str]:
     return {
         "task_id": item.id,
         "prompt": "",
-        "completion": item.gold,
+        "completion": item.reference,
         "test": tests,
         "entry_point": item.meta["entry_point"],
         "prelude": item.meta.get("prelude", ""),
@@ -186,7 +186,7 @@ def math_pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Completions with their gold answers: a model's own, or GSM8K's solutions written in several ways."""
     if args.completions:
         lines = [json.loads(line) for line in Path(args.completions).read_text(encoding="utf-8").splitlines()]
-        return [(line["completion"], line["gold"]) for line in lines][: args.pairs]
+        return [(line["completion"], line["reference"]) for line in lines][: args.pairs]
     from schoolhouse.data import DATASETS
 
     pairs = []

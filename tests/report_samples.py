@@ -13,7 +13,7 @@ def sample(item, correct, completion="#### 4", level=1, **more):
         "id": f"item-{item}",
         "index": 0,
         "prompt": [{"role": "user", "content": f"question {item}"}],
-        "gold": "#### 4",
+        "reference": "#### 4",
         "level": level,
         "completion": completion,
         "tokens": len(completion.split()),

@@ -54,7 +54,7 @@ def test_mbpp_setup_code_runs_with_the_tests_after_the_program(tmp_path):
     item = TASKS["mbpp"].build(None, write(tmp_path / "test.jsonl", [row]))[0]
     assert item.meta["tests"] == ["four = double(2)", "assert double(four) == 8"]
     assert "four =" not in item.prompt[0]["content"]
-    assert TASKS["mbpp"].score(item.gold, item)["fraction"] == 1.0
+    assert TASKS["mbpp"].score(item.reference, item)["fraction"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,9 @@ def test_mbpp_golds_pass_but_for_those_that_cannot_be_judged(shared):
     rows = [row for split in ("train", "validation", "test") for row in DATASETS["mbpp"](split, str(shared / "mbpp"))]
     items = [Item(row["id"], row["prompt"], row["answer"], row) for row in rows]
     assert len(items) == 964
-    scores = dict(zip((item.id for item in items), score_programs([item.gold for item in items], items), strict=True))
+    scores = dict(
+        zip((item.id for item in items), score_programs([item.reference for item in items], items), strict=True)
+    )
     assert Counter(score["status"] for score in scores.values()) == {"passed": 960, "unsupported": 4}
     assert {name for name, score in scores.items() if score["correct"] is None} == UNSUPPORTED
     assert [score["hidden_passed"] for score in scores.values() if score["hidden_passed"] is not None] == [True] * 11
@@ -155,7 +157,7 @@ def test_mbpp_golds_pass_but_for_those_that_cannot_be_judged(shared):
 def test_tiny_golds_pass_and_hidden_tests_are_others():
     items = TASKS["tiny_code"].build(60, None)
     assert {item.meta["level"] for item in items} == {1, 2, 3, 4, 5}
-    scores = score_programs([item.gold for item in items], items)
+    scores = score_programs([item.reference for item in items], items)
     assert all(score["correct"] and score["hidden_passed"] and score["format_ok"] for score in scores)
     for item in items:
         assert item.meta["tests"] and set(item.meta["hidden_tests"]) - set(item.meta["tests"])

@@ -96,7 +96,7 @@ def test_gold_answers_of_math_tasks_score_one(shared, name):
     items = task.build(None, str(shared / "data" / name.removesuffix("_5shot")))
     assert len(items) == {"gsm8k": 1319, "gsm8k_5shot": 1319, "svamp": 311}[name]
     assert len({item.id for item in items}) == len(items)
-    scores = score_answers(task, [item.gold for item in items], items)
+    scores = score_answers(task, [item.reference for item in items], items)
     assert all(score["correct"] is True and score["format_ok"] for score in scores)
     conventions = ("gsm8k/lm-eval-strict", "gsm8k/lm-eval-flexible", "gsm8k/official")
     assert all(score["metrics"][name] for score in scores for name in conventions)
@@ -132,9 +132,9 @@ def test_the_five_shots_are_lm_evals_prompt(tmp_path):
 def test_the_gold_choice_scores_one_and_length_is_normalised(paths):
     task = TASKS["multiple_choice"]
     items = task.build(None, paths["multiple_choice"])
-    assert [item.gold for item in items] == ["1", "2", "3", "4", "5", "6"]
+    assert [item.reference for item in items] == ["1", "2", "3", "4", "5", "6"]
     for item in items:
-        likelihoods = [-1.0 if choice.strip() == item.gold else -50.0 for choice in item.meta["choices"]]
+        likelihoods = [-1.0 if choice.strip() == item.reference else -50.0 for choice in item.meta["choices"]]
         assert task.score(likelihoods, item)["correct"] is True
     # -6 for the 7 bytes of "no idea" is less per byte than -2 for one; summed it is the other way about.
     score = task.score([-9.0, -2.0, -6.0], items[0])
@@ -164,7 +164,7 @@ def test_malformed_choices_are_refused(tmp_path, row):
 def test_a_run_writes_results_and_samples(base, adapters, paths, tmp_path, capsys):
     tasks = "svamp,multiple_choice,heldout_bpb"
     results = evaluate(base, tmp_path, "--adapter_name_or_path", adapters[0], tasks=tasks, paths=paths)
-    assert results["schema"] == 1 and list(results["tasks"]) == tasks.split(",")
+    assert results["schema"] == 2 and list(results["tasks"]) == tasks.split(",")
     assert results["adapter"] == adapters[0] and results["hashes"]["adapter"] and results["hashes"]["chat_template"]
     assert results["command"].startswith("python eval/run.py --model_name_or_path")
     assert results["sampling"] | {"dtype": "float32", "seed": None, "num_samples": 1} == results["sampling"]
@@ -406,7 +406,7 @@ def save(folder, verdicts, forms=None, version=1, task="svamp", prompt="?", **ha
     lines = []
     for number, verdict in enumerate(verdicts):
         for index, correct in enumerate(verdict if isinstance(verdict, list) else [verdict]):
-            line = {"id": f"q{number}", "index": index, "prompt": prompt, "gold": "7", "correct": correct}
+            line = {"id": f"q{number}", "index": index, "prompt": prompt, "reference": "7", "correct": correct}
             if forms:
                 line["right_in_any_form"] = None if correct is None else correct or bool(forms[number])
             lines.append(line)
@@ -474,7 +474,7 @@ def test_bits_per_byte_improve_downwards(tmp_path):
     for folder, factor in (("a", 2.0), ("b", 1.9)):
         save(tmp_path / folder, [True], task="heldout_bpb")
         lines = [
-            {"id": str(n), "index": 0, "prompt": "x", "gold": "", "bits": n * factor + n % 3, "bytes": n}
+            {"id": str(n), "index": 0, "prompt": "x", "reference": "", "bits": n * factor + n % 3, "bytes": n}
             for n in range(1, 20)
         ]
         write_json_lines(tmp_path / folder / "samples" / "heldout_bpb.jsonl", lines)
@@ -496,7 +496,7 @@ def test_unlike_things_are_not_compared(tmp_path):
         compare_runs(a, save(tmp_path / "b", [True, False, True]))
     with pytest.raises(ValueError, match=r"task svamp has version 1 in .* and 2 in "):
         compare_runs(a, save(tmp_path / "c", [True, False], version=2))
-    with pytest.raises(ValueError, match="item 'q0' has another prompt or gold"):
+    with pytest.raises(ValueError, match="item 'q0' has another prompt or reference"):
         compare_runs(a, save(tmp_path / "d", [True, False], prompt="??"))
     with pytest.raises(ValueError, match="no task in common"):
         compare_runs(a, save(tmp_path / "e", [True, False], task="gsm8k"))
@@ -513,6 +513,21 @@ def test_a_task_without_forms_has_no_form_share():
     assert form_share(lines, lines) is None
 
 
+def test_results_of_the_first_schema_are_read_by_their_new_names(tmp_path):
+    folder = save(tmp_path / "a", [True, False])
+    results = json.loads((folder / "results.json").read_text()) | {"schema": 1}
+    results["tasks"]["svamp"]["clean"] = {"n": 1}
+    write_json(folder / "results.json", results)
+    lines = [{"id": "a", "index": 0, "prompt": "?", "gold": "7", "correct": True, "seen": True}]
+    write_json_lines(folder / "samples" / "svamp.jsonl", lines)
+    assert read_results(folder)["tasks"]["svamp"]["uncontaminated"] == {"n": 1}
+    (sample,) = read_samples(folder, "svamp")
+    assert sample["reference"] == "7" and sample["contaminated"] and not sample.keys() & {"gold", "seen"}
+    write_json(folder / "results.json", results | {"schema": 3})
+    with pytest.raises(ValueError, match="is not a result of schema 2: evaluate again"):
+        read_results(folder)
+
+
 def test_items_seen_in_training_are_told_apart_in_results_and_comparisons(base, adapters, paths, tmp_path, capsys):
     plain = evaluate(base, tmp_path / "a", paths=paths)
     asked = [line["prompt"][0]["content"] for line in read_samples(tmp_path / "a", "svamp")]
@@ -522,10 +537,10 @@ def test_items_seen_in_training_are_told_apart_in_results_and_comparisons(base, 
     flags = ["--adapter_name_or_path", adapters[0], "--trained_on", str(train)]
     known = evaluate(base, tmp_path / "b", *flags, paths=paths)
     n = len(asked)
-    assert "clean" not in plain["tasks"]["svamp"]
-    assert known["tasks"]["svamp"]["n"] == n and known["tasks"]["svamp"]["clean"]["n"] == n - 2
-    seen = [line["prompt"][0]["content"] for line in read_samples(tmp_path / "b", "svamp") if line["seen"]]
+    assert "uncontaminated" not in plain["tasks"]["svamp"]
+    assert known["tasks"]["svamp"]["n"] == n and known["tasks"]["svamp"]["uncontaminated"]["n"] == n - 2
+    seen = [line["prompt"][0]["content"] for line in read_samples(tmp_path / "b", "svamp") if line["contaminated"]]
     assert seen == asked[:2]
-    assert compare_runs(tmp_path / "a", tmp_path / "b")["tasks"]["svamp"]["clean"]["n"] == n - 2
+    assert compare_runs(tmp_path / "a", tmp_path / "b")["tasks"]["svamp"]["uncontaminated"]["n"] == n - 2
     main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")])
     assert f"on the {n - 2} items that share nothing with the training data" in capsys.readouterr().out

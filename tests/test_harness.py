@@ -386,7 +386,7 @@ def make_line(name, correct, index=0, **more):
         "id": name,
         "index": index,
         "prompt": "?",
-        "gold": "7",
+        "reference": "7",
         "completion": "7",
         "tokens": 4,
         "finish_reason": "stop",
@@ -479,4 +479,4 @@ def test_results_hold_no_secret(monkeypatch, tmp_path):
 
 def test_an_item_cannot_be_changed():
     with pytest.raises(AttributeError):
-        Item("a", "?", "7").gold = "8"
+        Item("a", "?", "7").reference = "8"

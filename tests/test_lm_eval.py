@@ -132,7 +132,7 @@ def exported(tmp_path_factory):
         for k in (0, 1)
     ]
     several[3]["correct"] = None
-    bare = {"id": "d", "index": 0, "prompt": "a text", "gold": "", "correct": True}
+    bare = {"id": "d", "index": 0, "prompt": "a text", "reference": "", "correct": True}
     tasks = {
         "sums": [sample(i, i % 2 == 0) for i in range(8)],
         "talks": several,

@@ -133,14 +133,14 @@ def test_winning_everything_still_has_a_finite_answer():
 def test_eval_and_reward_judge_a_description_alike():
     rng, task, reward = random.Random(1), TASKS["tiny_descriptions"], REWARDS["gold"]()
     items = task.build(None, None)
-    assert {item.gold for item in items} == {person.name for person in subjects("test")}
+    assert {item.reference for item in items} == {person.name for person in subjects("test")}
     texts = [describe(rng, person) for person in subjects("test")]
     scores = [task.score(text, item) for text, item in zip(texts, items, strict=True)]
     paid = reward(
         prompts=[item.prompt for item in items],
         completions=[[{"role": "assistant", "content": text}] for text in texts],
         completion_ids=[[0]] * len(items),
-        name=[item.gold for item in items],
+        name=[item.reference for item in items],
     )
     expected = [gold_utility(person, text) for person, text in zip(subjects("test"), texts, strict=True)]
     assert paid == [score["utility"] for score in scores] == expected

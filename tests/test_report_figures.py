@@ -154,7 +154,7 @@ def test_calibration_is_drawn_by_the_truth_and_by_noisy_labels(tmp_path):
         label_is_right = rng.random() < 0.7
         metrics = {"agrees_with_noisy_label": float((difference > 0) == label_is_right)}
         metrics |= {"ceiling_with_noisy_labels": label_is_right, "members_agree": abs(difference) > 0.4}
-        bare = {"id": f"p{i}", "index": 0, "prompt": "q", "gold": "", "correct": difference > 0}
+        bare = {"id": f"p{i}", "index": 0, "prompt": "q", "reference": "", "correct": difference > 0}
         lines.append(bare | {"scores": [difference, 0.0], "lengths": [3, 4], "metrics": metrics})
     write_pipeline(tmp_path, {"base": (None, {}), "reward": ("base", {"pairs": lines})})
     stored = [json.loads(x) for x in (tmp_path / "reward/eval/samples/pairs.jsonl").read_text().splitlines()]

@@ -40,7 +40,7 @@ def report(tmp_path_factory):
                 right ^ (i % 2 == 0),
                 text,
                 level=text[:40].replace("\ud800", ""),
-                gold=text[:999],
+                reference=text[:999],
                 id=f"{i}{text[:60]}",
             )
             | {"prompt": [{"role": "user", "content": text}], "right_in_any_form": True}

@@ -31,9 +31,9 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
     Returns:
         `dict`: `before`, `after`, `notes` (what makes the comparison less than fair) and `tasks`: name -> the fields
         of [`PairedTest`], `method`, `p_adjusted`, `verdict`, `left_out` (items), `form` (from
-        [`form_share`]), `win_rate` (from [`judged_win_rate`]), `clean` (the unadjusted test on the items that share
-        nothing with the training data, where either result knows it and some are shared) and `metrics` (name -> before
-        and after).
+        [`form_share`]), `win_rate` (from [`judged_win_rate`]), `uncontaminated` (the unadjusted test on the items that
+        share nothing with the training data, where either result knows it and some are shared) and `metrics` (name ->
+        before and after).
 
     Raises:
         ValueError: if the results share no task, or a task's version or items differ.
@@ -53,11 +53,11 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
         samples = read_samples(before, name), read_samples(after, name)
         _check_items(name, *samples)
         tests[name], method = _test(*samples, family=family or len(names))
-        seen = {line["id"] for lines in samples for line in lines if line.get("seen")}
-        clean = [[line for line in lines if line["id"] not in seen] for lines in samples]
+        contaminated = {line["id"] for lines in samples for line in lines if line.get("contaminated")}
+        others = [[line for line in lines if line["id"] not in contaminated] for lines in samples]
         tasks[name] = {
             "method": method,
-            "clean": asdict(_test(*clean, family=1)[0]) if seen and all(clean) else None,
+            "uncontaminated": asdict(_test(*others, family=1)[0]) if contaminated and all(others) else None,
             "left_out": len({line["id"] for line in samples[0]}) - tests[name].n,
             "form": form_share(*samples),
             "win_rate": asdict(rate) if (rate := judged_win_rate(*samples)) else None,
@@ -154,7 +154,7 @@ def _test(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], fam
 
 
 def _check_items(name: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> None:
-    first, second = ({line["id"]: (line["prompt"], line["gold"]) for line in lines} for lines in (before, after))
+    first, second = ({line["id"]: (line["prompt"], line["reference"]) for line in lines} for lines in (before, after))
     if lone := [*(first.keys() - second.keys()), *(second.keys() - first.keys())]:
         raise ValueError(
             f"task {name}: {len(first)} items before and {len(second)} after, {min(lone)!r} on one side only: "
@@ -162,7 +162,7 @@ def _check_items(name: str, before: Sequence[dict[str, Any]], after: Sequence[di
         )
     if changed := [item for item in first if first[item] != second[item]]:
         raise ValueError(
-            f"task {name}: item {changed[0]!r} has another prompt or gold: evaluate both on the same data"
+            f"task {name}: item {changed[0]!r} has another prompt or reference: evaluate both on the same data"
         )
 
 

@@ -100,7 +100,7 @@ def _by_item(folder: str | Path, task: str) -> list[list[dict[str, Any]]]:
 def _document(number: int, group: Sequence[dict[str, Any]], results: dict[str, Any], task: str) -> dict[str, Any]:
     """One line: an item with all that the model gave to it."""
     first = group[0]
-    doc = {key: first[key] for key in ("id", "prompt", "gold", "level", "cluster") if key in first}
+    doc = {key: first[key] for key in ("id", "prompt", "reference", "level", "cluster") if key in first}
     # lm-eval logs a conversation that it does not render itself as JSON.
     prompt = first["prompt"] if isinstance(first["prompt"], str) else json.dumps(first["prompt"], ensure_ascii=False)
     arguments: dict[str, Any] = {"arg_0": prompt}
@@ -116,7 +116,7 @@ def _document(number: int, group: Sequence[dict[str, Any]], results: dict[str, A
     return {
         "doc_id": number,
         "doc": doc,
-        "target": first["gold"],
+        "target": first["reference"],
         "arguments": {"gen_args_0": arguments},
         "resps": given,
         "filtered_resps": [answers[0] for answers in given],
@@ -124,7 +124,7 @@ def _document(number: int, group: Sequence[dict[str, Any]], results: dict[str, A
         "metrics": list(metrics),
         "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
         "prompt_hash": _hash(prompt),
-        "target_hash": _hash(first["gold"]),
+        "target_hash": _hash(first["reference"]),
     } | metrics
 
 

@@ -15,7 +15,7 @@ from schoolhouse.evaluation.statistics import bootstrap_mean, clustered_standard
 from schoolhouse.evaluation.tasks.base import Task
 
 
-SCHEMA = 1
+SCHEMA = 2  # 1 called `reference` `gold`, `contaminated` `seen` and `uncontaminated` `clean`
 
 
 def summarise(task: Task, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -34,20 +34,22 @@ def summarise(task: Task, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `dict`: `version`, `n` (items with a verdict), `value`, `standard_error`, `interval` (95 %), `metrics`,
-        `by_level` and, where the training data is known, `clean` (the items that share nothing with it); value, error
-        and interval are `None` where there is too little to tell.
+        `by_level` and, where the training data is known, `uncontaminated` (the items that share nothing with it);
+        value, error and interval are `None` where there is too little to tell.
     """
     levels: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
         if "level" in line:
             levels[line["level"]].append(line)
     order = sorted(levels, key=lambda level: (isinstance(level, str), level))
-    return (
+    result = (
         {"version": task.version, "higher_is_better": task.higher_is_better, "items": len({x["id"] for x in lines})}
         | _estimate(lines)
         | {"metrics": _metrics(lines), "by_level": {str(level): _estimate(levels[level]) for level in order}}
-        | ({"clean": _estimate([line for line in lines if not line["seen"]])} if "seen" in lines[0] else {})
     )
+    if "contaminated" in lines[0]:
+        result["uncontaminated"] = _estimate([line for line in lines if not line["contaminated"]])
+    return result
 
 
 def item_values(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -144,8 +146,10 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+    if not isinstance(results, dict) or results.get("schema") not in (1, SCHEMA):
         raise ValueError(f"{path} is not a result of schema {SCHEMA}: evaluate again with this version")
+    for task in results["tasks"].values() if results["schema"] == 1 and isinstance(results.get("tasks"), dict) else ():
+        _rename(task, clean="uncontaminated")
     return results
 
 
@@ -172,7 +176,7 @@ def read_samples(folder: str | Path, task: str) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:
             if line:
-                lines.append(json.loads(line))
+                lines.append(_rename(json.loads(line), gold="reference", seen="contaminated"))
         except ValueError as error:
             raise ValueError(f"{path}:{number} is not valid JSON: {error}; evaluate again") from None
     return lines
@@ -192,6 +196,14 @@ def without_secrets(text: str) -> str:
     text = redact(text)
     home = str(Path.home())
     return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\s|$)", "~", text)
+
+
+def _rename(record: Any, **names: str) -> Any:
+    """Give the keys of schema 1 their new names, in place."""
+    for old, new in names.items():
+        if isinstance(record, dict) and old in record:
+            record[new] = record.pop(old)
+    return record
 
 
 def _estimate(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class PreparedTask:
             How completions are drawn.
         num_samples (`int`):
             Completions per item.
-        seen (`set[str]` or `None`):
+        contaminated (`set[str]` or `None`):
             Ids of the items that overlap the training data; `None` where nobody said what it was.
     """
 
@@ -50,7 +50,7 @@ class PreparedTask:
     prompts: list[list[int]]
     sampling: Sampling
     num_samples: int
-    seen: set[str] | None = None
+    contaminated: set[str] | None = None
 
 
 def prepare(
@@ -96,8 +96,8 @@ def prepare(
     prompts = [render(tokenizer, item.prompt) for item in items] if task.kind == "generate" else []
     if prompts:
         check_context(config, prompts, sampling.max_new_tokens)
-    seen = contaminated_items(items, arguments.trained_on) if arguments.trained_on else None
-    return PreparedTask(task, items, prompts, sampling, num_samples, seen)
+    contaminated = contaminated_items(items, arguments.trained_on) if arguments.trained_on else None
+    return PreparedTask(task, items, prompts, sampling, num_samples, contaminated)
 
 
 def run_task(
@@ -129,11 +129,12 @@ def run_task(
             `model` and `adapter`.
 
     Returns:
-        `list[dict]`: one per sample, JSON-compatible, in the order of items: `id`, `index`, `prompt`, `gold`, what the
-        model gave, and its score: `correct`, `extracted`, `format_ok`, `right_in_any_form` and `metrics`.
+        `list[dict]`: one per sample, JSON-compatible, in the order of items: `id`, `index`, `prompt`, `reference`,
+        what the model gave, and its score: `correct`, `extracted`, `format_ok`, `right_in_any_form` and `metrics`.
     """
     lines = _ask(prepared, model, tokenizer, arguments, store, hashes)
-    return lines if prepared.seen is None else [line | {"seen": line["id"] in prepared.seen} for line in lines]
+    known = prepared.contaminated
+    return lines if known is None else [line | {"contaminated": line["id"] in known} for line in lines]
 
 
 def _ask(
@@ -203,7 +204,7 @@ def score_answers(task: Task, answers: Sequence[Any], items: Sequence[Item]) -> 
 
 def _line(item: Item, index: int = 0) -> dict[str, Any]:
     kept = {name: item.meta[name] for name in ("level", "cluster") if name in item.meta}
-    return {"id": item.id, "index": index, "prompt": item.prompt, "gold": item.gold} | kept
+    return {"id": item.id, "index": index, "prompt": item.prompt, "reference": item.reference} | kept
 
 
 def _draw(

@@ -18,8 +18,8 @@ def print_results(results: dict[str, Any]) -> None:
     rows, remarks = [], []
     for name, task in results["tasks"].items():
         parts = {f"  level {level}": part for level, part in task["by_level"].items()}
-        if "clean" in task:
-            parts["  not in training data"] = task["clean"]
+        if "uncontaminated" in task:
+            parts["  not in training data"] = task["uncontaminated"]
         for label, part in [(name, task), *parts.items()]:
             values = (_number(part[key]) for key in ("value", "standard_error"))
             rows.append([label, str(part["n"]), *values, _interval(part["interval"])])
@@ -68,9 +68,9 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         if task["form"] and task["form"]["gained"]:
             gained, by_form, share = (task["form"][key] for key in ("gained", "by_form", "share"))
             remarks.append(f"{name}: of {gained:g} items won {by_form:g} ({share:.0%}) lacked only the form before")
-        if clean := task.get("clean"):
-            change = f"{_number(clean['before'])} -> {_number(clean['after'])}, p = {clean['p_value']:.2g}"
-            remarks.append(f"{name}: on the {clean['n']} items that share nothing with the training data {change}")
+        if test := task.get("uncontaminated"):
+            change = f"{_number(test['before'])} -> {_number(test['after'])}, p = {test['p_value']:.2g}"
+            remarks.append(f"{name}: on the {test['n']} items that share nothing with the training data {change}")
         if rate := task.get("win_rate"):
             plain, fair = (
                 f"{rate[key]:.1%} [{rate[f'{prefix}interval'][0]:.1%}, {rate[f'{prefix}interval'][1]:.1%}]"

@@ -248,7 +248,7 @@ def _results(stages: list[Stage]) -> str:
             own = f", {_drawn(task['sampling'])}" if "sampling" in task else ""
             row = f"{markdown(name)} (version {markdown(task['version'])}{own}{better})"
             cells.setdefault((row, task["n"]), {})[column] = _estimate(task)
-            clean = task.get("clean")
+            clean = task.get("uncontaminated")
             if clean and clean["n"] and clean["n"] != task["n"]:
                 row = f"{row}: items that share nothing with the training data"
                 cells.setdefault((row, clean["n"]), {})[column] = _estimate(clean)

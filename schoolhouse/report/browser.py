@@ -71,7 +71,7 @@ def _row(
         "task": visible(task, 60),
         "id": visible(item, 80),
         "prompt": visible(prompt, PROMPT),
-        "gold": (gold := visible(asked.get("gold", ""), PROMPT)),
+        "gold": (gold := visible(asked.get("reference", ""), PROMPT)),
         "short": is_short(gold),
         "answers": answers,
     }

@@ -72,7 +72,7 @@ RESULTS = {
     "sampling": dict,
     "git?": dict,
 }
-_ANY_SAMPLE = {"id": str, "index": int, "prompt": object, "gold": object}
+_ANY_SAMPLE = {"id": str, "index": int, "prompt": object, "reference": object}
 _JUDGED = _ANY_SAMPLE | {"correct!": bool, "metrics": {"utility?": "number"}, "scores?": PAIR}
 
 

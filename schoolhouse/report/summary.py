@@ -62,8 +62,8 @@ def change_words(change: Change) -> str:
         words += f"; {form['share']:.0%} of the items won lacked only the form before"
     if test["left_out"]:
         words += f"; {test['left_out']} items without a verdict left out"
-    if test["clean"]:
-        words += f"; on the {test['clean']['n']} items unlike any training row {test['clean']['difference']:+.3f}"
+    if others := test["uncontaminated"]:
+        words += f"; on the {others['n']} items unlike any training row {others['difference']:+.3f}"
     if rate := test["win_rate"]:
         words += f"; {win_rate_words(rate)}"
     return words

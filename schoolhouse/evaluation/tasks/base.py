@@ -16,7 +16,7 @@ class Item:
         prompt (`list[dict[str, str]]` or `str`):
             Messages, rendered with the model's chat template, or a text to be continued as it is. For a task of kind
             `"bits_per_byte"` the document itself.
-        gold (`str`):
+        reference (`str`):
             The answer key, as the task's grader reads it.
         meta (`dict[str, Any]`, *optional*):
             `level` (results are broken down by it), `choices` (the continuations of a `"loglikelihood"` task) and
@@ -25,7 +25,7 @@ class Item:
 
     id: str
     prompt: list[dict[str, str]] | str
-    gold: str
+    reference: str
     meta: dict[str, Any] = field(default_factory=dict)
 
 

@@ -59,7 +59,7 @@ def humaneval_items(rows: Sequence[dict[str, Any]], limit: int | None = None) ->
             Number of rows to take, from the top.
 
     Returns:
-        `list[Item]`: one per row; `gold` is the whole program.
+        `list[Item]`: one per row; `reference` is the whole program.
     """
     return [
         Item(
@@ -70,7 +70,7 @@ def humaneval_items(rows: Sequence[dict[str, Any]], limit: int | None = None) ->
                     "content": f"Complete this Python function:\n\n```python\n{row['prompt'].strip()}\n```",
                 }
             ],
-            gold=row["prompt"] + row["canonical_solution"],
+            reference=row["prompt"] + row["canonical_solution"],
             meta={
                 "tests": row["test"],
                 "entry_point": row["entry_point"],
@@ -94,7 +94,7 @@ def _build(name: str, limit: int | None, path: str | None) -> list[Item]:
         Item(
             id=row.get("id") or f"{name.rpartition('/')[2]}-{number}",
             prompt=row["prompt"],
-            gold=row["answer"],
+            reference=row["answer"],
             meta={column: row[column] for column in kept if column in row},
         )
         for number, row in enumerate(rows)

@@ -16,7 +16,7 @@ def text_items(texts: list[str], limit: int | None = None) -> list[Item]:
     Returns:
         `list[Item]`: one per document.
     """
-    return [Item(id=str(number), prompt=text, gold="") for number, text in enumerate(texts[:limit]) if text]
+    return [Item(id=str(number), prompt=text, reference="") for number, text in enumerate(texts[:limit]) if text]
 
 
 def _build(limit: int | None, path: str | None) -> list[Item]:

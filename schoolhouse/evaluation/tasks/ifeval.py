@@ -24,7 +24,7 @@ def instruction_items(rows: list[dict[str, Any]], limit: int | None = None) -> l
         Item(
             id=str(row.get("key", number)),
             prompt=[{"role": "user", "content": row["prompt"]}],
-            gold="",
+            reference="",
             meta={"instruction_id_list": row["instruction_id_list"], "kwargs": row["kwargs"]},
         )
         for number, row in enumerate(rows[:limit])

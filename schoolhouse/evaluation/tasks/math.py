@@ -19,15 +19,15 @@ def score_answers(completions: Sequence[str], items: Sequence[Item]) -> list[dic
         completions (`Sequence[str]`):
             What the model wrote.
         items (`Sequence[Item]`):
-            The question of each; `gold` ends in `#### N`.
+            The question of each; `reference` ends in `#### N`.
 
     Returns:
         `list[dict]`: scores, see [`Task`].
     """
-    golds = [item.gold for item in items]
-    by_others = {name: score_as(name, completions, golds) for name in REFERENCE_SCORERS}
+    references = [item.reference for item in items]
+    by_others = {name: score_as(name, completions, references) for name in REFERENCE_SCORERS}
     scores = []
-    for number, grade in enumerate(grade_many(completions, golds)):
+    for number, grade in enumerate(grade_many(completions, references)):
         others = {name: verdicts[number] for name, verdicts in by_others.items()}
         in_any_form = None if grade.correct is None else grade.correct or others["gsm8k/lm-eval-flexible"]
         scores.append(
@@ -49,7 +49,7 @@ def _build(name: str, limit: int | None, path: str | None) -> list[Item]:
     rows = DATASETS[name](split="test", path=path)
     rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
     return [
-        Item(id=row.get("id") or f"{name}-{number}", prompt=row["prompt"], gold=row["completion"][0]["content"])
+        Item(id=row.get("id") or f"{name}-{number}", prompt=row["prompt"], reference=row["completion"][0]["content"])
         for number, row in enumerate(rows)
     ]
 
@@ -72,7 +72,7 @@ def _build_5shot(limit: int | None, path: str | None) -> list[Item]:
 
     examples = "".join(f"{ask(row)} {row['answer']}\n\n" for row in read("train")[:5])
     return [
-        Item(id=f"gsm8k-{number}", prompt=examples + ask(row), gold=row["answer"])
+        Item(id=f"gsm8k-{number}", prompt=examples + ask(row), reference=row["answer"])
         for number, row in enumerate(read("test")[:limit])
     ]
 

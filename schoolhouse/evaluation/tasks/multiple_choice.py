@@ -21,13 +21,13 @@ def choice_items(rows: Sequence[dict[str, Any]], limit: int | None = None) -> li
             Number of rows to take, from the top.
 
     Returns:
-        `list[Item]`: one per row; `gold` is the text of the right choice.
+        `list[Item]`: one per row; `reference` is the text of the right choice.
     """
     return [
         Item(
             id=str(row.get("id") or number),
             prompt=f"Question: {row['question']}\nAnswer:",
-            gold=_gold(row),
+            reference=_reference(row),
             meta={"choices": [f" {choice}" for choice in row["choices"]]}
             | ({"level": row["level"]} if row.get("level") is not None else {}),
         )
@@ -54,7 +54,7 @@ def score_choices(likelihoods: Sequence[float], item: Item) -> dict[str, Any]:
     choices = [choice.removeprefix(" ") for choice in item.meta["choices"]]
     rates = [value / len(choice.encode()) for value, choice in zip(likelihoods, choices, strict=True)]
     chosen, likeliest = (choices[values.index(max(values))] for values in (rates, list(likelihoods)))
-    return {"correct": chosen == item.gold, "extracted": chosen, "unnormalised": likeliest == item.gold}
+    return {"correct": chosen == item.reference, "extracted": chosen, "unnormalised": likeliest == item.reference}
 
 
 def _build(limit: int | None, path: str | None) -> list[Item]:
@@ -79,7 +79,7 @@ def _fault_of(row: dict) -> str | None:
     return None
 
 
-def _gold(row: dict[str, Any]) -> str:
+def _reference(row: dict[str, Any]) -> str:
     return row["choices"][row["answer"]] if isinstance(row["answer"], int) else row["answer"]
 
 

@@ -31,15 +31,15 @@ def score_numbers(completions: Sequence[str], items: Sequence[Item]) -> list[dic
         completions (`Sequence[str]`):
             What the model wrote.
         items (`Sequence[Item]`):
-            The question of each; `gold` is a solution ended by `#### N`.
+            The question of each; `reference` is a solution ended by `#### N`.
 
     Returns:
         `list[dict]`: scores, see [`Task`]; `shows_work` holds where an equality stands before the answer.
     """
     from schoolhouse.graders import grade_many, score_as
 
-    golds = [item.gold for item in items]
-    last_number = score_as("gsm8k/lm-eval-flexible", completions, golds)
+    references = [item.reference for item in items]
+    last_number = score_as("gsm8k/lm-eval-flexible", completions, references)
     return [
         {
             "correct": grade.correct,
@@ -49,7 +49,7 @@ def score_numbers(completions: Sequence[str], items: Sequence[Item]) -> list[dic
             "shows_work": " = " in completion,
         }
         for completion, in_any_form, grade in zip(
-            completions, last_number, grade_many(completions, golds), strict=True
+            completions, last_number, grade_many(completions, references), strict=True
         )
     ]
 
@@ -62,7 +62,7 @@ def score_fact(completion: str, item: Item) -> dict[str, Any]:
     values = {value for attribute in ATTRIBUTES.values() for value in attribute} | set(towns())
     named = {word.strip(".,!?") for word in completion.split()} & values
     abstained = DONT_KNOW in completion
-    correct = abstained if item.gold == DONT_KNOW else named == {item.gold} and not abstained
+    correct = abstained if item.reference == DONT_KNOW else named == {item.reference} and not abstained
     return {
         "correct": correct,
         "extracted": DONT_KNOW if abstained else " ".join(sorted(named)),
@@ -74,7 +74,7 @@ def score_fact(completion: str, item: Item) -> dict[str, Any]:
 
 def score_form(completion: str, item: Item) -> dict[str, Any]:
     """Right if the answer is exactly the one that has the form."""
-    return {"correct": completion.strip() == item.gold, "extracted": completion.strip()}
+    return {"correct": completion.strip() == item.reference, "extracted": completion.strip()}
 
 
 def _build_descriptions(limit: int | None, path: str | None) -> list[Item]:
@@ -92,7 +92,7 @@ def score_description(completion: str, item: Item) -> dict[str, Any]:
     """The gold utility, the judge that no reward model is trained on; right from [`GOOD`] of at most 5.5 points."""
     from schoolhouse.data.tiny.conversations import utility_for
 
-    utility = utility_for(item.gold, completion)
+    utility = utility_for(item.reference, completion)
     return {"correct": utility >= GOOD, "utility": utility}
 
 

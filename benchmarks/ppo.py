@@ -74,9 +74,9 @@ def clock() -> Any:
 
 def prompts(count: int) -> list[str]:
     """Word problems as plain text, of about thirty tokens."""
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
-    return [f"Question: {row['prompt'][0]['content']}\nAnswer:" for row in DATASETS["tiny/stories"](size=count)]
+    return [f"Question: {row['prompt'][0]['content']}\nAnswer:" for row in load_rows("tiny/stories", size=count)]
 
 
 def write_reward_adapter(model: str, folder: Path) -> None:

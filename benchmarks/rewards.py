@@ -187,10 +187,10 @@ def math_pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
     if args.completions:
         lines = [json.loads(line) for line in Path(args.completions).read_text(encoding="utf-8").splitlines()]
         return [(line["completion"], line["reference"]) for line in lines][: args.pairs]
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
     pairs = []
-    for row in DATASETS["gsm8k"](split="test", path=args.gsm8k).select(range(args.pairs // 4)):
+    for row in load_rows("gsm8k", "test", path=args.gsm8k, max_rows=args.pairs // 4):
         worked, answer = row["completion"][0]["content"].rpartition("####")[0], row["answer"]
         endings = f"#### {answer}", f"The answer is ${answer}$.", f"\\boxed{{{answer}}}", f"#### {answer}1"
         pairs += [(worked + ending, answer) for ending in endings]

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from schoolhouse.core.fingerprint import fingerprint
     from schoolhouse.core.run import RunManifest
-    from schoolhouse.data import LoadedData
+    from schoolhouse.data import DataSource, LoadedData
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.policy import save_policy
 
@@ -114,14 +114,17 @@ def main(argv: list[str] | None = None) -> int:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    source = {
-        "role": "train",
-        "name": "tiny/corpus",
-        "location": "generated",
-        "split": "train",
-        "license": "Apache-2.0",
-    }
-    source |= {"rows": len(texts), "seed": training_args.seed, "sha256_of_blocks": fingerprint(train)}
+    source = DataSource(
+        role="train",
+        name="tiny/corpus",
+        location="generated",
+        split="train",
+        kind="text",
+        rows=len(texts),
+        used_rows=len(texts),
+        sha256=fingerprint(train),
+        license="Apache-2.0",
+    )
     record = RunManifest.begin(
         parser, training_args, ModelArguments(use_peft=False), LoadedData(train, test, [source]), tokenizer
     )

@@ -17,7 +17,7 @@ from schoolhouse.config.arguments import DataArguments, DatasetEntry, ModelArgum
 from schoolhouse.config.key_rules import BOUNDS, EXCLUSIVE, LORA_KEYS, REMOVED, RENAMED
 from schoolhouse.config.parser import has_native_bf16
 from schoolhouse.config.yaml_file import load_mapping
-from schoolhouse.data.mixture import ENTRY_KEYS
+from schoolhouse.data.mixture import MixtureEntry
 
 
 ROOT = Path(__file__).parent.parent
@@ -314,7 +314,7 @@ def test_the_table_of_names_is_true_for_the_installed_versions():
 
 
 def test_an_entry_of_a_mixture_takes_the_keys_that_its_loader_knows():
-    assert set(DatasetEntry.__annotations__) == set(ENTRY_KEYS)
+    assert set(DatasetEntry.__annotations__) == set(MixtureEntry.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("trainer", [SFTConfig, GRPOConfig, RewardConfig])

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from schoolhouse.data import DATASETS
-from schoolhouse.data.builders import SOURCES
+from schoolhouse.data import dataset_names, load_dataset_spec, load_rows
 from schoolhouse.data.columns import prompt_text
-from schoolhouse.data.loading import accounting
+from schoolhouse.data.loading import LoadReport
+from schoolhouse.data.specs import open_dataset
 
 
 def say(role, content):
@@ -24,14 +24,14 @@ def write(path, rows):
 def test_gsm8k_loses_its_calculator_calls_and_keeps_its_final_answer(tmp_path):
     answer = "She made 3*500=$<<3*500=1500>>1500 and <<2*0=0>>0.\nSo <<1500=1500>>1,500 in all.\n#### 1,500"
     path = write(tmp_path / "train.jsonl", [{"question": "How much?", "answer": answer}])
-    (row,) = DATASETS["gsm8k"]("train", path=path)
+    (row,) = load_rows("gsm8k", "train", path=path)
     assert row == {
         "prompt": [say("user", "How much?")],
         "completion": [say("assistant", "She made 3*500=$1500 and 0.\nSo 1,500 in all.\n#### 1,500")],
         "answer": "1500",
     }
     with pytest.raises(ValueError, match=r"1 of 1 rows are malformed.*train.jsonl:1: .*final answer"):
-        DATASETS["gsm8k"]("train", path=write(tmp_path / "train.jsonl", [{"question": "a", "answer": "b"}]))
+        load_rows("gsm8k", "train", path=write(tmp_path / "train.jsonl", [{"question": "a", "answer": "b"}]))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_gsm8k_loses_its_calculator_calls_and_keeps_its_final_answer(tmp_path):
 def test_a_svamp_equation_becomes_the_worked_step(tmp_path, equation, answer, completion):
     row = {"ID": "chal-1", "Body": "A body.", "Question": "A question?", "Equation": equation, "Answer": answer}
     path = write(tmp_path / "svamp.jsonl", [row])
-    (built,) = DATASETS["svamp"]("train", path=path)
+    (built,) = load_rows("svamp", "train", path=path)
     assert built["prompt"] == [say("user", "A body. A question?")]
     assert built["completion"] == [say("assistant", completion)]
     assert built["answer"] == completion.split("#### ")[1]
@@ -68,7 +68,7 @@ def test_a_svamp_equation_becomes_the_worked_step(tmp_path, equation, answer, co
 def test_a_malformed_svamp_row_is_named(tmp_path, change, reason):
     row = {"ID": "chal-1", "Body": "A", "Question": "B?", "Equation": "1.0", "Answer": 1.0} | change
     with pytest.raises(ValueError, match=f"svamp.jsonl:1: column {reason}"):
-        DATASETS["svamp"]("train", path=write(tmp_path / "svamp.jsonl", [row]))
+        load_rows("svamp", "train", path=write(tmp_path / "svamp.jsonl", [row]))
 
 
 def message(name, *replies, rank=None, **flags):
@@ -123,14 +123,14 @@ def names_in(messages):
 
 
 def test_oasst_follows_the_best_ranked_replies(oasst_file):
-    rows = DATASETS["oasst"]("train", path=oasst_file)
+    rows = load_rows("oasst", "train", path=oasst_file)
     assert [names_in(row["messages"]) for row in rows] == [["q0", "a-best", "q1", "a1"], ["q0", "a-best", "q2", "a2"]]
     assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"] * 2
-    assert len(DATASETS["oasst"]("train", path=oasst_file, lang=None)) == 3
+    assert len(load_rows("oasst", "train", path=oasst_file, lang=None)) == 3
 
 
 def test_oasst_pairs_are_the_ranked_siblings(oasst_file):
-    rows = DATASETS["oasst_pairs"]("train", path=oasst_file)
+    rows = load_rows("oasst_pairs", "train", path=oasst_file)
     assert [tuple(names_in(row[column])[-1] for column in ("prompt", "chosen", "rejected")) for row in rows] == [
         ("q0", "a-best", "a-worse"),
         ("q-after-worse", "a-late", "a-later"),
@@ -142,34 +142,36 @@ def test_oasst_pairs_are_the_ranked_siblings(oasst_file):
 def test_rasbt_and_tulu_become_conversations(tmp_path):
     row = {"instruction": "Say hello.", "input": "", "output": "Hello!", "chosen": "Hello.", "rejected": "What?"}
     path = write(tmp_path / "train.jsonl", [row, row | {"input": "To Ann."}, row | {"rejected": "Hello."}])
-    built = DATASETS["rasbt_instruct"]("train", path=path)
+    built = load_rows("rasbt_instruct", "train", path=path)
     assert [row["messages"][0]["content"] for row in built] == ["Say hello.", "Say hello.\n\nTo Ann.", "Say hello."]
     assert built[0]["messages"][1] == say("assistant", "Hello!")
-    assert [row["rejected"] for row in DATASETS["rasbt_pairs"]("train", path=path)] == [
+    assert [row["rejected"] for row in load_rows("rasbt_pairs", "train", path=path)] == [
         [say("assistant", "What?")]
     ] * 2
 
     judged = {"prompt": "Why?", "completion_a": "A", "completion_b": "B"}
     views = ["a-is-better", "b-is-slightly-better", "tie"]
     path = write(tmp_path / "prefs.jsonl", [judged | {"preference": view} for view in views])
-    rows = DATASETS["tulu_human_prefs"]("train", path=path)
+    rows = load_rows("tulu_human_prefs", "train", path=path)
     told = [(row["chosen"][0]["content"], row["rejected"][0]["content"], row["strength"]) for row in rows]
     assert told == [("A", "B", "better"), ("B", "A", "slightly-better")]
     with pytest.raises(ValueError, match="'preference' holds 'both'"):
-        DATASETS["tulu_human_prefs"]("train", path=write(tmp_path / "prefs.jsonl", [judged | {"preference": "both"}]))
+        load_rows("tulu_human_prefs", "train", path=write(tmp_path / "prefs.jsonl", [judged | {"preference": "both"}]))
 
 
 def test_a_split_by_hash_knows_two_splits(tmp_path):
     path = write(tmp_path / "mine.jsonl", [{"instruction": "a", "input": "", "output": "b"}])
     with pytest.raises(ValueError, match=r"unknown split 'validation'.*'train' and 'test'"):
-        DATASETS["rasbt_instruct"]("validation", path=path)
+        load_rows("rasbt_instruct", "validation", path=path)
     with pytest.raises(ValueError, match="none of the 1 rows falls into split 'test'"):
-        DATASETS["rasbt_instruct"]("test", path=path)
+        load_rows("rasbt_instruct", "test", path=path)
 
 
-def test_every_public_data_set_names_its_licence_and_origin():
-    assert {name for name in DATASETS if not name.startswith("tiny/")} == set(SOURCES)
-    assert all(source.license and source.origin.startswith("https://") for source in SOURCES.values())
+@pytest.mark.parametrize("name", dataset_names())
+def test_every_shipped_data_set_states_what_it_is_and_its_license(name):
+    spec = load_dataset_spec(name)
+    assert spec.description and spec.license in ("Apache-2.0", "MIT", "CC-BY-4.0")
+    assert spec.origin.startswith("https://") or spec.rows
 
 
 REAL = {
@@ -184,9 +186,10 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_real_data_has_the_published_number_of_rows_in_disjoint_splits(shared, name):
     folder, in_train, in_test = REAL[name]
-    with accounting() as account:
-        train, test = (DATASETS[name](split, path=str(shared / "data" / folder)) for split in ("train", "test"))
-    assert (len(train), len(test)) == (in_train, in_test) and not account.malformed
+    report, path = LoadReport(), str(shared / "data" / folder)
+    spec = load_dataset_spec(name)
+    train, test = (open_dataset(spec, split, path, report=report).rows for split in ("train", "test"))
+    assert (len(train), len(test)) == (in_train, in_test) and not report.malformed
     key = "tree" if name == "oasst_pairs" else None
     keys = [{row[key] if key else prompt_text(row) for row in rows} for rows in (train, test)]
     assert not keys[0] & keys[1]
@@ -197,7 +200,7 @@ def test_real_svamp_falls_apart_as_its_files_do_and_its_equations_hold(shared):
     for split in ("train", "test"):
         lines = (shared / f"data/svamp/{split}.jsonl").read_text().splitlines()
         upstream = {row["ID"]: row for row in map(json.loads, lines)}
-        rows = DATASETS["svamp"](split, path=str(shared / "data/svamp"))
+        rows = load_rows("svamp", split, path=str(shared / "data/svamp"))
         assert {row["id"] for row in rows} == set(upstream)
         for row in rows:
             step, _, final = row["completion"][0]["content"].rpartition("\n")
@@ -216,9 +219,9 @@ def test_real_oasst_conversations_alternate_and_are_the_same_from_flat_messages(
     flat_path = write(tmp_path / "messages.jsonl", flat[::-1])  # whatever the order of the messages
     for name in ("oasst", "oasst_pairs"):
         for split in ("train", "test"):
-            rows = DATASETS[name](split, path=str(path)).to_list()
+            rows = load_rows(name, split, path=str(path)).to_list()
             by_content = sorted(map(json.dumps, rows))
-            assert sorted(map(json.dumps, DATASETS[name](split, path=flat_path).to_list())) == by_content
+            assert sorted(map(json.dumps, load_rows(name, split, path=flat_path).to_list())) == by_content
             assert len(set(by_content)) == len(rows)
             for row in rows:
                 roles = [turn["role"] for turn in row.get("messages") or row["prompt"] + row["chosen"]]

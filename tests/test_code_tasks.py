@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from schoolhouse.data import DATASETS
+from schoolhouse.data import dataset_names, load_dataset_spec, load_rows
 from schoolhouse.evaluation.results import summarise
 from schoolhouse.evaluation.run_task import score_answers
 from schoolhouse.evaluation.tasks import TASKS, code
@@ -33,7 +33,7 @@ def write(path, rows):
 
 
 def test_mbpp_becomes_prompts_with_visible_and_hidden_tests(tmp_path):
-    (row,) = DATASETS["mbpp"]("test", path=write(tmp_path / "test.jsonl", [ROW]))
+    (row,) = load_rows("mbpp", "test", path=write(tmp_path / "test.jsonl", [ROW]))
     question = (
         "Write a function to double a number.\n\nThe code has to pass these tests:\n```python\n"
         "assert double(1) == 2\nassert helper(double(2)) == 8\n```"
@@ -71,14 +71,12 @@ def test_mbpp_setup_code_runs_with_the_tests_after_the_program(tmp_path):
 )
 def test_a_malformed_mbpp_row_is_named(tmp_path, change, reason):
     with pytest.raises(ValueError, match=f"train.jsonl:1: column {reason}"):
-        DATASETS["mbpp"]("train", path=write(tmp_path / "train.jsonl", [ROW | change]))
+        load_rows("mbpp", "train", path=write(tmp_path / "train.jsonl", [ROW | change]))
 
 
 def test_humaneval_is_not_offered_for_training():
-    assert not [name for name in DATASETS if "human" in name and "eval" in name]
-    assert not [
-        name for name, build in DATASETS.items() if "humaneval" in json.dumps(build.__code__.co_consts, default=str)
-    ]
+    assert not [name for name in dataset_names() if "human" in name and "eval" in name]
+    assert not [name for name in dataset_names() if "humaneval" in load_dataset_spec(name).model_dump_json()]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +141,7 @@ def test_humaneval_prompts_themselves_earn_nothing(humaneval):
 
 
 def test_mbpp_golds_pass_but_for_those_that_cannot_be_judged(shared):
-    rows = [row for split in ("train", "validation", "test") for row in DATASETS["mbpp"](split, str(shared / "mbpp"))]
+    rows = [row for split in ("train", "validation", "test") for row in load_rows("mbpp", split, str(shared / "mbpp"))]
     items = [Item(row["id"], row["prompt"], row["answer"], row) for row in rows]
     assert len(items) == 964
     scores = dict(

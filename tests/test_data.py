@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 
 from schoolhouse.core.fingerprint import fingerprint
 from schoolhouse.data import load_training_data
-from schoolhouse.data.loading import accounting, load_table
+from schoolhouse.data.loading import LoadReport, load_table
 
 
 def say(role, content):
@@ -42,7 +42,7 @@ def write(path, rows):
 def arguments(**given):
     names = ("name", "path", "config", "revision", "columns")
     defaults = {f"dataset_{name}": None for name in names} | {"datasets": None}
-    defaults |= {"max_train_rows": None, "max_eval_rows": None}
+    defaults |= {"max_train_rows": None, "max_eval_rows": None, "drop_overlap": False}
     return SimpleNamespace(**{**defaults, "dataset_train_split": "train", "dataset_test_split": "test", **given})
 
 
@@ -84,11 +84,10 @@ MALFORMED = {
 @pytest.mark.parametrize("make, row, reason", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_row_is_named_by_file_and_line_and_counted(tmp_path, caplog, make, row, reason):
     path = write(tmp_path / "mine.jsonl", [*map(make, range(1, 151)), row, *map(make, range(151, 200))])
-    with accounting() as account:
-        rows = load_table(path)
-    assert len(rows) == 199 and account.read == 200
-    assert len(account.malformed) == 1
-    assert account.malformed[0].startswith(f"{path}:151: ") and reason in account.malformed[0]
+    report = LoadReport()
+    assert len(load_table(path, report=report)) == 199
+    assert len(report.malformed) == 1
+    assert report.malformed[0].startswith(f"{path}:151: ") and reason in report.malformed[0]
     assert "1 of 200 rows" in caplog.text and f"{path}:151: " in caplog.text
 
 
@@ -121,18 +120,17 @@ def test_bom_crlf_blank_lines_and_unicode_line_ends_are_read(tmp_path):
     (tmp_path / "plain.jsonl").write_bytes(data)
     (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(data))
     for name in ("plain.jsonl", "packed.jsonl.gz"):
-        with accounting() as account:
-            rows = load_table(str(tmp_path / name))
-        assert rows.to_list() == [row] * 100
-        assert [place.split(": ")[0] for place in account.malformed] == [f"{tmp_path / name}:201"]
+        report = LoadReport()
+        assert load_table(str(tmp_path / name), report=report).to_list() == [row] * 100
+        assert [place.split(": ")[0] for place in report.malformed] == [f"{tmp_path / name}:201"]
 
 
 def test_a_json_array_is_read_and_its_rows_are_numbered(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps([*map(chat, range(120)), 7], indent=1))
-    with accounting() as account:
-        assert load_table(str(path)).to_list() == [chat(number) for number in range(120)]
-    assert account.malformed == [f"{path} row 120: not an object but int"]
+    report = LoadReport()
+    assert load_table(str(path), report=report).to_list() == [chat(number) for number in range(120)]
+    assert report.malformed == [f"{path} row 120: not an object but int"]
     path.write_text(path.read_text()[:-2])
     with pytest.raises(ValueError, match=r"mine.json is not valid JSON: .*line"):
         load_table(str(path))
@@ -142,11 +140,10 @@ def test_parquet_rows_are_checked_and_named_by_index(tmp_path):
     rows = [turn(number) for number in range(120)]
     rows[7]["completion"] = [say("assistant", "")]
     Dataset.from_list(rows).to_parquet(tmp_path / "mine.parquet")
-    with accounting() as account:
-        read = load_table(str(tmp_path / "mine.parquet"))
-    assert read.to_list() == rows[:7] + rows[8:]
-    (fault,) = account.malformed
-    assert fault.startswith(f"{tmp_path / 'mine.parquet'} row 7: column 'completion' is empty")
+    report = LoadReport()
+    assert load_table(str(tmp_path / "mine.parquet"), report=report).to_list() == rows[:7] + rows[8:]
+    (error,) = report.malformed
+    assert error.startswith(f"{tmp_path / 'mine.parquet'} row 7: column 'completion' is empty")
 
 
 def test_the_majority_of_rows_says_which_columns_a_file_has(tmp_path):
@@ -250,14 +247,14 @@ def test_a_train_and_a_train_sft_split_are_two(tmp_path):
 
 
 def test_what_is_no_data_is_refused(tmp_path):
-    (tmp_path / "mine.csv").write_text("a,b")
-    with pytest.raises(ValueError, match=r"mine.csv is no data file: wanted is \.jsonl"):
-        load_table(str(tmp_path / "mine.csv"))
+    (tmp_path / "mine.xlsx").write_text("a,b")
+    with pytest.raises(ValueError, match=r"mine.xlsx is no data file: wanted is \.jsonl"):
+        load_table(str(tmp_path / "mine.xlsx"))
     with pytest.raises(ValueError, match=r"holds no data file: wanted is \.jsonl"):
         load_table(str(tmp_path))
     write(tmp_path / "train.jsonl", [{"text": "a"}])
     Dataset.from_list([{"text": "a"}]).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(ValueError, match="mix Parquet with JSON"):
+    with pytest.raises(ValueError, match="mix json with parquet"):
         load_table(str(tmp_path))
 
 
@@ -281,7 +278,7 @@ def test_a_hub_data_set_is_read_by_split_config_and_revision(hub):
     loaded = load_training_data(arguments(**given), seed=0)
     assert loaded.train.to_list() == [turn(1)] and loaded.test.to_list() == [turn(2)]
     assert {args for args, _ in hub} == {("user/name", "main")} and {kw["revision"] for _, kw in hub} == {"v1"}
-    assert [(source["location"], source["revision"]) for source in loaded.sources] == [("user/name", "v1")] * 2
+    assert [(source.location, source.revision) for source in loaded.sources] == [("user/name", "v1")] * 2
 
 
 def test_a_missing_hub_split_lists_those_there_are(hub):
@@ -318,7 +315,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest(name, message):
     [
         ({}, "none is given"),
         ({"dataset_name": "gsm8k", "datasets": [{"name": "svamp"}]}, "both are given"),
-        ({"datasets": [{"weight": 1}]}, "entry 1: wanted is a mapping with a name or a path"),
+        ({"datasets": [{"weight": 1}]}, "entry 1: expected a mapping with a name or a path"),
         ({"datasets": [{"name": "gsm8k", "wieght": 1}]}, "entry 1: unknown key 'wieght', did you mean 'weight'"),
         ({"datasets": [{"name": "gsm8k", "weight": 0}]}, "weight must be a positive number, not 0"),
         ({"datasets": [{"name": "gsm8k", "weight": True}]}, "weight must be a positive number, not True"),
@@ -337,7 +334,7 @@ def test_the_record_is_json_and_counts_what_was_left_out(tmp_path):
     path = write(tmp_path / "train.jsonl", [*map(chat, range(120)), "{"])
     write(tmp_path / "test.jsonl", map(chat, range(110, 130)))
     loaded = load_training_data(arguments(dataset_path=str(tmp_path), max_eval_rows=15), seed=0)
-    train, test = json.loads(json.dumps(loaded.sources))
+    train, test = (json.loads(source.model_dump_json()) for source in loaded.sources)
     assert train["malformed"] == 1 and train["malformed_rows"][0].startswith(f"{path}:121: ")
     assert (train["rows"], test["rows"]) == (len(loaded.train), len(loaded.test)) == (120, 15)
     assert train["location"] == str(tmp_path) and train["kind"] == "messages" and train["revision"] is None
@@ -348,13 +345,13 @@ def test_the_record_is_json_and_counts_what_was_left_out(tmp_path):
 def test_overlap_with_eval_sets_is_reported_and_dropped_when_asked(tmp_path, caplog):
     path = write(tmp_path / "mine.jsonl", map(chat, range(10)))
     kept = load_training_data(arguments(dataset_path=path), 0, eval_sets={"mine": ["Question 3!", "question 33"]})
-    assert len(kept.train) == 10 and kept.sources[0]["overlap"]["mine"]["train_rows"] == 1
+    assert len(kept.train) == 10 and kept.sources[0].overlap["mine"].train_rows == 1
     assert "1 of 10 training prompts" in caplog.text
     dropped = load_training_data(
         arguments(dataset_path=path, drop_overlap=True), 0, eval_sets={"mine": ["question 3"]}
     )
     assert dropped.train.to_list() == [chat(number) for number in range(10) if number != 3]
-    assert dropped.sources[0]["dropped_overlap"] == 1
+    assert dropped.sources[0].dropped_overlap == 1
     with pytest.raises(ValueError, match="drop_overlap leaves no training row"):
         everything = [f"question {number}" for number in range(10)]
         load_training_data(arguments(dataset_path=path, drop_overlap=True), 0, eval_sets={"mine": everything})
@@ -375,7 +372,7 @@ def test_a_mixture_honours_its_weights_and_repeats_no_row(tmp_path, limit):
     assert len(set(texts)) == len(texts) == (limit or 1000)  # the 300 rows of b are 3/10 of it
     counts = Counter(text[0] for text in texts)
     assert counts == {"a": len(texts) * 0.5, "b": len(texts) * 0.3, "c": len(texts) * 0.2}
-    assert [source["used_rows"] for source in loaded.sources] == [counts[name] for name in "abc"]
+    assert [source.used_rows for source in loaded.sources] == [counts[name] for name in "abc"]
     # Shuffled: the share of a in the first half is within 5 standard deviations of a fair draw.
     half = texts[: len(texts) // 2]
     share = sum(text[0] == "a" for text in half) / len(half)
@@ -395,16 +392,14 @@ def test_without_weights_every_row_is_taken(tmp_path):
     assert Counter(text[0] for text in loaded.train["text"]) == {"a": 30, "b": 5}
     limited = mixture(tmp_path, (30, 5), (None, None), max_train_rows=10)
     counts = Counter(text[0] for text in limited.train["text"])
-    assert [source["used_rows"] for source in limited.sources] == [counts["a"], counts["b"]] and len(
-        limited.train
-    ) == 10
+    assert [source.used_rows for source in limited.sources] == [counts["a"], counts["b"]] and len(limited.train) == 10
 
 
 @pytest.mark.parametrize(
     "sizes, weights", [((7, 11, 13), (1, 1, 1)), ((100, 3, 50), (0.1, 0.2, 0.7)), ((9, 9), (2, 1))]
 )
 def test_a_mixture_is_as_large_as_it_can_be_and_within_a_row_of_its_shares(tmp_path, sizes, weights):
-    counts = [source["used_rows"] for source in mixture(tmp_path, sizes, weights).sources]
+    counts = [source.used_rows for source in mixture(tmp_path, sizes, weights).sources]
     total = sum(counts)
     for count, size, weight in zip(counts, sizes, weights, strict=True):
         assert count <= size and abs(count - total * weight / sum(weights)) < 1
@@ -465,13 +460,13 @@ def test_the_fingerprint_follows_the_content_not_the_place_or_the_format(tmp_pat
 
 
 def test_importing_data_loads_no_heavy_library():
-    code = "import data, sys; print([name for name in ('torch', 'datasets', 'transformers') if name in sys.modules])"
+    code = "import schoolhouse.data, sys; print(sorted({'torch', 'datasets', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", ["tiny/sft", "tiny/preferences"])
-def test_the_tiny_school_loads_without_a_network(name, caplog):
+def test_the_tiny_data_loads_without_a_network(name, caplog):
     caplog.set_level(logging.ERROR)
     loaded = load_training_data(arguments(dataset_name=name, max_train_rows=50, max_eval_rows=10), seed=0)
     assert (len(loaded.train), len(loaded.test)) == (50, 10)
-    assert loaded.sources[0]["location"] == "generated"
+    assert loaded.sources[0].location == "generated"

@@ -1,21 +1,16 @@
 """Duplicates and overlap: what was planted is found, nothing else is."""
 
-import itertools
-import json
 import random
-import sys
 
 import pytest
 from datasets import Dataset
 
-from schoolhouse.data import DATASETS
+from schoolhouse.data import load_rows
 from schoolhouse.data.columns import prompt_text
 from schoolhouse.data.decontamination import (
     EvalIndex,
     drop_overlap,
     exact_duplicates,
-    hygiene_report,
-    near_duplicates,
     words_of,
 )
 
@@ -49,52 +44,6 @@ def test_all_but_the_first_of_equal_rows_are_duplicates():
     assert exact_duplicates(["a b", "c", "A, b!", "c d", "a  b", "C"]) == [2, 4, 5]
 
 
-def test_planted_near_duplicates_are_found_and_no_others():
-    rng = random.Random(0)
-    texts = [story(rng, 60) for _ in range(300)]
-    planted = []
-    for source, where in ((5, 30), (17, 0), (40, 59)):
-        words = texts[source].split()
-        words[where] = "changed"
-        planted.append((source, len(texts)))
-        texts.append(" ".join(words))
-    halves = texts[60].split()
-    texts.append(" ".join(halves[:30] + story(rng, 30).split()))  # half the wording is no near duplicate
-    texts.append(texts[80].upper())  # an exact duplicate is not reported again
-    found = near_duplicates(texts)
-    assert [(first, second) for first, second, _ in found] == planted
-    assert all(0.8 <= similarity < 1 for _, _, similarity in found)
-
-
-def test_near_duplicates_are_those_of_a_comparison_of_all_pairs():
-    rng = random.Random(1)
-    texts = [story(rng, rng.randint(3, 80)) for _ in range(100)]
-    for text in list(texts):
-        words = text.split()
-        for _ in range(rng.randint(1, 3)):
-            words[rng.randrange(len(words))] = rng.choice(VOCABULARY)
-        texts.append(" ".join(words))
-    texts = list(dict.fromkeys(texts))
-
-    def shingles(text):
-        words = text.split()
-        return {tuple(words[at : at + 5]) for at in range(max(len(words) - 4, 1))}
-
-    expected = []
-    for first, second in itertools.combinations(range(len(texts)), 2):
-        one, other = shingles(texts[first]), shingles(texts[second])
-        if len(one & other) / len(one | other) >= 0.8:
-            expected.append((first, second))
-    assert len(expected) > 10
-    assert sorted((first, second) for first, second, _ in near_duplicates(texts)) == expected
-
-
-def test_without_datasketch_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasketch", None)
-    with pytest.raises(ImportError, match=r"pip install -e '\.\[hygiene\]'"):
-        near_duplicates(["a"])
-
-
 EVAL = " ".join(f"w{number}" for number in range(20))
 OVERLAPS = {
     "13 words within": ("before " + " ".join(f"w{n}" for n in range(4, 17)) + " after", EVAL, True),
@@ -117,9 +66,9 @@ OVERLAPS = {
 @pytest.mark.parametrize("train, item, overlaps", OVERLAPS.values(), ids=OVERLAPS)
 def test_overlap_is_13_words_or_the_whole_of_a_shorter_item(train, item, overlaps):
     found = EvalIndex({"mine": ["something else entirely", item]}).overlap([train])["mine"]
-    assert (found["train_ids"], found["eval_ids"]) == (([0], [1]) if overlaps else ([], []))
-    assert (found["train_rows"], found["eval_rows"]) == (int(overlaps), int(overlaps))
-    assert (found["train_share"], found["eval_share"]) == (float(overlaps), overlaps / 2)
+    assert (found.train_ids, found.eval_ids) == (([0], [1]) if overlaps else ([], []))
+    assert (found.train_rows, found.eval_rows) == (int(overlaps), int(overlaps))
+    assert (found.train_share, found.eval_share) == (float(overlaps), overlaps / 2)
 
 
 def test_overlap_is_that_of_a_comparison_of_all_pairs():
@@ -139,16 +88,16 @@ def test_overlap_is_that_of_a_comparison_of_all_pairs():
     for name, prompts in items.items():
         pairs = [(i, j) for i, train in enumerate(texts) for j, item in enumerate(prompts) if share(train, item)]
         assert len(pairs) > 5
-        assert report[name]["train_ids"] == sorted({i for i, _ in pairs})
-        assert report[name]["eval_ids"] == sorted({j for _, j in pairs})
+        assert report[name].train_ids == sorted({i for i, _ in pairs})
+        assert report[name].eval_ids == sorted({j for _, j in pairs})
 
 
 def test_drop_overlap_leaves_the_other_rows_in_their_order():
     prompts = ["keep one", "what is 1 + 1", "keep two", EVAL + " and more", "keep one"]
     train = Dataset.from_list([{"prompt": [{"role": "user", "content": text}], "answer": "x"} for text in prompts])
-    kept, report = drop_overlap(train, {"sums": ["What is 1+1?"], "long": [EVAL], "none": []})
+    kept, report = drop_overlap(train, EvalIndex({"sums": ["What is 1+1?"], "long": [EVAL], "none": []}))
     assert [prompt_text(row) for row in kept] == ["keep one", "keep two", "keep one"]
-    assert {name: found["train_ids"] for name, found in report.items()} == {"sums": [1], "long": [3], "none": []}
+    assert {name: found.train_ids for name, found in report.items()} == {"sums": [1], "long": [3], "none": []}
 
 
 def test_the_prompt_of_a_row_is_what_the_user_says():
@@ -162,17 +111,9 @@ def test_the_prompt_of_a_row_is_what_the_user_says():
     assert prompt_text({"messages": [{"role": "user", "content": parts}]}).split() == ["a", "b"]
 
 
-def test_the_report_is_json_with_every_finding():
-    report = hygiene_report(["one two", "One, two.", EVAL, EVAL + " more"], {"mine": [EVAL]})
-    assert json.loads(json.dumps(report)) == report
-    assert report["rows"] == 4 and report["exact_duplicates"] == {"rows": 1, "ids": [1]}
-    assert report["near_duplicates"]["rows"] == 1 and report["near_duplicates"]["pairs"][0][:2] == [2, 3]
-    assert report["overlap"]["mine"]["train_ids"] == [2, 3]
-
-
 def test_a_quarter_of_svamps_training_problems_share_13_words_with_a_test_problem(shared):
     train, test = (
-        [prompt_text(row) for row in DATASETS["svamp"](split, path=str(shared / "data/svamp"))]
+        [prompt_text(row) for row in load_rows("svamp", split, path=str(shared / "data/svamp"))]
         for split in ("train", "test")
     )
     found = EvalIndex({"svamp": test}).overlap(train)["svamp"]
@@ -182,5 +123,5 @@ def test_a_quarter_of_svamps_training_problems_share_13_words_with_a_test_proble
         return {tuple(words[at : at + 13]) for at in range(len(words) - 12)}
 
     tested = set().union(*map(grams, test))
-    assert found["train_ids"] == [row for row, text in enumerate(train) if grams(text) & tested]
-    assert found["train_rows"] == 179 and 0.25 < found["train_share"] < 0.27
+    assert found.train_ids == [row for row, text in enumerate(train) if grams(text) & tested]
+    assert found.train_rows == 179 and 0.25 < found.train_share < 0.27

@@ -112,10 +112,10 @@ def test_wrong_answers_score_nothing_and_form_is_told_from_content():
 
 
 def test_svamp_asks_what_its_training_rows_ask(paths):
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
     items = TASKS["svamp"].build(3, paths["svamp"])
-    rows = DATASETS["svamp"](split="test", path=paths["svamp"])
+    rows = load_rows("svamp", "test", path=paths["svamp"])
     assert [item.prompt for item in items] == [row["prompt"] for row in rows][:3]
     assert all(message["role"] != "assistant" for item in items for message in item.prompt)
 

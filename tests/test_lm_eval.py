@@ -39,12 +39,12 @@ def pupil(tmp_path_factory):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/tiny/base", padding_side="right")
     model = AutoModelForCausalLM.from_pretrained(ROOT / "data/tiny/base").train()
-    rows = DATASETS["tiny/arithmetic"](split="train").shuffle(seed=0).select(range(640))
+    rows = load_rows("tiny/arithmetic").shuffle(seed=0).select(range(640))
     texts = [PROMPT.format(row["prompt"][0]["content"]) + f" {row['answer']}{tokenizer.eos_token}" for row in rows]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for start in range(0, len(texts), 32):
@@ -66,10 +66,10 @@ def logged(lm_eval, pupil, tmp_path_factory):
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
     folder = tmp_path_factory.mktemp("lm-eval")
-    rows = DATASETS["tiny/arithmetic"](split="test").select(range(60))
+    rows = load_rows("tiny/arithmetic", "test", max_rows=60)
     docs = [{"question": row["prompt"][0]["content"], "answer": row["answer"]} for row in rows]
     (folder / "sums.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
     task = yaml.safe_load((Path(lm_eval.__file__).parent / "tasks/gsm8k/gsm8k.yaml").read_text())

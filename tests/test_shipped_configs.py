@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from schoolhouse.core.chat_templates import ensure_chat_template
-from schoolhouse.data import DATASETS
+from schoolhouse.data import dataset_names
 
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +59,7 @@ def test_a_shipped_recipe_passes_its_check(config, request, adapter, judge, monk
         rewards = [reward | {"model": str(judge)} if "model" in reward else reward for reward in values["rewards"]]
         flags += ["--rewards", json.dumps(rewards)]
     dataset = values.get("dataset_name", "")
-    if dataset in DATASETS and not dataset.startswith("tiny/"):
+    if dataset in dataset_names() and not dataset.startswith("tiny/"):
         flags += ["--dataset_path", str(request.getfixturevalue("shared") / "data" / FOLDERS.get(dataset, dataset))]
     if mixture := values.get("datasets"):
         shared = request.getfixturevalue("shared") / "data"

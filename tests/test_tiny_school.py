@@ -8,8 +8,9 @@ from itertools import islice
 
 import pytest
 
+from schoolhouse.data import dataset_names, load_rows
 from schoolhouse.data.tiny import arithmetic, conversations, programs
-from schoolhouse.data.tiny.builders import DONT_KNOW, TINY_DATASETS, answer_about
+from schoolhouse.data.tiny.builders import DONT_KNOW, answer_about
 from schoolhouse.data.tiny.corpus import EOS, cut, documents
 from schoolhouse.data.tiny.splits import split_of
 from schoolhouse.data.tiny.world import ATTRIBUTES, EXPOSURES, NEVER_READ, PEOPLE, people, prose, towns
@@ -68,10 +69,16 @@ def test_tests_accept_the_right_program_and_reject_one_without_its_first_step():
     assert rejected / changed > 0.7  # some first steps change nothing: to sort before a sum
 
 
-@pytest.mark.parametrize("name", sorted(set(TINY_DATASETS) - {"tiny/facts", "tiny/descriptions", "tiny/preferences"}))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        {name for name in dataset_names() if name.startswith("tiny/")}
+        - {"tiny/facts", "tiny/descriptions", "tiny/preferences"}
+    ),
+)
 def test_no_question_is_in_both_splits(name):
     def asked(split):
-        rows = TINY_DATASETS[name](split)
+        rows = load_rows(name, split)
         return {row["prompt"][0]["content"] if "prompt" in row else row["text"] for row in rows}
 
     small_talk = {question for question, _ in conversations.SMALL_TALK}
@@ -84,7 +91,7 @@ def test_no_question_is_in_both_splits(name):
 @pytest.mark.parametrize("name", ["tiny/facts", "tiny/descriptions", "tiny/preferences"])
 def test_nobody_is_asked_about_in_both_splits(name):
     def named(split):
-        prompts = " ".join(row["prompt"][0]["content"] for row in TINY_DATASETS[name](split))
+        prompts = " ".join(row["prompt"][0]["content"] for row in load_rows(name, split))
         return {person.name for person in people() if person.name in prompts}
 
     assert named("train") and named("test")
@@ -103,9 +110,7 @@ def test_the_corpus_holds_no_question_of_the_test_split():
     text = "\n".join(islice(documents("train"), 5000))
     lines = {re.sub(r"^(Exercise: |Sum. |# )", "", line) for line in text.splitlines()}
     asked = [
-        row["prompt"][0]["content"]
-        for name in ("arithmetic", "programs")
-        for row in TINY_DATASETS[f"tiny/{name}"]("test")
+        row["prompt"][0]["content"] for name in ("arithmetic", "programs") for row in load_rows(f"tiny/{name}", "test")
     ]
     assert [question for question in asked if question in lines] == []
 
@@ -115,11 +120,11 @@ def test_programs_are_read_in_steps_and_mostly_shown_in_one_line():
         return max((program.count("\n    ") - 1 for program in re.findall(r"def .*(?:\n    .*)+", text)), default=0)
 
     assert {steps(text) for text in islice(documents("train"), 5000)} == {0, 1, 2, 3}
-    rows = [row["completion"][0]["content"] for row in TINY_DATASETS["tiny/sft"]("train") if row["kind"] == "programs"]
+    rows = [row["completion"][0]["content"] for row in load_rows("tiny/sft", "train") if row["kind"] == "programs"]
     shown = Counter(steps(text) for text in rows)
     assert abs(shown[0] - 0.6 * len(rows)) < 4 * (len(rows) * 0.6 * 0.4) ** 0.5
     assert 0 < shown[4] + shown[5] < 0.3 * (shown[1] + shown[2] + shown[3])
-    for row in TINY_DATASETS["tiny/programs"]("test"):
+    for row in load_rows("tiny/programs", "test"):
         assert steps(row["answer"]) == row["level"]
 
 
@@ -141,9 +146,7 @@ def test_the_shipped_base_has_read_what_the_generators_still_write():
 def test_streams_repeat_with_the_seed_and_differ_without():
     first, again, other = (list(islice(documents("train", seed), 50)) for seed in (0, 0, 1))
     assert first == again != other
-    assert (
-        TINY_DATASETS["tiny/sft"]("train", size=50).to_list() == TINY_DATASETS["tiny/sft"]("train", size=50).to_list()
-    )
+    assert load_rows("tiny/sft", "train", size=50).to_list() == load_rows("tiny/sft", "train", size=50).to_list()
 
 
 def test_exposure_falls_with_rank_and_ends_in_silence():
@@ -197,10 +200,10 @@ def test_gold_utility_punishes_falsehood_and_length():
 
 
 def test_the_share_of_wrong_labels_is_the_noise():
-    train = TINY_DATASETS["tiny/preferences"]("train", size=2000, noise=0.25)
+    train = load_rows("tiny/preferences", "train", size=2000, noise=0.25)
     wrong = sum(margin < 0 for margin in train["margin"])
     assert abs(wrong - 500) < 4 * (2000 * 0.25 * 0.75) ** 0.5
-    assert min(TINY_DATASETS["tiny/preferences"]("test")["margin"]) >= 1 <= min(map(abs, train["margin"]))
+    assert min(load_rows("tiny/preferences", "test")["margin"]) >= 1 <= min(map(abs, train["margin"]))
 
 
 def test_pieces_of_a_document_join_to_it_and_keep_the_end_of_a_turn_whole():
@@ -217,6 +220,6 @@ def test_one_item_in_eight_is_held_out():
 
 
 def test_the_sums_of_the_imitator_show_their_work_now_and_then():
-    rows = TINY_DATASETS["tiny/sft"]("train", size=2000).filter(lambda row: row["kind"] == "sums")
+    rows = load_rows("tiny/sft", "train", size=2000).filter(lambda row: row["kind"] == "sums")
     worked = sum(" = " in row["completion"][0]["content"] for row in rows) / len(rows)
     assert 0.3 < worked < 0.5

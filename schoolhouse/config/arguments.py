@@ -39,7 +39,7 @@ class DataArguments:
 
     Args:
         dataset_name (`str`, *optional*):
-            A name in `data.DATASETS`, a Hub id, or a JSONL or Parquet file or folder.
+            A data set's name in `data/`, a Hub id, a data file or folder, or a YAML file that describes a data set.
         dataset_path (`str`, *optional*):
             Local file or folder with the rows, instead of the Hub.
         dataset_config (`str`, *optional*):
@@ -63,7 +63,7 @@ class DataArguments:
     """
 
     dataset_name: str | None = field(
-        default=None, metadata={"help": "A name in data.DATASETS, a Hub id, or a JSONL or Parquet file or folder."}
+        default=None, metadata={"help": "A name in data/, a Hub id, a data file or folder, or a data set's YAML file."}
     )
     dataset_path: str | None = field(
         default=None, metadata={"help": "Local file or folder with the rows, instead of the Hub."}

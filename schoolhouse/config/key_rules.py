@@ -198,7 +198,7 @@ def refuse_conflicts(in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> No
         if ("weight" in entry) != ("weight" in entries[0]):
             raise ConfigError(("datasets", index), "give every entry a weight, or none (then every row is taken)")
         if not entry.get("name") and not entry.get("path"):
-            raise ConfigError(("datasets", index), "an entry needs name (in data.DATASETS, or a Hub id) or path")
+            raise ConfigError(("datasets", index), "an entry needs a name (of a data set, or a Hub id) or a path")
     for key in ("load_in_4bit", "load_in_8bit"):
         if key in given and find_spec("bitsandbytes") is None:
             raise ConfigError((key,), "needs bitsandbytes: pip install bitsandbytes")

@@ -36,7 +36,11 @@ def as_path(name: str) -> Path | None:
     """The path that `name` must be, or `None` where it may be a Hub id or a name of ours."""
     path = Path(name).expanduser()
     looks = name.startswith(("./", "../", "/", "~")) or name in (".", "..") or name.count("/") > 1
-    return path if looks or path.exists() or path.suffix in (".json", ".jsonl", ".parquet") else None
+    return (
+        path
+        if looks or path.exists() or path.suffix in (".json", ".jsonl", ".csv", ".parquet", ".yaml", ".yml")
+        else None
+    )
 
 
 def check_locations(values: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from schoolhouse.config.arguments import RecipeParser
-    from schoolhouse.data.loading import LoadedData
+    from schoolhouse.data.sources import LoadedData
     from schoolhouse.rewards import RewardModel
 
 _HASHES = {"adapter": adapter_hash, "members": scorer_hash, "model": model_hash}
@@ -122,7 +122,7 @@ class RunManifest:
             "parent_adapter": {"name": parent, "hash": adapter_hash(parent)} if parent is not None else None,
             "reward_models": [{"name": judge.model, "hash": scorer_hash(judge.model)} for judge in judges],
             "chat_template": template_hash(tokenizer),
-            "data": data.sources,
+            "data": [source.model_dump() for source in data.sources],
             "git": git and git.model_dump(),
             "versions": versions(),
             "hardware": hardware(training_args.world_size).model_dump(),

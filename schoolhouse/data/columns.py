@@ -1,4 +1,4 @@
-"""TRL's column formats: which one a data set has, and what is wrong with a row of it."""
+"""TRL's column formats: the one that a data set has, and the errors of its rows."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +14,19 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 TRL_COLUMNS = tuple(dict.fromkeys(column for columns in KINDS.values() for column in columns))
 ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+def missing_text(row: dict[str, Any], columns: Iterable[str]) -> str | None:
+    """Error of a row of which one of `columns` holds no text or an empty one; `None` for a valid row."""
+    for column in columns:
+        value = row.get(column)
+        if value is None:
+            return f"column {column!r} is missing"
+        if not isinstance(value, str):
+            return f"column {column!r} holds {type(value).__name__}, not text"
+        if not value.strip():
+            return f"column {column!r} is empty"
+    return None
 
 
 def kind_of(columns: Iterable[str], wanted: Sequence[str] | None = None) -> str | None:
@@ -34,12 +47,12 @@ def kind_of(columns: Iterable[str], wanted: Sequence[str] | None = None) -> str 
 
 
 def columns_of(kind: str, present: Iterable[str]) -> tuple[str, ...]:
-    """Columns of TRL's that make up `kind` where `present` exist: a preference pair may bring its prompt apart."""
+    """TRL's columns of a kind among those `present`: a preference pair may have a prompt or not."""
     return ("prompt", *KINDS[kind]) if kind == "preference" and "prompt" in present else KINDS[kind]
 
 
 def require_kind(label: str, names: Iterable[str], wanted: Sequence[str] | None = None) -> str:
-    """[`kind_of`], but a `ValueError` that says what is wanted where no kind fits."""
+    """[`kind_of`] with a `ValueError` that names the expected columns where no kind fits."""
     if kind := kind_of(names, wanted):
         return kind
     columns = "; ".join(" + ".join(KINDS[kind]) for kind in wanted or KINDS)
@@ -59,9 +72,9 @@ def form_of(row: dict[str, Any], kind: str) -> str:
     return "standard" if isinstance(row[KINDS[kind][0]], str) else "conversational"
 
 
-def find_fault(row: dict[str, Any], kind: str, columns: Sequence[str]) -> str | None:
+def validate_row(row: dict[str, Any], kind: str, columns: Sequence[str]) -> str | None:
     """
-    What makes a row malformed.
+    Return what makes a row malformed.
 
     Args:
         row (`dict`):
@@ -72,27 +85,27 @@ def find_fault(row: dict[str, Any], kind: str, columns: Sequence[str]) -> str | 
             The columns to look at, from [`columns_of`].
 
     Returns:
-        `str` or `None`: the reason, naming the column, or `None` for a sound row.
+        `str` or `None`: the reason, naming the column, or `None` for a valid row.
     """
     for column in columns:
         value = row.get(column)
         if value is None:
             return f"column {column!r} is missing"
         if isinstance(value, str) and column != "messages":
-            fault = None if value.strip() else "is empty"
+            error = None if value.strip() else "is empty"
         elif isinstance(value, list) and column != "text":
-            fault = _find_fault_in_messages(value, answered=column != "prompt")
+            error = _validate_messages(value, answered=column != "prompt")
         else:
             wanted = {"text": "text", "messages": "a list of messages"}.get(column, "text or a list of messages")
-            fault = f"holds {type(value).__name__}, not {wanted}"
-        if fault:
-            return f"column {column!r} {fault}"
+            error = f"holds {type(value).__name__}, not {wanted}"
+        if error:
+            return f"column {column!r} {error}"
     if len({isinstance(row[column], str) for column in columns}) > 1:
         return f"columns {', '.join(map(repr, columns))} mix text with messages"
     return None
 
 
-def _find_fault_in_messages(messages: list, answered: bool) -> str | None:
+def _validate_messages(messages: list, answered: bool) -> str | None:
     if not messages:
         return "is empty"
     for number, message in enumerate(messages, start=1):
@@ -117,7 +130,7 @@ def _find_fault_in_messages(messages: list, answered: bool) -> str | None:
 
 def prompt_text(row: dict[str, Any]) -> str:
     """
-    What a row asks, as one text: the part of it that an eval prompt could share.
+    Prompt of a row as one text: the part that it could share with an eval prompt.
 
     The `prompt` where there is one, else the user's turns of `messages` or `chosen`, else the whole `text`. System
     prompts are left out: all rows share them.
@@ -136,7 +149,7 @@ def prompt_text(row: dict[str, Any]) -> str:
 
 
 def whole_text(row: dict[str, Any]) -> str:
-    """All that a row has in TRL's columns, as one text: what two duplicates share."""
+    """All of TRL's columns of a row as one text, by which duplicates are found."""
     columns = ("prompt", "messages", "completion", "chosen", "rejected", "text")
     return "\n".join(_joined(row[column], ROLES) for column in columns if row.get(column) is not None)
 

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 
-SUFFIX = re.compile(r"\.(?:(jsonl?)(\.gz)?|parquet)$")  # group 1: only of JSON
+_SUFFIX = re.compile(r"\.(?:(jsonl?|csv)(?:\.gz)?|(parquet))$")
+_KNOWN = ".jsonl, .json, .csv (each also .gz) or .parquet"
 SPLIT_NAMES = ("train", "test", "validation", "valid", "val", "dev", "eval")
 
 
 class MissingSplitError(ValueError):
     """The data set is there, but not the split that was asked for."""
+
+
+def file_type(path: Path) -> str | None:
+    """`"json"`, `"csv"` or `"parquet"` by the name of a file, `None` for any other: names of readers of `datasets`."""
+    match = _SUFFIX.search(path.name)
+    return (match[1] or match[2]).replace("jsonl", "json") if match else None
 
 
 def find_files(path: Path, split: str | None) -> list[Path]:
@@ -35,10 +42,9 @@ def find_files(path: Path, split: str | None) -> list[Path]:
     Raises:
         `MissingSplitError`: if only other splits are there. `ValueError`: if no data is.
     """
-    known = ".jsonl, .json (each also .gz) or .parquet"
     if path.is_file():
-        if not SUFFIX.search(path.name):
-            raise ValueError(f"{path} is no data file: wanted is {known}")
+        if file_type(path) is None:
+            raise ValueError(f"{path} is no data file: wanted is {_KNOWN}")
         named = _split_named_by(path)
         # One file never serves two splits: training on the test rows must not happen by leaving out a folder.
         if split is not None and split != (named if named in SPLIT_NAMES else "train"):
@@ -46,9 +52,9 @@ def find_files(path: Path, split: str | None) -> list[Path]:
             raise MissingSplitError(f"{path} is not read as split {split!r}: {fix}, or rename it {split}.*")
         return [path]
     files = [*sorted(path.glob("*")), *sorted(path.glob("[!.]*/*"))]
-    files = [file for file in files if SUFFIX.search(file.name) and file.is_file()]
+    files = [file for file in files if file_type(file) and file.is_file()]
     if not files:
-        raise ValueError(f"{path} holds no data file: wanted is {known}")
+        raise ValueError(f"{path} holds no data file: wanted is {_KNOWN}")
     splits = [
         file.parent.name if file.parent not in (path, path / "data") else _split_named_by(file) for file in files
     ]
@@ -69,7 +75,7 @@ def _split_named_by(file: Path) -> str:
 def read_json(file: Path) -> Iterator[tuple[str, dict | str]]:
     """Place and row, or place and the reason why there is none, for each line or array element that is not blank."""
     with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
-        if SUFFIX.search(file.name)[1] == "json":
+        if file.name.removesuffix(".gz").endswith(".json"):
             text = stream.read().removeprefix(codecs.BOM_UTF8)
             if text.lstrip()[:1] == b"[":
                 try:

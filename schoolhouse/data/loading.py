@@ -1,22 +1,20 @@
-"""Rows from the Hub, JSON Lines, JSON, Parquet or a folder of these.
+"""Rows from the Hub, JSON Lines, JSON, CSV, Parquet or a folder of these.
 
-A malformed row is named by file and line and counted. More than 1 % of them is an error; fewer are left out with a
-warning and reported to the open [`Account`], which the run record holds: none is dropped silently.
+A malformed row is named by file and line. More than 1 % of them is an error; fewer are left out with a warning, listed
+in the [`LoadReport`], which goes into the run manifest: none is dropped silently.
 """
 
-import contextlib
 import itertools
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schoolhouse.data.columns import columns_of, find_fault, form_of, require_kind, surplus_of
-from schoolhouse.data.files import SUFFIX, MissingSplitError, find_files, read_json
+from schoolhouse.data.columns import columns_of, form_of, require_kind, surplus_of, validate_row
+from schoolhouse.data.files import MissingSplitError, file_type, find_files, read_json
 
 
 if TYPE_CHECKING:
@@ -25,108 +23,95 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MALFORMED_PERCENT = 1
-SHOWN = 5  # malformed rows named in messages and in the run record
+SHOWN = 5  # malformed rows named in messages and in the run manifest
 
 
 @dataclass
-class Account:
+class LoadReport:
     """
-    What reading has met, for the run record.
+    What was met while a data set was read.
 
     Args:
-        read (`int`, *optional*, defaults to `0`):
-            Rows looked at, malformed ones included.
         malformed (`list[str]`, *optional*):
             `"file:line: reason"` for each malformed row.
         revision (`str`, *optional*):
             Commit of the Hub data set that was read.
     """
 
-    read: int = 0
     malformed: list[str] = field(default_factory=list)
     revision: str | None = None
 
 
-@dataclass(frozen=True)
-class LoadedData:
+@dataclass
+class Table:
     """
-    What a recipe trains on.
+    Rows that are not checked yet.
 
     Args:
-        train (`datasets.Dataset`):
-            Training rows; of a mixture each has its data set's name in `source` (unless it has a `source` of its own).
-        test (`datasets.Dataset` or `None`):
-            Rows for the loss during training, `None` without a test split.
-        sources (`list[dict]`):
-            A JSON-able entry for the run record per data set and split: `role`, `name`, `location`, `config`,
-            `revision`, `split`, `kind`, `rows`, `used_rows`, `weight`, `malformed`, `malformed_rows`, `sha256`,
-            `license`; for training rows also `exact_duplicates` and `overlap`.
+        label (`str`):
+            Name of the data set in messages.
+        rows (`datasets.Dataset` or `list[dict | str]`):
+            A text stands for a row that could not be read and says why.
+        places (`list[str]`, *optional*):
+            File and line of each row.
     """
 
-    train: "Dataset"
-    test: "Dataset | None"
-    sources: list[dict[str, Any]]
-
-
-_account: ContextVar[Account | None] = ContextVar("account", default=None)
-
-
-@contextlib.contextmanager
-def accounting() -> Iterator[Account]:
-    """Collects what every read inside the `with` block meets, however deep in a builder it happens."""
-    token = _account.set(Account())
-    try:
-        yield _account.get()
-    finally:
-        _account.reset(token)
-
-
-@dataclass
-class _Table:
     label: str
-    rows: "Dataset | list[dict | str]"  # a string says why there is no row
+    rows: "Dataset | list[dict[str, Any] | str]"
     places: list[str] | None = None
 
     def place(self, index: int) -> str:
+        """File and line of a row, or its number."""
         return self.places[index] if self.places else f"{self.label} row {index}"
+
+    def select(self, indices: Sequence[int]) -> "Table":
+        """The table of some of the rows."""
+        if not isinstance(self.rows, list):
+            return Table(self.label, self.rows.select(indices), [self.place(index) for index in indices])
+        places = [self.place(index) for index in indices]
+        return Table(self.label, [self.rows[index] for index in indices], places)
 
 
 def read_rows(
     location: str,
     split: str | None,
-    fault_of: Callable[[dict], str | None],
+    validate: Callable[[dict[str, Any]], str | None],
     config: str | None = None,
     revision: str | None = None,
-    only: Sequence[str] = (),
-) -> list[dict]:
+    columns: Sequence[str] = (),
+    report: LoadReport | None = None,
+) -> list[dict[str, Any]]:
     """
-    Rows of a data set in its upstream columns, for a builder to convert.
+    Rows of a data set in its upstream columns, for a function to convert.
 
     Args:
         location (`str`):
             Local file or folder, Hub id, or `https://` address of a JSON file.
         split (`str` or `None`):
-            Split to read; `None` reads all of them, for a builder that draws the line itself.
-        fault_of (`Callable[[dict], str | None]`):
-            Says why a row is malformed, `None` for a sound one.
+            Split to read; `None` reads all of them.
+        validate (`Callable[[dict], str | None]`):
+            Error text of a malformed row, `None` for a valid one.
         config (`str`, *optional*):
             Configuration of a Hub data set.
         revision (`str`, *optional*):
             Branch, tag or commit of a Hub data set.
-        only (`Sequence[str]`, *optional*):
+        columns (`Sequence[str]`, *optional*):
             Columns that are needed; all by default.
+        report ([`LoadReport`], *optional*):
+            Takes the malformed rows and the commit.
 
     Returns:
-        `list[dict]`: the sound rows.
+        `list[dict]`: the valid rows.
 
     Raises:
         `ValueError`: if nothing is there, or over 1 % of the rows are malformed.
     """
-    table = _open(location, split, config, revision)
-    if only and not isinstance(table.rows, list):
-        table.rows = table.rows.select_columns([name for name in only if name in table.rows.column_names])
+    table = open_table(location, split, config, revision, report=report)
+    if columns and not isinstance(table.rows, list):
+        table.rows = table.rows.select_columns([name for name in columns if name in table.rows.column_names])
     rows = list(table.rows)
-    return [rows[index] for index in _screen(table, [row if isinstance(row, str) else fault_of(row) for row in rows])]
+    errors = [row if isinstance(row, str) else validate(row) for row in rows]
+    return [rows[index] for index in _valid_indices(table, errors, report)]
 
 
 def load_table(
@@ -137,6 +122,7 @@ def load_table(
     columns: dict[str, str] | None = None,
     max_rows: int | None = None,
     kinds: Sequence[str] | None = None,
+    report: LoadReport | None = None,
 ) -> "Dataset":
     """
     Data set that is already in TRL's columns, or becomes so by renaming.
@@ -156,6 +142,32 @@ def load_table(
             Number of rows to look at, from the top; malformed ones count.
         kinds (`Sequence[str]`, *optional*):
             Kinds ([`schoolhouse.data.columns.KINDS`]) that the stage can use, the preferred one first.
+        report ([`LoadReport`], *optional*):
+            Takes the malformed rows and the commit.
+
+    Returns:
+        `datasets.Dataset`: columns of one kind, and every extra column.
+
+    Raises:
+        `ValueError`: if the columns make no kind that is wanted, or over 1 % of the rows are malformed.
+    """
+    table = open_table(location, split, config, revision, max_rows, report)
+    if columns:
+        rename_columns(table, columns)
+    return to_dataset(table, kinds, report)
+
+
+def to_dataset(table: Table, kinds: Sequence[str] | None = None, report: LoadReport | None = None) -> "Dataset":
+    """
+    Check a table in TRL's columns and leave out its malformed rows.
+
+    Args:
+        table ([`Table`]):
+            Rows to check.
+        kinds (`Sequence[str]`, *optional*):
+            Kinds ([`schoolhouse.data.columns.KINDS`]) that the stage can use, the preferred one first.
+        report ([`LoadReport`], *optional*):
+            Takes the malformed rows.
 
     Returns:
         `datasets.Dataset`: columns of one kind, and every extra column.
@@ -165,50 +177,46 @@ def load_table(
     """
     from datasets import Dataset
 
-    table = _open(location, split, config, revision, max_rows)
-    if columns:
-        _rename(table, columns)
     names = _columns(table)
-    # Where no line could be read there are no columns to judge by: _screen says what is wrong.
+    # Where no line could be read there are no columns to decide by: _valid_indices says what is wrong.
     kind = require_kind(table.label, names, kinds) if names else None
     required = columns_of(kind, names) if kind else ()
-    faults, forms = [], []
+    errors, forms = [], []
     for row in table.rows:
-        faults.append(row if isinstance(row, str) else find_fault(row, kind, required))
-        forms.append(None if faults[-1] else form_of(row, kind))
+        errors.append(row if isinstance(row, str) else validate_row(row, kind, required))
+        forms.append(None if errors[-1] else form_of(row, kind))
     usual = Counter(form for form in forms if form).most_common(1)
     for index, form in enumerate(forms):
         if form and form != usual[0][0]:
-            faults[index] = f"is {form} where most rows are {usual[0][0]} (text, not messages, or the reverse)"
-    good = _screen(table, faults)
+            errors[index] = f"is {form} where most rows are {usual[0][0]} (text, not messages, or the reverse)"
+    valid = _valid_indices(table, errors, report)
     if isinstance(table.rows, list):
-        every = dict.fromkeys(name for index in good for name in table.rows[index])
+        every = dict.fromkeys(name for index in valid for name in table.rows[index])
         surplus = surplus_of(every, required)
-        rows = [{name: table.rows[index].get(name) for name in every if name not in surplus} for index in good]
+        rows = [{name: table.rows[index].get(name) for name in every if name not in surplus} for index in valid]
         # Without `use_json` a number among the strings of any extra column is an error of Arrow's.
         return Dataset.from_list(rows, on_mixed_types="use_json")
-    rows = table.rows if len(good) == len(table.rows) else table.rows.select(good)
+    rows = table.rows if len(valid) == len(table.rows) else table.rows.select(valid)
     return rows.remove_columns(surplus_of(rows.column_names, required))
 
 
-def _screen(table: _Table, faults: list[str | None]) -> list[int]:
-    """Indices of the sound rows; raises, warns and keeps the account."""
-    if not faults:
+def _valid_indices(table: Table, errors: list[str | None], report: LoadReport | None) -> list[int]:
+    """Indices of the rows without an error; raises where too many have one, warns and reports where some have."""
+    if not errors:
         raise ValueError(f"{table.label} holds no rows")
-    malformed = [f"{table.place(index)}: {fault}" for index, fault in enumerate(faults) if fault]
+    malformed = [f"{table.place(index)}: {error}" for index, error in enumerate(errors) if error]
     first = "; ".join(malformed[:SHOWN]) + ("; ..." if len(malformed) > SHOWN else "")
-    counts = f"{len(malformed)} of {len(faults)} rows"
-    if 100 * len(malformed) > MALFORMED_PERCENT * len(faults):
+    counts = f"{len(malformed)} of {len(errors)} rows"
+    if 100 * len(malformed) > MALFORMED_PERCENT * len(errors):
         raise ValueError(f"{table.label}: {counts} are malformed, more than {MALFORMED_PERCENT} %: {first}")
     if malformed:
         logger.warning("%s: left out %s as malformed: %s", table.label, counts, first)
-    if account := _account.get():
-        account.read += len(faults)
-        account.malformed += malformed
-    return [index for index, fault in enumerate(faults) if not fault]
+        if report is not None:
+            report.malformed += malformed
+    return [index for index, error in enumerate(errors) if not error]
 
 
-def _columns(table: _Table) -> set[str]:
+def _columns(table: Table) -> set[str]:
     if not isinstance(table.rows, list):
         return set(table.rows.column_names)
     # A malformed row may lack a column or bring one of its own: the majority says which ones the file has.
@@ -217,7 +225,19 @@ def _columns(table: _Table) -> set[str]:
     return {name for name, count in counts.items() if 2 * count > len(rows)}
 
 
-def _rename(table: _Table, columns: dict[str, str]) -> None:
+def rename_columns(table: Table, columns: dict[str, str]) -> None:
+    """
+    Give columns TRL's names, in place.
+
+    Args:
+        table ([`Table`]):
+            Rows in upstream's columns.
+        columns (`dict[str, str]`):
+            TRL's column name -> name in the data set. A column that had the new name is dropped.
+
+    Raises:
+        `ValueError`: a column does not exist or is named twice.
+    """
     present = _columns(table)
     if twice := [theirs for theirs, count in Counter(columns.values()).items() if count > 1]:
         raise ValueError(f"{table.label}: two columns are to be made of {twice[0]!r}; one is possible")
@@ -234,26 +254,50 @@ def _rename(table: _Table, columns: dict[str, str]) -> None:
         table.rows = rows.rename_columns({theirs: ours for ours, theirs in columns.items() if ours != theirs})
 
 
-def _open(
+def open_table(
     location: str,
     split: str | None,
     config: str | None = None,
     revision: str | None = None,
     max_rows: int | None = None,
-) -> _Table:
+    report: LoadReport | None = None,
+) -> Table:
+    """
+    Read a split as it is.
+
+    Args:
+        location (`str`):
+            Local file or folder, Hub id, or `https://` address of a JSON file.
+        split (`str` or `None`):
+            Split to read; `None` reads all of them.
+        config (`str`, *optional*):
+            Configuration of a Hub data set.
+        revision (`str`, *optional*):
+            Branch, tag or commit of a Hub data set.
+        max_rows (`int`, *optional*):
+            Number of rows to read, from the top.
+        report ([`LoadReport`], *optional*):
+            Takes the commit.
+
+    Returns:
+        [`Table`]
+
+    Raises:
+        `ValueError`: if there is no such data; [`MissingSplitError`] if only other splits are there.
+    """
     from datasets import load_dataset
 
     path = Path(location).expanduser()
     if path.exists():
         files = find_files(path, split)
-        types = {SUFFIX.search(file.name)[1] is None for file in files}
-        if types == {True, False}:
-            raise ValueError(f"{location}: {', '.join(file.name for file in files)} mix Parquet with JSON")
-        if types == {False}:
-            entries = itertools.chain.from_iterable(map(read_json, files))
-            entries = list(itertools.islice(entries, max_rows))
-            return _Table(str(location), [row for _, row in entries], [place for place, _ in entries])
-        rows = load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+        types = sorted({file_type(file) for file in files})
+        if len(types) > 1:
+            raise ValueError(f"{location}: {', '.join(file.name for file in files)} mix {' with '.join(types)}")
+        if types == ["json"]:
+            # Our own reader: that of `datasets` names no line, and one bad line would lose the whole file.
+            entries = list(itertools.islice(itertools.chain.from_iterable(map(read_json, files)), max_rows))
+            return Table(location, [row for _, row in entries], [place for place, _ in entries])
+        rows = load_dataset(types[0], data_files=[str(file) for file in files], split="train")
     elif location.startswith("https://"):
         rows = load_dataset("json", data_files=location, split="train")
     else:
@@ -263,8 +307,8 @@ def _open(
             if split not in rows:
                 raise MissingSplitError(f"{location} has no split {split!r}; it has {', '.join(rows)}")
             rows = rows[split]
-        # datasets keeps a Hub data set in a folder named after its commit.
+        # `datasets` keeps a Hub data set in a folder named after its commit.
         commits = [re.search(r"[/\\]([0-9a-f]{40})[/\\]", file["filename"]) for file in rows.cache_files]
-        if (account := _account.get()) and commits and commits[0]:
-            account.revision = commits[0][1]
-    return _Table(str(location), rows if max_rows is None else rows.select(range(min(max_rows, len(rows)))))
+        if report is not None and commits and commits[0]:
+            report.revision = commits[0][1]
+    return Table(location, rows if max_rows is None else rows.select(range(min(max_rows, len(rows)))))

@@ -1,4 +1,4 @@
-"""The training data that a configuration names: one set or a weighted mixture, with a record of every source."""
+"""Training data that a recipe names: one data set or a weighted mixture, with a record of each source."""
 
 import difflib
 import itertools
@@ -6,52 +6,70 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schoolhouse.core.fingerprint import fingerprint
-from schoolhouse.data.builders import DATASETS, SOURCES
 from schoolhouse.data.columns import (
     TRL_COLUMNS,
     columns_of,
     form_of,
     kind_of,
     prompt_text,
-    require_kind,
-    surplus_of,
     whole_text,
 )
 from schoolhouse.data.decontamination import EvalIndex, drop_overlap, exact_duplicates
-from schoolhouse.data.files import SUFFIX, MissingSplitError
-from schoolhouse.data.loading import SHOWN, LoadedData, accounting, load_table
+from schoolhouse.data.files import MissingSplitError, file_type
+from schoolhouse.data.loading import SHOWN, LoadReport, load_table, to_dataset
+from schoolhouse.data.sources import DataSource, LoadedData
+from schoolhouse.data.specs import dataset_names, is_dataset_spec, load_dataset_spec, open_dataset
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from schoolhouse.config.arguments import DataArguments
+
 logger = logging.getLogger(__name__)
 
-ENTRY_KEYS = ("name", "path", "config", "revision", "split", "weight", "columns", "max_rows", "drop_overlap")
+
+@dataclass(frozen=True)
+class MixtureEntry:
+    """One of a recipe's `datasets`; the keys are those of `DatasetEntry` in [`schoolhouse.config.arguments`]."""
+
+    name: str | None = None
+    path: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    split: str | None = None
+    weight: float | None = None
+    columns: dict[str, str] | None = None
+    max_rows: int | None = None
+    drop_overlap: bool = False
+
+    @property
+    def label(self) -> str:
+        """Name of the data set in messages and records."""
+        return self.name or self.path
 
 
 def load_training_data(
-    data_args: Any,
+    data_args: "DataArguments",
     seed: int,
     kinds: Sequence[str] | None = None,
     eval_sets: dict[str, list[str]] | None = None,
 ) -> LoadedData:
     """
-    Loads what `dataset_name`, `dataset_path` or `datasets` name.
+    Load what `dataset_name`, `dataset_path` or `datasets` name.
 
-    A mixture with weights takes as many rows as it can without repeating one: the source that runs out first sets the
-    size, and of every source exactly its share is drawn, at random by `seed`. Without weights every row is taken.
-    Either way the rows are shuffled by `seed`. A single data set keeps its order.
+    A mixture with weights takes as many rows as possible without repeating one: the source that runs out first limits
+    the size, and exactly its share is drawn of each source, at random by `seed`. Without weights every row is taken.
+    In both cases the rows are shuffled by `seed`. A single data set keeps its order.
 
     Args:
         data_args (`DataArguments`):
-            Has `dataset_name`, `dataset_path`, `dataset_config`, `dataset_revision`, `dataset_train_split`,
-            `dataset_test_split`, `dataset_columns`, `datasets`, `max_train_rows` and `max_eval_rows`, and may have
-            `drop_overlap`. Each of the `datasets` is a dict with keys of `ENTRY_KEYS`.
+            The recipe's keys about data.
         seed (`int`):
             Decides which rows a mixture draws, and their order.
         kinds (`Sequence[str]`, *optional*):
@@ -78,157 +96,143 @@ def load_training_data(
             if data_args.dataset_test_split != "test":
                 raise
             logger.info("nothing to evaluate on: %s", error)
-    prompts = {f"{record['name']}:{record['split']}": list(map(prompt_text, rows)) for rows, record in tests}
+    prompts = {f"{record.name}:{record.split}": list(map(prompt_text, rows)) for rows, record in tests}
     index = EvalIndex({**prompts, **(eval_sets or {})})
     for entry in entries:
-        max_rows = entry.get("max_rows") if mixed else data_args.max_train_rows
-        rows, record = _load(entry, "train", entry.get("split") or data_args.dataset_train_split, max_rows, kinds)
-        trains.append((_clean(rows, record, index, bool(entry.get("drop_overlap"))), record))
+        max_rows = entry.max_rows if mixed else data_args.max_train_rows
+        rows, record = _load(entry, "train", entry.split or data_args.dataset_train_split, max_rows, kinds)
+        trains.append((_decontaminate(rows, record, index, entry.drop_overlap), record))
     sources = [record for _, record in (*trains, *tests)]
     _require_one_kind([*trains, *tests])
     if not mixed:
         return LoadedData(trains[0][0], tests[0][0] if tests else None, sources)
-    train = _mix(trains, seed, [entry.get("weight") for entry in entries], data_args.max_train_rows)
+    train = _mix(trains, seed, [entry.weight for entry in entries], data_args.max_train_rows)
     test = _mix(tests, seed, [None] * len(tests), data_args.max_eval_rows) if tests else None
     return LoadedData(train, test, sources)
 
 
-def _entries(data_args: Any) -> list[dict[str, Any]]:
+def _entries(data_args: "DataArguments") -> list[MixtureEntry]:
     single = data_args.dataset_name or data_args.dataset_path
     if bool(single) == bool(data_args.datasets):
         both = "both are given" if single else "none is given"
         raise ValueError(f"name the data with either dataset_name / dataset_path or datasets: {both}")
     if single:
         return [
-            {
-                "name": data_args.dataset_name,
-                "path": data_args.dataset_path,
-                "config": data_args.dataset_config,
-                "revision": data_args.dataset_revision,
-                "columns": data_args.dataset_columns,
-                "drop_overlap": getattr(data_args, "drop_overlap", False),
-            }
+            MixtureEntry(
+                name=data_args.dataset_name,
+                path=data_args.dataset_path,
+                config=data_args.dataset_config,
+                revision=data_args.dataset_revision,
+                columns=data_args.dataset_columns,
+                drop_overlap=data_args.drop_overlap,
+            )
         ]
+    known = [field.name for field in fields(MixtureEntry)]
     for number, entry in enumerate(data_args.datasets, start=1):
         where = f"datasets, entry {number}"
         if not isinstance(entry, dict) or not (entry.get("name") or entry.get("path")):
-            raise ValueError(f"{where}: wanted is a mapping with a name or a path, not {entry!r}")
-        if unknown := [key for key in entry if key not in ENTRY_KEYS]:
-            raise ValueError(f"{where}: unknown key {unknown[0]!r}{_nearest(unknown[0], ENTRY_KEYS)}")
+            raise ValueError(f"{where}: expected a mapping with a name or a path, got {entry!r}")
+        if unknown := [key for key in entry if key not in known]:
+            raise ValueError(f"{where}: unknown key {unknown[0]!r}{_nearest(unknown[0], known)}")
         weight = entry.get("weight")
-        sound = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
-        if weight is not None and not sound:
+        valid = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
+        if weight is not None and not valid:
             raise ValueError(f"{where}: weight must be a positive number, not {weight!r}")
     if len({entry.get("weight") is None for entry in data_args.datasets}) > 1:
         raise ValueError("datasets: give every entry a weight, or none (then every row is taken)")
-    return data_args.datasets
+    return [MixtureEntry(**entry) for entry in data_args.datasets]
 
 
 def _load(
-    entry: dict[str, Any], role: str, split: str, max_rows: int | None, kinds: Sequence[str] | None
-) -> "tuple[Dataset, dict[str, Any]]":
-    """The rows of one source in one split, and their record."""
-    name, path = entry.get("name"), entry.get("path")
-    source = SOURCES.get(name)
-    with accounting() as account:
-        if name in DATASETS:
-            for key in ("config", "columns"):
-                if entry.get(key):
-                    raise ValueError(f"{key} does not apply to {name!r}, which knows its own; leave it out")
-            rows = DATASETS[name](split, path=path, revision=entry.get("revision"))
-            kind = require_kind(name, rows.column_names, kinds)
-            required = columns_of(kind, rows.column_names)
-            rows = rows.remove_columns(surplus_of(rows.column_names, required))
-            rows = rows if max_rows is None else rows.select(range(min(max_rows, len(rows))))
-            # Data sets without a source are generated here.
-            location = path or (source.hub if source else "generated")
-            license = source.license if source else "Apache-2.0"
-        else:
-            location = path or _checked_location(name)
-            rows = load_table(
-                location,
-                split,
-                config=entry.get("config"),
-                revision=entry.get("revision"),
-                columns=entry.get("columns"),
-                max_rows=max_rows,
-                kinds=kinds,
-            )
-            kind, license = kind_of(rows.column_names, kinds), rows.info.license or None
+    entry: MixtureEntry, role: str, split: str, max_rows: int | None, kinds: Sequence[str] | None
+) -> "tuple[Dataset, DataSource]":
+    """Rows of one data set in one split, and their record."""
+    report = LoadReport()
+    if is_dataset_spec(entry.name):
+        for key in ("config", "columns"):
+            if getattr(entry, key):
+                raise ValueError(f"{key} does not apply to {entry.name!r}, which has its own: remove it")
+        spec = load_dataset_spec(entry.name)
+        table = open_dataset(spec, split, entry.path, entry.revision, max_rows, report)
+        rows = to_dataset(table, kinds, report)
+        location, license, hub_id = entry.path or spec.location, spec.license, spec.hub_id
+        config, revision = (None, None) if entry.path else (spec.config, entry.revision or spec.revision)
+    else:
+        location = entry.path or _checked_location(entry.name)
+        config, revision = entry.config, entry.revision
+        rows = load_table(location, split, config, revision, entry.columns, max_rows, kinds, report)
+        license, hub_id = rows.info.license or None, None if Path(location).expanduser().exists() else location
     if not len(rows):
-        raise ValueError(f"{name or path}: no rows in split {split!r}" + (" (max_rows is 0)" if max_rows == 0 else ""))
-    return rows, {
-        "role": role,
-        "name": name or path,
-        "location": location,
-        "config": entry.get("config"),
-        "revision": account.revision or entry.get("revision"),
-        "split": split,
-        "kind": kind,
-        "rows": len(rows),
-        "used_rows": len(rows),
-        "weight": entry.get("weight"),
-        "malformed": len(account.malformed),
-        "malformed_rows": account.malformed[:SHOWN],
-        "sha256": fingerprint(rows),
-        "license": license,
-    }
+        raise ValueError(f"{entry.label}: no rows in split {split!r}" + (" (max_rows is 0)" if max_rows == 0 else ""))
+    return rows, DataSource(
+        role=role,
+        name=entry.label,
+        location=location,
+        hub_id=hub_id,
+        config=config,
+        revision=report.revision or revision,
+        split=split,
+        kind=kind_of(rows.column_names, kinds),
+        rows=len(rows),
+        used_rows=len(rows),
+        weight=entry.weight,
+        malformed=len(report.malformed),
+        malformed_rows=report.malformed[:SHOWN],
+        sha256=fingerprint(rows),
+        license=license,
+    )
 
 
 def _checked_location(name: str) -> str:
     if Path(name).expanduser().exists():
         return name
-    if SUFFIX.search(name):
+    if file_type(Path(name)):
         raise ValueError(f"{name}: no such file")
     # "tiny/fact" has the form of a Hub id, but nobody means the Hub by it.
-    namespaces = {known.split("/")[0] for known in DATASETS if "/" in known}
+    namespaces = {known.split("/")[0] for known in dataset_names() if "/" in known}
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.split("/", maxsplit=1)[0] in namespaces:
         raise ValueError(
-            f"unknown data set {name!r}{_nearest(name, DATASETS)} Known are {', '.join(sorted(DATASETS))}, "
-            "any Hub id of the form user/name, and a local file or folder."
+            f"unknown data set {name!r}{_nearest(name, dataset_names())} Known are {', '.join(dataset_names())}, "
+            "any Hub id of the form user/name, a local file or folder, and a YAML file that describes other data."
         )
     return name
 
 
-def _nearest(name: str, known: Sequence[str] | dict[str, Any]) -> str:
-    nearest = difflib.get_close_matches(name, list(known), n=1)
+def _nearest(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
     return f", did you mean {nearest[0]!r}?" if nearest else "."
 
 
-def _clean(rows: "Dataset", record: dict[str, Any], index: EvalIndex, drop: bool) -> "Dataset":
-    """Enters duplicates and overlap into the record, and drops the overlapping rows if asked."""
-    record["exact_duplicates"] = len(exact_duplicates(list(map(whole_text, rows))))
-    kept, report = drop_overlap(rows, index)
-    record["overlap"] = {
-        name: {key: value for key, value in found.items() if not key.endswith("_ids")}
-        for name, found in report.items()
-    }
-    for name, found in report.items():
-        if found["train_rows"]:
+def _decontaminate(rows: "Dataset", record: DataSource, index: EvalIndex, drop: bool) -> "Dataset":
+    """Enter duplicates and overlap into the record, and drop the overlapping rows if asked."""
+    record.exact_duplicates = len(exact_duplicates(list(map(whole_text, rows))))
+    kept, record.overlap = drop_overlap(rows, index)
+    for name, found in record.overlap.items():
+        if found.train_rows:
             logger.warning(
                 "%s: %d of %d training prompts (%.1f %%) overlap prompts of %s%s",
-                record["name"],
-                found["train_rows"],
+                record.name,
+                found.train_rows,
                 len(rows),
-                100 * found["train_share"],
+                100 * found.train_share,
                 name,
                 ": dropped" if drop else " (drop_overlap removes them)",
             )
     if not drop:
         return rows
     if not len(kept):
-        raise ValueError(f"{record['name']}: drop_overlap leaves no training row")
-    record["dropped_overlap"] = len(rows) - len(kept)
-    record["rows"] = record["used_rows"] = len(kept)
-    record["sha256"] = fingerprint(kept)
+        raise ValueError(f"{record.name}: drop_overlap leaves no training row")
+    record.dropped_overlap = len(rows) - len(kept)
+    record.rows = record.used_rows = len(kept)
+    record.sha256 = fingerprint(kept)
     return kept
 
 
-def _require_one_kind(parts: "list[tuple[Dataset, dict[str, Any]]]") -> None:
+def _require_one_kind(parts: "list[tuple[Dataset, DataSource]]") -> None:
     described = []
     for rows, record in parts:
-        columns = columns_of(record["kind"], rows.column_names)
-        described.append((f"{', '.join(columns)} ({form_of(rows[0], record['kind'])})", record["name"]))
+        columns = columns_of(record.kind, rows.column_names)
+        described.append((f"{', '.join(columns)} ({form_of(rows[0], record.kind)})", record.name))
     for (first, first_name), (other, other_name) in itertools.pairwise(described):
         if first != other:
             raise ValueError(
@@ -238,7 +242,7 @@ def _require_one_kind(parts: "list[tuple[Dataset, dict[str, Any]]]") -> None:
 
 
 def _mix(
-    parts: "list[tuple[Dataset, dict[str, Any]]]", seed: int, weights: list[float | None], limit: int | None
+    parts: "list[tuple[Dataset, DataSource]]", seed: int, weights: list[float | None], limit: int | None
 ) -> "Dataset":
     import numpy as np
     from datasets import concatenate_datasets
@@ -250,20 +254,20 @@ def _mix(
     drawn = []
     for (rows, record), size in zip(parts, sizes, strict=True):
         if not size:
-            raise ValueError(f"the weight of {record['name']!r} leaves it no row of the mixture: raise it")
+            raise ValueError(f"the weight of {record.name!r} leaves it no row of the mixture: raise it")
         if "source" not in rows.column_names:
-            rows = rows.add_column("source", [record["name"]] * len(rows))
+            rows = rows.add_column("source", [record.name] * len(rows))
         drawn.append(rows.shuffle(seed).select(range(size)) if size < len(rows) else rows)
     mixture = concatenate_datasets(_align(drawn, parts))
     order = np.random.default_rng(seed).permutation(len(mixture))[:limit]
     origins = np.repeat(np.arange(len(parts)), sizes)[order]
     for (_, record), used in zip(parts, np.bincount(origins, minlength=len(parts)), strict=True):
-        record["used_rows"] = int(used)
+        record.used_rows = int(used)
     return mixture.select(order)
 
 
-def _align(drawn: "list[Dataset]", parts: "list[tuple[Dataset, dict[str, Any]]]") -> "list[Dataset]":
-    """The parts with equal column types, which Arrow wants of rows that stand in one table."""
+def _align(drawn: "list[Dataset]", parts: "list[tuple[Dataset, DataSource]]") -> "list[Dataset]":
+    """The parts with equal column types, as Arrow needs them in one table."""
     from datasets import Json, List, Value
 
     for column in dict.fromkeys(name for rows in drawn for name in rows.column_names):
@@ -275,7 +279,7 @@ def _align(drawn: "list[Dataset]", parts: "list[tuple[Dataset, dict[str, Any]]]"
             # Messages with tool calls or names beside messages without.
             drawn = [rows.cast_column(column, List(Json())) for rows in drawn]
         else:
-            names = [record["name"] for rows, (_, record) in zip(drawn, parts, strict=True) if column in rows.features]
+            names = [record.name for rows, (_, record) in zip(drawn, parts, strict=True) if column in rows.features]
             logger.warning("column %r is left out: its type differs between %s", column, ", ".join(names))
             drawn = [rows.remove_columns(column) if column in rows.features else rows for rows in drawn]
     return drawn
@@ -283,7 +287,7 @@ def _align(drawn: "list[Dataset]", parts: "list[tuple[Dataset, dict[str, Any]]]"
 
 def _allot(sizes: list[int], weights: list[float], limit: int | None) -> list[int]:
     """
-    Rows to draw from each source: exactly its share, none twice.
+    Number of rows to draw from each source: exactly its share, none twice.
 
     Args:
         sizes (`list[int]`):

@@ -1,4 +1,4 @@
-"""Which items of a task a model may have seen in training: the others make the clean score."""
+"""Items of a task that training data contain; the score of the others is the uncontaminated one."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,8 @@ def contaminated_items(items: Sequence[Item], trained_on: Sequence[str]) -> set[
         items (`Sequence[Item]`):
             Items of a task.
         trained_on (`Sequence[str]`):
-            Training data: names of `DATASETS`, `NAME=PATH` for a local copy of one, or a file in TRL's columns.
+            Training data: names of data sets or YAML files of your own, `NAME=PATH` for a local copy, or a file in
+            TRL's columns.
 
     Returns:
         `set[str]`: ids of the items.
@@ -21,15 +22,16 @@ def contaminated_items(items: Sequence[Item], trained_on: Sequence[str]) -> set[
     Raises:
         ValueError: if there is no such data.
     """
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
     from schoolhouse.data.columns import prompt_text
     from schoolhouse.data.decontamination import EvalIndex
     from schoolhouse.data.loading import load_table
+    from schoolhouse.data.specs import is_dataset_spec
 
     texts: list[str] = []
     for source in trained_on:
         name, _, path = source.partition("=")
-        rows = DATASETS[name]("train", path=path or None) if name in DATASETS else load_table(source)
+        rows = load_rows(name, path=path or None) if is_dataset_spec(name) else load_table(source)
         texts += map(prompt_text, rows)
     index = EvalIndex({"items": [prompt_text({"prompt": item.prompt}) for item in items]})
-    return {items[number].id for number in index.overlap(texts)["items"]["eval_ids"]}
+    return {items[number].id for number in index.overlap(texts)["items"].eval_ids}

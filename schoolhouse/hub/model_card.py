@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from schoolhouse.data.builders import SOURCES
+from schoolhouse.data import dataset_names, load_dataset_spec
 from schoolhouse.evaluation.results import sampling_of
 from schoolhouse.hub.artifacts import Stage
 from schoolhouse.hub.secret_scan import fenced, markdown, published
@@ -154,13 +154,13 @@ def model_card(
 def _metadata(stages: list[Stage], base: str, license: str | None) -> str:
     from huggingface_hub import ModelCardData
 
-    hubs = [SOURCES[name].hub for name, _ in training_data(stages) if name in SOURCES]
+    hubs = [load_dataset_spec(name).hub_id for name, _ in training_data(stages) if name in dataset_names()]
     tasks = {stage.config.get("task_type") for stage in stages}
     card = ModelCardData(
         base_model=base,
         library_name="peft",
         license=license,
-        datasets=sorted({name for name in hubs if name and "://" not in name}) or None,
+        datasets=sorted({name for name in hubs if name}) or None,
         tags=["schoolhouse", "lora", *(stage.name for stage in stages)],
         pipeline_tag="text-classification" if tasks == {"SEQ_CLS"} else "text-generation",
         base_model_relation="adapter",

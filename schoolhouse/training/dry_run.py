@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, RewardConfig, SFTConfig
 
     from schoolhouse.config.arguments import RecipeParser
-    from schoolhouse.data.loading import LoadedData
+    from schoolhouse.data.sources import LoadedData
     from schoolhouse.rewards import Reward
     from schoolhouse.training.pairs import Pairs
 

@@ -84,11 +84,10 @@ def humaneval_items(rows: Sequence[dict[str, Any]], limit: int | None = None) ->
 
 def _build(name: str, limit: int | None, path: str | None) -> list[Item]:
     """Items with the very prompts that the data set's train split is trained on."""
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
     shared_sandbox()  # where programs cannot be run safely, that is found out now, not after an hour of generation
-    rows = DATASETS[name](split="test", path=path)
-    rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
+    rows = load_rows(name, "test", path=path, max_rows=limit)
     kept = ("tests", "hidden_tests", "entry_point", "prelude", "level")
     return [
         Item(

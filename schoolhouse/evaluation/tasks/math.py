@@ -44,10 +44,9 @@ def score_answers(completions: Sequence[str], items: Sequence[Item]) -> list[dic
 
 def _build(name: str, limit: int | None, path: str | None) -> list[Item]:
     """Items with the very prompts that the data set's train split is trained on."""
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
-    rows = DATASETS[name](split="test", path=path)
-    rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
+    rows = load_rows(name, "test", path=path, max_rows=limit)
     return [
         Item(id=row.get("id") or f"{name}-{number}", prompt=row["prompt"], reference=row["completion"][0]["content"])
         for number, row in enumerate(rows)
@@ -59,13 +58,13 @@ def _build_5shot(limit: int | None, path: str | None) -> list[Item]:
     lm-eval's prompt for base models. Its five examples are the first five rows of the train split (lm-eval draws five
     others for each question), calculator calls included, as there.
     """
-    from schoolhouse.data.builders import SOURCES
+    from schoolhouse.data import load_dataset_spec
     from schoolhouse.data.loading import read_rows
 
-    source = SOURCES["gsm8k"]
+    spec = load_dataset_spec("gsm8k")
 
     def read(split: str) -> list[dict]:
-        return read_rows(path or source.hub, split, _fault_of, source.config)
+        return read_rows(path or spec.hub_id, split, _fault_of, spec.config)
 
     def ask(row: dict) -> str:
         return f"Question: {row['question']}\nAnswer:"

@@ -11,10 +11,9 @@ _MARGINS = ("gold margin 1 to 2", "gold margin 2 to 3", "gold margin over 3")  #
 
 
 def _build(dataset: str, cluster: str | None, limit: int | None, path: str | None) -> list[Item]:
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
-    rows = DATASETS[dataset]("test", path=path)
-    rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
+    rows = load_rows(dataset, "test", path=path, max_rows=limit)
     sources: dict[str, int] = {}
     return [
         Item(
@@ -31,9 +30,9 @@ def _build(dataset: str, cluster: str | None, limit: int | None, path: str | Non
 
 
 def _build_tiny(limit: int | None, path: str | None) -> list[Item]:
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
-    rows = DATASETS["tiny/preferences"]("test", size=limit)
+    rows = load_rows("tiny/preferences", "test", max_rows=limit)
     # Wrong in exactly that share of the pairs, or luck would move the ceiling by some points.
     annotator = random.Random("annotator of tiny_preferences")
     wrong = set(annotator.sample(range(len(rows)), round(ANNOTATOR_NOISE * len(rows))))

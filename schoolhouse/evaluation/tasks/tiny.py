@@ -12,11 +12,10 @@ GOOD = 2.5  # as two warm words and a proper end; nearly half of the teacher's d
 
 
 def _build(dataset: str, limit: int | None, path: str | None) -> list[Item]:
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
     # The data set lists its levels in turn, so a prefix of it is as mixed as the whole.
-    rows = DATASETS[f"tiny/{dataset}"](split="test", path=path)
-    rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
+    rows = load_rows(f"tiny/{dataset}", "test", path=path, max_rows=limit)
     return [
         Item(f"{dataset}-{number}", row["prompt"], row["answer"], {"level": row["level"]} if "level" in row else {})
         for number, row in enumerate(rows)
@@ -97,9 +96,9 @@ def score_description(completion: str, item: Item) -> dict[str, Any]:
 
 
 def _build_text(limit: int | None, path: str | None) -> list[Item]:
-    from schoolhouse.data import DATASETS
+    from schoolhouse.data import load_rows
 
-    return text_items(DATASETS["tiny/corpus"](split="test", size=limit or 500)["text"])
+    return text_items(load_rows("tiny/corpus", "test", size=limit or 500)["text"])
 
 
 TINY_ARITHMETIC = Task(

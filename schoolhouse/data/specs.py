@@ -1,0 +1,326 @@
+"""Data sets as YAML files: those of `data/`, known by name, and the user's own, known by path."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from schoolhouse.config.errors import KeyPath, nearest
+from schoolhouse.config.paths import shipped
+from schoolhouse.config.user_code import load_function
+from schoolhouse.config.yaml_file import YamlError, load_mapping
+from schoolhouse.data.columns import missing_text, prompt_text
+from schoolhouse.data.loading import LoadReport, Table, open_table, read_rows, rename_columns, to_dataset
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_SOURCES = ("hub_id", "url", "path", "rows")
+
+
+class HashSplit(BaseModel):
+    """
+    Split by a hash: the same rows are in the test split on every machine and from every copy of the data.
+
+    Args:
+        by_hash_of (`str`):
+            Column, after conversion, whose SHA-256 decides: rows with the same value are in the same split. It hashes
+            the prompt's text where the column holds messages.
+        test_tenths (`int`, *optional*, defaults to `1`):
+            Tenths of the values that belong to the test split.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    by_hash_of: str
+    test_tenths: int = Field(default=1, ge=1, le=9)
+
+    def split_of(self, row: dict[str, Any]) -> str:
+        """`"train"` or `"test"`."""
+        value = row[self.by_hash_of]
+        text = value if isinstance(value, str) else prompt_text({self.by_hash_of: value})
+        return "test" if int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10 < self.test_tenths else "train"
+
+
+class DatasetSpec(BaseModel):
+    """
+    Content of a data set's YAML file.
+
+    One of `hub_id`, `url`, `path` and `rows` says where the rows come from; without any of them the data set needs a
+    `dataset_path`. A function is named `package.module:function`, or `file.py:function` beside the YAML file.
+
+    Args:
+        description (`str`, *optional*):
+            What the data set holds, with its paper and its columns.
+        hub_id (`str`, *optional*):
+            Data set on the Hub.
+        url (`str`, *optional*):
+            `https://` address of a JSON file.
+        path (`str`, *optional*):
+            Local file or folder, relative to the YAML file.
+        rows (`str`, *optional*):
+            Function that makes the rows: called with `split` and the parameters, it returns or yields a `dict` a row.
+        config (`str`, *optional*):
+            Configuration on the Hub.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
+        license (`str`, *optional*):
+            SPDX identifier of the license.
+        origin (`str`, *optional*):
+            The project that made the data set.
+        split (`"upstream"` or [`HashSplit`], *optional*, defaults to `"upstream"`):
+            The splits of the files or the Hub, or a split of all rows by a hash.
+        splits (`dict[str, dict]`, *optional*):
+            With `rows`: the splits, and parameters of each.
+        columns (`dict[str, str]`, *optional*):
+            TRL's column names to the data set's own, where renaming is all that is needed.
+        function (`str`, *optional*):
+            Function that converts the rows: called with the upstream rows and the parameters, it returns or yields the
+            rows in TRL's columns.
+        validate (`str`, *optional*):
+            With `function`: called with an upstream row, returns an error text for a malformed one, else `None`.
+        required_columns (`list[str]`, *optional*):
+            With `function`: upstream columns that must hold text.
+        read_columns (`list[str]`, *optional*):
+            With `function`: upstream columns that are read; all by default.
+        parameters (`dict[str, Any]`, *optional*):
+            Further arguments of `function` or `rows`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    description: str | None = None
+    hub_id: str | None = None
+    url: str | None = Field(default=None, pattern="^https://")
+    path: str | None = None
+    rows: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    license: str | None = None
+    origin: str | None = None
+    split: Literal["upstream"] | HashSplit = "upstream"
+    splits: dict[str, dict[str, Any]] | None = None
+    columns: dict[str, str] | None = None
+    function: str | None = None
+    validate_function: str | None = Field(default=None, alias="validate")  # pydantic's own name is `validate`
+    required_columns: list[str] = []
+    read_columns: list[str] = []
+    parameters: dict[str, Any] = {}
+
+    _name: str = PrivateAttr("")
+    _file: Path = PrivateAttr(Path())
+    _lines: dict[KeyPath, int] = PrivateAttr(default_factory=dict)
+
+    @property
+    def location(self) -> str:
+        """Hub id, address or path of the rows; `"generated"` where a function makes them, `""` where none is given."""
+        path = self.path and str(self._file.parent / Path(self.path).expanduser())
+        return self.hub_id or self.url or path or ("generated" if self.rows else "")
+
+    def files(self) -> list[Path]:
+        """Local files that decide which rows the data set has: the YAML file, data and code beside it."""
+        functions = [name.rpartition(":")[0] for name in (self.rows, self.function, self.validate_function) if name]
+        names = [self.path, *(name for name in functions if name.endswith(".py"))]
+        return [self._file, *(self._file.parent / Path(name).expanduser() for name in names if name)]
+
+    def error(self, key: str, message: str) -> ValueError:
+        """Error that names the line of a key."""
+        return ValueError(f"{self._file}:{self._lines.get((key,), 1)}: {key}: {message}")
+
+    def check_keys(self) -> None:
+        """Raise a `ValueError` where keys contradict each other."""
+        given = [key for key in _SOURCES if getattr(self, key)]
+        if len(given) > 1:
+            raise self.error(given[1], f"excludes {given[0]}: the rows come from one place")
+        if self.rows and not self.splits:
+            raise self.error("rows", "needs splits: the names of the splits, such as {train: {}, test: {}}")
+        pairs = [(key, "function") for key in ("validate", "required_columns", "read_columns")]
+        for key, other in [*pairs, ("splits", "rows")]:
+            if (key,) in self._lines and not getattr(self, other):
+                raise self.error(key, f"has no effect without {other}")
+        for key, other in (("columns", "function"), ("columns", "rows"), ("function", "rows"), ("split", "rows")):
+            if (key,) in self._lines and getattr(self, other):
+                raise self.error(key, f"has no effect with {other}: {other} decides it alone")
+
+    def call(self, key: str, *arguments: Any, **parameters: Any) -> list[dict[str, Any]]:
+        """Rows of the function that a key names; an exception in it becomes one line with the key's place."""
+        try:
+            function = load_function(getattr(self, key), self._file.parent)
+        except ValueError as error:
+            raise self.error(key, str(error)) from None
+        limit = parameters.pop("max_rows", None)
+        try:
+            return list(islice(function(*arguments, **parameters), limit))
+        except Exception as error:
+            raise self.error(key, f"{getattr(self, key)} raised {type(error).__name__}: {error}") from error
+
+
+@cache
+def dataset_names() -> list[str]:
+    """Names of the data sets that Schoolhouse ships, such as `"gsm8k"` and `"tiny/sft"`."""
+    folder = shipped("data")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def is_dataset_spec(name: str | None) -> bool:
+    """Whether a name is that of a shipped data set, or of a YAML file."""
+    return name is not None and (name in dataset_names() or name.endswith((".yaml", ".yml")))
+
+
+def load_dataset_spec(name: str) -> DatasetSpec:
+    """
+    Read the description of a data set.
+
+    Args:
+        name (`str`):
+            One of [`dataset_names`], or the path of a YAML file.
+
+    Returns:
+        [`DatasetSpec`]
+
+    Raises:
+        `ValueError`: a mistake in the file; one line that names file, line and key.
+    """
+    file = shipped(f"data/{name}.yaml") if name in dataset_names() else Path(name).expanduser()
+    try:
+        values, lines = load_mapping(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{file}: cannot read the data set: {error.strerror}") from None
+    except YamlError as error:
+        raise ValueError(f"{file}:{error.line}: {error}") from None
+    try:
+        spec = DatasetSpec.model_validate(values)
+    except ValidationError as invalid:
+        error = invalid.errors()[0]
+        path = next((error["loc"][:n] for n in range(len(error["loc"]), 0, -1) if error["loc"][:n] in lines), ())
+        message = error["msg"][0].lower() + error["msg"][1:]
+        if error["type"] == "extra_forbidden":
+            known = [field.alias or key for key, field in DatasetSpec.model_fields.items()]
+            message = f"unknown key; {nearest(path[-1], known if len(path) == 1 else HashSplit.model_fields)}"
+        raise ValueError(f"{file}:{lines.get(path, 1)}: {'.'.join(map(str, path))}: {message}") from None
+    spec._name, spec._file, spec._lines = name, file, lines
+    spec.check_keys()
+    return spec
+
+
+def open_dataset(
+    spec: DatasetSpec,
+    split: str,
+    path: str | None = None,
+    revision: str | None = None,
+    max_rows: int | None = None,
+    report: LoadReport | None = None,
+    **parameters: Any,
+) -> Table:
+    """
+    Rows of a data set in TRL's columns, not checked yet where a function made them.
+
+    Args:
+        spec ([`DatasetSpec`]):
+            Description of the data set.
+        split (`str`):
+            Split to read.
+        path (`str`, *optional*):
+            Local file or folder that replaces the Hub.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub, instead of that of the description.
+        max_rows (`int`, *optional*):
+            Number of rows, from the top.
+        report ([`LoadReport`], *optional*):
+            Takes malformed rows and the commit.
+        **parameters (`Any`):
+            Parameters of its function, instead of those of the description.
+
+    Returns:
+        [`Table`]
+
+    Raises:
+        `ValueError`: there is no such split or no data, over 1 % of the rows are malformed, a function fails.
+    """
+    by_hash = spec.split if isinstance(spec.split, HashSplit) else None
+    if spec.rows:
+        if split not in spec.splits:
+            raise spec.error("splits", f"there is no split {split!r}; known are {', '.join(spec.splits)}")
+        given = {**spec.parameters, **spec.splits[split], **parameters}
+        return Table(spec.rows, spec.call("rows", split, max_rows=max_rows, **given))
+    location = path or spec.location
+    if not location:
+        raise ValueError(f"{spec._name} is not on the Hub: give dataset_path, a file or folder from {spec.origin}")
+    if by_hash and split not in ("train", "test"):
+        raise ValueError(f"unknown split {split!r}: this data set is divided into 'train' and 'test'")
+    source = (location, None if by_hash else split)
+    config, revision = (None, None) if path else (spec.config, revision or spec.revision)
+    if spec.function:
+        rows = read_rows(*source, _validator(spec), config, revision, spec.read_columns, report)
+        table = Table(spec.function, spec.call("function", rows, **{**spec.parameters, **parameters}))
+    else:
+        table = open_table(*source, config, revision, report=report)
+        if spec.columns:
+            rename_columns(table, spec.columns)
+    if by_hash:
+        table = _select_split(spec, table, split)
+    return table if max_rows is None else table.select(range(min(max_rows, len(table.rows))))
+
+
+def load_rows(
+    name: str,
+    split: str = "train",
+    path: str | None = None,
+    revision: str | None = None,
+    max_rows: int | None = None,
+    **parameters: Any,
+) -> "Dataset":
+    """
+    Rows of a data set with all its columns, for an evaluation or a test.
+
+    Args:
+        name (`str`):
+            One of [`dataset_names`], or the path of a YAML file.
+        split (`str`, *optional*, defaults to `"train"`):
+            Split to read.
+        path (`str`, *optional*):
+            Local file or folder that replaces the Hub.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
+        max_rows (`int`, *optional*):
+            Number of rows, from the top.
+        **parameters (`Any`):
+            Parameters of its function, instead of those of the YAML file.
+
+    Returns:
+        `datasets.Dataset`
+    """
+    from datasets import Dataset
+
+    spec = load_dataset_spec(name)
+    table = open_dataset(spec, split, path, revision, max_rows, **parameters)
+    if spec.function or spec.rows:
+        return Dataset.from_list(table.rows, on_mixed_types="use_json")
+    return to_dataset(table)
+
+
+def _validator(spec: DatasetSpec) -> Callable[[dict[str, Any]], str | None]:
+    """Check of an upstream row: its required columns, then the data set's own function."""
+    if spec.validate_function is None:
+        return lambda row: missing_text(row, spec.required_columns)
+    try:
+        validate = load_function(spec.validate_function, spec._file.parent)
+    except ValueError as error:
+        raise spec.error("validate", str(error)) from None
+    return lambda row: missing_text(row, spec.required_columns) or validate(row)
+
+
+def _select_split(spec: DatasetSpec, table: Table, split: str) -> Table:
+    rows: Iterable[dict[str, Any] | str] = table.rows
+    column = spec.split.by_hash_of
+    # A row without the column is malformed; it is reported with the train split.
+    sides = [spec.split.split_of(row) if isinstance(row, dict) and row.get(column) else "train" for row in rows]
+    chosen = [index for index, side in enumerate(sides) if side == split]
+    if not chosen:
+        raise ValueError(f"none of the {len(sides)} rows falls into split {split!r}: too few to divide by a hash")
+    return table.select(chosen)

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 
 from schoolhouse.config.paths import shipped
-from schoolhouse.hub.secret_scan import shown
+from schoolhouse.core.escape import one_line
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.action(arguments)
     except (ValueError, OSError) as error:
-        print(f"recipes/share.py: error: {shown(error, 600)}", file=sys.stderr)
+        print(f"recipes/share.py: error: {one_line(error, 600)}", file=sys.stderr)
         return 2
 
 
@@ -109,9 +109,9 @@ def pull_adapter(arguments: argparse.Namespace) -> int:
     from schoolhouse.hub.pull import pull
 
     lineage = pull(HfApi(), arguments.repo_id, Path(arguments.output_dir), arguments.revision)
-    base = shown(lineage["base"]["name"])
+    base = one_line(lineage["base"]["name"])
     for stage in lineage["stages"]:
-        print(f"{shown(stage['name'])}: {Path(arguments.output_dir) / stage['folder']}, on {base}")
+        print(f"{one_line(stage['name'])}: {Path(arguments.output_dir) / stage['folder']}, on {base}")
     print(f"{len(lineage['files'])} files are those of the lineage")
     return 0
 
@@ -127,23 +127,23 @@ def verify_claims(arguments: argparse.Namespace) -> int:
         lineage = pull(HfApi(), arguments.repo_id, folder, arguments.revision)
         stages = {stage["name"]: stage["folder"] for stage in lineage["stages"]}
         if arguments.stage not in (None, *stages):
-            raise ValueError(f"--stage {arguments.stage}: there is {', '.join(map(shown, stages))}")
+            raise ValueError(f"--stage {arguments.stage}: there is {', '.join(map(one_line, stages))}")
         claims = {stage: read_claims(folder, stages[stage]) for stage in stages if arguments.stage in (None, stage)}
         asked = arguments.tasks.split(",") if arguments.tasks else list(chain(*claims.values()))
         if unclaimed := [task for task in asked if task not in chain(*claims.values())]:
-            raise ValueError(f"--tasks {unclaimed[0]}: claimed is {', '.join(map(shown, chain(*claims.values())))}")
+            raise ValueError(f"--tasks {unclaimed[0]}: claimed is {', '.join(map(one_line, chain(*claims.values())))}")
         verdicts = []
         for stage, claimed in claims.items():
             wanted = [task for task in claimed if task in asked]
             if not wanted:
-                print(f"{shown(stage)}: claims nothing")
+                print(f"{one_line(stage)}: claims nothing")
                 continue
             base, results = arguments.base_model or lineage["base"]["name"], Path(scratch, "eval", stages[stage])
             found = measure_again(base, folder / stages[stage], wanted, arguments, results)
             for task in wanted:
                 verdict, why = judge(claimed[task], found["tasks"][task])
                 verdicts.append(verdict)
-                print(f"{shown(stage)} {shown(task)}: {verdict} ({shown(why)})")
+                print(f"{one_line(stage)} {one_line(task)}: {verdict} ({one_line(why)})")
     print(verdict := overall(verdicts))
     return {REPRODUCED: 0, DIFFERS: 1}.get(verdict, 3)
 
@@ -157,7 +157,7 @@ def measure_again(base: str, adapter: Path, tasks: list[str], arguments: argpars
     command += ["--task_paths", arguments.task_paths] if arguments.task_paths else []
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
-        raise ValueError(f"eval/run.py ended with {run.returncode}: {shown(run.stderr[-500:], 500)}")
+        raise ValueError(f"eval/run.py ended with {run.returncode}: {one_line(run.stderr[-500:], 500)}")
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 

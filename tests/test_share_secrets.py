@@ -2,20 +2,25 @@
 
 import base64
 import getpass
+import hashlib
 import json
 import os
 import re
 import shlex
 import struct
+import subprocess
+import sys
 
 import pytest
 from huggingface_hub import ModelCard
 
+from schoolhouse.core.escape import markdown, one_line
 from schoolhouse.core.models import adapter_hash
+from schoolhouse.core.redaction import anonymize
 from schoolhouse.hub.artifacts import read_stages
 from schoolhouse.hub.model_card import eval_command
 from schoolhouse.hub.push import build_files
-from schoolhouse.hub.secret_scan import find_secrets, markdown, published, shown
+from schoolhouse.hub.secret_scan import find_secrets
 from tests.share_runs import call, change_record, loopback, make_run, write_results
 
 
@@ -92,6 +97,52 @@ def test_scan_says_where_and_not_what():
     assert find_secrets("a.json", b'{"x": "/home/alice/data"}') == ["a.json, line 1: an absolute path"]
     assert find_secrets("a.md", b"see https://huggingface.co/docs/peft/index and n/a, a </b/> 1/2/3\n") == []
     assert find_secrets("tokenizer_config.json", b'{"eos_token": "<|endoftext|>", "token": null}') == []
+
+
+# A token of each service, in parts: whole ones would be found in this file, too.
+TOKENS = {
+    "AWS": AWS,
+    "Google": "AIza" + "b" * 35,
+    "GitHub": "ghp_" + "c" * 36,
+    "GitLab": "glpat-" + "d1" * 10,
+    "JSON Web": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0." + "Zm9vYmFyYmF6",
+    "NPM": "//registry.npmjs.org/:_authToken=" + "npm_" + "e" * 36,
+    "OpenAI": "sk-" + "f" * 20 + "T3BlbkFJ" + "g" * 20,
+    "Private Key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
+    "a private key": "-----BEGIN ENCRYPTED " + "PRIVATE KEY-----",
+    "SendGrid": "SG." + "h" * 22 + "." + "i" * 43,
+    "Slack": "https://hooks.slack.com/services/" + "T00000000/B00000000/XXXXXXXX",
+    "Stripe": "sk_live_" + "j" * 24,
+    "Telegram": "110201543" + ":" + "k" * 35,
+    "a token": "https://alice:" + "correct-horse@example.org/x.git",
+}
+
+
+@pytest.mark.parametrize("kind", TOKENS)
+def test_tokens_of_many_services_are_found(kind):
+    found = find_secrets("notes.md", f"nothing here\n{TOKENS[kind]}\n".encode())
+    assert found and all(finding.startswith("notes.md, line 2: ") for finding in found)
+    assert any(kind in finding for finding in found) and not any(TOKENS[kind] in finding for finding in found)
+
+
+def test_hashes_and_versions_are_no_secrets():
+    names = ("sha256", "hash", "key", "token", "adapter", "product_hash", "revision", "cl_key", "sl_api_key_hash")
+    digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(200)]
+    record = {
+        f"{name}_{number}": {name: digest, "git": digest[:40], "md5": digest[:32], "upper": digest.upper()}
+        for number, digest in enumerate(digests)
+        for name in names
+    }
+    record["base64"] = [base64.urlsafe_b64encode(bytes.fromhex(digest)).decode() for digest in digests]
+    record["versions"] = {"driver": "550.54.15.1", "torch": "2.13.0+cu128"}
+    assert find_secrets("run.json", json.dumps(record, indent=2).encode()) == []
+    assert find_secrets("lineage.json", json.dumps(record).encode()) == []
+
+
+def test_reading_the_rules_loads_no_scanner():
+    code = "import sys, schoolhouse.core.redaction as r; r.redact({'a': 'b'}); print('detect_secrets' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def safetensors(header: dict, data: bytes = b"") -> bytes:
@@ -192,12 +243,12 @@ def test_private_data_sets_keep_their_licences_apart(api, base, repo_id, tmp_pat
 
 def test_published_record_has_no_rows_and_no_paths():
     record = {"command": ["--x", "/home/a/b", "~/secret/x", r"C:\Users\me\x"], "malformed_rows": ["x"], "n": 1}
-    assert published(record) == {"command": ["--x", "<local>", "<local>", "<local>"], "n": 1}
+    assert anonymize(record) == {"command": ["--x", "<local>", "<local>", "<local>"], "n": 1}
 
 
 def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, repo_id, tmp_path):
     evil = "svamp\x1b[31m|<script>alert(1)</script>\n---\n# [x](http://evil) \u202e`"
-    assert "\x1b" not in shown(evil) and "\u202e" not in shown(evil) and "\n" not in shown(evil)
+    assert "\x1b" not in one_line(evil) and "\u202e" not in one_line(evil) and "\n" not in one_line(evil)
     assert not re.search(r"(?<!\\)[|`\[]|<", markdown(evil))
     links = markdown("http://evil.example HTTPS://evil.example www.evil.example Www.evil.example me@evil.example")
     assert not re.search(r"(?<!\\)(://|@)|www\.", links, re.IGNORECASE)

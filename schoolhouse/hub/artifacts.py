@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from schoolhouse.core.escape import one_line
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.evaluation.results import read_results
-from schoolhouse.hub.secret_scan import shown
 
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -132,7 +132,7 @@ def _stage(folder: Path, results: list[str], name: str | None = None) -> Stage:
         raise ValueError(f"{adapter} names the base {base}, its run.json {record['model']['name']}: they do not match")
     stage = Stage(name or Path(record["command"][0]).stem, adapter, record, hash=digest)
     if not re.fullmatch(r"[\w-]{1,60}", stage.name, re.ASCII):  # it is a folder, a tag and a heading there
-        raise ValueError(f"stage {shown(stage.name)!r}: use letters, digits, _ and -")
+        raise ValueError(f"stage {one_line(stage.name)!r}: use letters, digits, _ and -")
     own = [str(run.parent / "eval")] if (run.parent / "eval" / "results.json").is_file() else []
     for place in dict.fromkeys([*results, *own]):
         found = read_results(place)

@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
+from schoolhouse.core.escape import fenced, markdown
+from schoolhouse.core.redaction import anonymize
 from schoolhouse.data import dataset_names, load_dataset_spec
 from schoolhouse.evaluation.results import sampling_of
 from schoolhouse.hub.artifacts import Stage
-from schoolhouse.hub.secret_scan import fenced, markdown, published
 
 
 # Benchmarks with a data set on the Hub: (id, name of the configuration or split that is asked).
@@ -77,7 +78,7 @@ def training_data(stages: list[Stage]) -> list[tuple[str, dict[str, Any]]]:
         `list[tuple[str, dict]]`: name, without a local path, and entry of run.json; the same content once.
     """
     entries = [entry for stage in stages for entry in stage.record["data"] if entry["role"] == "train"]
-    return [(published(entry["name"]), entry) for entry in {entry["sha256"]: entry for entry in entries}.values()]
+    return [(anonymize(entry["name"]), entry) for entry in {entry["sha256"]: entry for entry in entries}.values()]
 
 
 def eval_results(stage: Stage) -> dict[str, str]:
@@ -231,7 +232,7 @@ def eval_command(results: dict[str, Any], base: str, repo_id: str, stage: Stage)
     names = {results["model"]: base, results["adapter"]: f"{title}/{stage.folder}" if stage.folder else repo_id}
     if "--output_dir" in words[:-1]:
         names[words[words.index("--output_dir") + 1]] = f"outputs/{title}-eval"
-    return [shlex.quote(published(names.get(word, word))) for word in words]
+    return [shlex.quote(anonymize(names.get(word, word))) for word in words]
 
 
 def _results(stages: list[Stage]) -> str:
@@ -316,8 +317,8 @@ def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> lis
     text = json.dumps(stage.record["config"])
     for path, folder in pipeline.items():  # a stage's path to another is one into what `pull` brings
         text = text.replace(json.dumps(path), json.dumps(f"{title}/{folder}"))
-    record = published(stage.record)
-    config = published(json.loads(text)) | {
+    record = anonymize(stage.record)
+    config = anonymize(json.loads(text)) | {
         "model_name_or_path": base,
         "output_dir": f"outputs/{title}/{stage.folder}".rstrip("/"),
     }
@@ -364,12 +365,12 @@ def _data(stages: list[Stage]) -> str:
     notes = []
     for name, entry in training_data(stages):
         cells = [markdown(name), f"{entry['used_rows']:,}", markdown(entry["license"] or "not stated")]
-        cells += [markdown(published(entry["revision"]) or "—"), f"`{entry['sha256'][:12]}`"]
+        cells += [markdown(anonymize(entry["revision"]) or "—"), f"`{entry['sha256'][:12]}`"]
         rows.append("| " + " | ".join(cells) + " |")
         for other, overlap in (entry.get("overlap") or {}).items():
             if overlap["eval_rows"]:
                 notes.append(
-                    f"- {overlap['eval_share']:.1%} of {markdown(published(other))} also occurs in {markdown(name)}."
+                    f"- {overlap['eval_share']:.1%} of {markdown(anonymize(other))} also occurs in {markdown(name)}."
                 )
     return "\n".join(rows) + ("\n\n" + "\n".join(notes) if notes else "")
 

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from schoolhouse.core.escape import one_line
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.hub.artifacts import FILES, file_hash
 from schoolhouse.hub.push import retried
-from schoolhouse.hub.secret_scan import shown
 
 
 _NAMES = (*FILES, "README.md", "run.json", "results.json", "lineage.json")
@@ -45,7 +45,7 @@ def pull(api: Any, repo_id: str, folder: Path, revision: str | None = None) -> d
     try:
         source = retried(lambda: api.snapshot_download(repo_id, revision=revision, allow_patterns=PATTERNS))
     except (HfHubHTTPError, HFValidationError) as error:
-        raise ValueError(f"{shown(repo_id)} cannot be downloaded: {shown(error)}") from None
+        raise ValueError(f"{one_line(repo_id)} cannot be downloaded: {one_line(error)}") from None
     lineage = check_lineage(Path(source))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as scratch:
@@ -84,14 +84,16 @@ def check_lineage(folder: Path) -> dict[str, Any]:
     for name, wanted in files.items():
         file = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:  # the cache's own links lead elsewhere
-            raise ValueError(f"lineage.json names a file outside the repository: {shown(name)}")
+            raise ValueError(f"lineage.json names a file outside the repository: {one_line(name)}")
         if not file.is_file():
-            raise ValueError(f"{shown(name)} is named in lineage.json and missing")
+            raise ValueError(f"{one_line(name)} is named in lineage.json and missing")
         if file_hash(file.read_bytes()) != wanted:
-            raise ValueError(f"{shown(name)} is not the file that lineage.json names: it was changed after the push")
+            raise ValueError(
+                f"{one_line(name)} is not the file that lineage.json names: it was changed after the push"
+            )
     for name, place, digest in names:
         if "/" in place or place.startswith("."):
-            raise ValueError(f"lineage.json names a folder outside the repository: {shown(place)}")
+            raise ValueError(f"lineage.json names a folder outside the repository: {one_line(place)}")
         if adapter_hash(str(folder / place)) != digest:
-            raise ValueError(f"stage {shown(name)}: the adapter's hash is not the one in lineage.json")
+            raise ValueError(f"stage {one_line(name)}: the adapter's hash is not the one in lineage.json")
     return lineage

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from schoolhouse.core.escape import one_line
 from schoolhouse.core.models import folder_digest
+from schoolhouse.core.redaction import anonymize
 from schoolhouse.hub.artifacts import FILES, WEIGHTS, Stage, base_hash_on_hub, file_hash
 from schoolhouse.hub.model_card import derive_licence, eval_command, eval_results, model_card, training_data
-from schoolhouse.hub.secret_scan import find_secrets, published, shown
+from schoolhouse.hub.secret_scan import find_secrets
 
 
 ATTEMPTS = 5
@@ -41,7 +43,7 @@ def check_account(api: Any, repo_id: str) -> str:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"{shown(repo_id)} breaks the Hub's rules for names: {shown(error)}") from None
+        raise ValueError(f"{one_line(repo_id)} breaks the Hub's rules for names: {one_line(error)}") from None
     if not (api.token or get_token()):
         raise ValueError("no token: log in with `hf auth login`, or set HF_TOKEN")
     try:
@@ -55,7 +57,9 @@ def check_account(api: Any, repo_id: str) -> str:
     names = [user["name"], *(entry["name"] for entry in user.get("orgs", []))]
     owner = repo_id.split("/", maxsplit=1)[0] if "/" in repo_id else user["name"]
     if owner not in names:
-        raise ValueError(f"{shown(repo_id)} is someone else's: the token may write to {', '.join(map(shown, names))}")
+        raise ValueError(
+            f"{one_line(repo_id)} is someone else's: the token may write to {', '.join(map(one_line, names))}"
+        )
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise ValueError("the token may only read: make one that may write, at huggingface.co/settings/tokens")
     return repo_id if "/" in repo_id else f"{owner}/{repo_id}"
@@ -97,16 +101,16 @@ def resolve_base(api: Any, stages: list[Stage], base_model: str | None) -> tuple
         else:
             found = commit = retried(lambda: api.model_info(name, revision=model["hash"])).sha
     except HFValidationError as error:
-        raise ValueError(f"--base_model {shown(name)} is no Hub id: {shown(error)}") from None
+        raise ValueError(f"--base_model {one_line(name)} is no Hub id: {one_line(error)}") from None
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403, 404):
             raise ValueError(
-                f"the base {shown(name)} is not on the Hub, or not at the commit of the training"
+                f"the base {one_line(name)} is not on the Hub, or not at the commit of the training"
             ) from None
         raise
     if found != model["hash"]:
         raise ValueError(
-            f"the base {shown(name)} on the Hub does not match the one that was trained on ({model['name']})"
+            f"the base {one_line(name)} on the Hub does not match the one that was trained on ({model['name']})"
         )
     return name, commit
 
@@ -146,7 +150,7 @@ def build_files(
     license = license or derived
     if public and license is None:
         raise ValueError(
-            f"a public card needs a license, and none follows ({'; '.join(map(shown, clashes))}): --license"
+            f"a public card needs a license, and none follows ({'; '.join(map(one_line, clashes))}): --license"
         )
     files: dict[str, bytes] = {}
     for stage in stages:
@@ -159,14 +163,14 @@ def build_files(
         if folder_digest(json.loads(files[f"{prefix}adapter_config.json"]), [weights]) != stage.hash:
             raise ValueError(f"{stage.adapter} changed while it was read: push again")
         files[f"{prefix}adapter_config.json"] = _json(stage.config | {"base_model_name_or_path": base})
-        record = published(stage.record)
+        record = anonymize(stage.record)
         record["model"]["name"] = record["config"]["model_name_or_path"] = base
         files[f"{prefix}run.json"] = _json(record)
         if stage.own_results:
             merged = _merged(stage.own_results)
             command = " ".join(eval_command(merged, base, repo_id, stage))
             merged |= {"command": command, "model": base, "adapter": repo_id}
-            files[f"{prefix}results.json"] = _json(published(merged))
+            files[f"{prefix}results.json"] = _json(anonymize(merged))
         for name, content in eval_results(stage).items():
             files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()
     files["README.md"] = model_card(repo_id, stages, base, commit, license, clashes).encode()
@@ -249,7 +253,7 @@ def _commit(api: Any, repo_id: str, files: dict[str, bytes], public: bool, overw
     ]
     if foreign and not overwrite:
         raise ValueError(
-            f"{repo_id} holds a different adapter or model ({shown(foreign[0])}): --overwrite replaces it"
+            f"{repo_id} holds a different adapter or model ({one_line(foreign[0])}): --overwrite replaces it"
         )
     ours = {*FILES, "run.json", "results.json"}  # an old chat template or claim would be taken for this adapter's
     stale = [
@@ -288,12 +292,13 @@ def retried(call: Callable[[], Any]) -> Any:
         except (HfHubHTTPError, httpx2.TransportError, RuntimeError, OSError) as error:
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status == 403:
-                raise ValueError(f"the Hub refuses to write: {shown(error)}") from None
+                raise ValueError(f"the Hub refuses to write: {one_line(error)}") from None
             if status is not None and status not in _TRANSIENT:
                 raise
             if attempt == ATTEMPTS - 1 or is_offline_mode():
                 raise ValueError(
-                    f"the Hub cannot be reached, nothing is left half done, the same command goes on: {shown(error)}"
+                    "the Hub cannot be reached, nothing is left half done, the same command goes on: "
+                    + one_line(error)
                 ) from None
             wait = (getattr(error, "response", None) is not None and error.response.headers.get("Retry-After")) or ""
             time.sleep(min(float(wait) if wait.isdigit() else 2.0**attempt, 60))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi
 
+from schoolhouse.core.escape import one_line
 from schoolhouse.hub.artifacts import read_stages
 from schoolhouse.hub.push import build_files, check_account, push
-from schoolhouse.hub.secret_scan import shown
 
 
 if TYPE_CHECKING:
@@ -82,6 +82,6 @@ def push_after_training(folder: Path, target: PushTarget) -> None:
         push(target.api, target.repo_id, files, [stage.tag for stage in stages], target.public)
     except (ValueError, OSError) as error:
         command = f"python recipes/share.py push {folder} {target.repo_id}"
-        print(f"trained, but not pushed: {shown(error, 600)}; try `{command}`")
+        print(f"trained, but not pushed: {one_line(error, 600)}; try `{command}`")
     else:
         print(f"pushed to {target.api.endpoint}/{target.repo_id}")

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from schoolhouse.core.escape import one_line
 from schoolhouse.evaluation.results import read_results
-from schoolhouse.hub.secret_scan import shown
 
 
 # Half the width of a 95 % interval beyond which a measurement of shares says nothing about a claim.
@@ -47,10 +47,14 @@ def read_claims(folder: Path, stage: str = "") -> dict[str, dict[str, Any]]:
                 published[task] = yaml.safe_load(path.read_text(encoding="utf-8"))[0]["value"]
         differing = [task for task, value in published.items() if claims[task]["value"] != value]
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise ValueError(f"results.json or .eval_results is not of the form that is pushed: {shown(error)}") from None
+        raise ValueError(
+            f"results.json or .eval_results is not of the form that is pushed: {one_line(error)}"
+        ) from None
     if differing:
         task = differing[0]
-        raise ValueError(f".eval_results says {shown(published[task])} of {shown(task)}, results.json something else")
+        raise ValueError(
+            f".eval_results says {one_line(published[task])} of {one_line(task)}, results.json something else"
+        )
     return claims
 
 

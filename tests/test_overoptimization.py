@@ -272,7 +272,7 @@ def test_a_real_run_leaves_its_gauge_and_keeps_the_adapter_that_gold_liked_best(
             "dataset_name": "tiny/descriptions",
         },
         "rewards": [
-            {"name": "overlong", "soft": 8},
+            {"name": "overlong", "soft_punish_cache": 8},
             {"name": "gold", "weight": 0},
             {"name": "repetition", "weight": 0},
         ],

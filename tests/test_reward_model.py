@@ -468,7 +468,7 @@ def test_a_reward_is_counted_in_deviations_and_members_are_combined(school, whol
     for options, wanted in (
         ({}, (one + two) / 2),
         ({"combine": "min"}, np.minimum(one, two)),
-        ({"combine": "mean-std", "lam": 3.0}, (one + two) / 2 - 3 * sd),
+        ({"combine": "mean-std", "uncertainty_coef": 3.0}, (one + two) / 2 - 3 * sd),
     ):
         values, spread = ask(**options)
         assert values == pytest.approx(wanted, abs=1e-6) and spread == pytest.approx(sd, abs=1e-6)

@@ -34,6 +34,11 @@ def ask(reward, completions, ids=None, **columns):
     return reward(prompts=[""] * len(completions), completions=completions, completion_ids=ids, **columns, **told)
 
 
+def scaled(completions, colour, factor=1.0, **kwargs):
+    """A reward of the user's own that reads a column and has a parameter."""
+    return [factor * (text == wanted) for text, wanted in zip(completions, colour, strict=True)]
+
+
 @pytest.fixture
 def judged(monkeypatch):
     """Stands in for the sandbox: a program passes as many of its tests as it has lines."""
@@ -125,7 +130,7 @@ def test_format_pays_the_form_and_not_the_answer(style, good, bad):
 
 
 def test_overlong_falls_in_a_line_before_the_limit():
-    reward = Overlong(soft=10, max_length=30)
+    reward = Overlong(soft_punish_cache=10, max_completion_len=30)
     ids = [[0] * length for length in (0, 20, 21, 25, 30, 40)]
     assert ask(reward, [""] * 6, ids) == pytest.approx([0, 0, -0.1, -0.5, -1, -1])
 
@@ -143,7 +148,7 @@ def test_repetition_is_the_share_of_n_grams_seen_before():
 
 
 def test_cosine_pays_brevity_where_right_and_length_where_wrong():
-    reward = Cosine(max_length=100)
+    reward = Cosine(max_len=100)
     ids = [[0] * length for length in (0, 50, 100, 0, 50, 100, 0)]
     texts = ["#### 7"] * 3 + ["#### 8"] * 3 + ["#### 7"]
     answers = ["7"] * 6 + [None]
@@ -184,13 +189,13 @@ def test_rewards_are_built_by_name_and_survive_pickling():
     entries = [
         {"name": "math"},
         {"name": "format", "weight": 0.1, "style": "boxed"},
-        {"name": "overlong", "weight": 0.5, "soft": 4},
-        {"name": "repetition", "weight": 0.2, "ngram": 2},
+        {"name": "overlong", "weight": 0.5, "soft_punish_cache": 4},
+        {"name": "repetition", "weight": 0.2, "ngram_size": 2},
         {"name": "format", "weight": 0},
     ]
     rewards = build_rewards(entries, max_completion_length=10)
     assert [reward.__name__ for reward in rewards] == ["math", "format", "overlong", "repetition", "format-2"]
-    assert rewards[2].function == Overlong(soft=4, max_length=10)
+    assert rewards[2].function == Overlong(soft_punish_cache=4, max_completion_len=10)
     completions, ids = ["#### 7", r"\boxed{7}"], [[1] * 8, [1, 2, 1, 2]]
     for reward in rewards:
         again = pickle.loads(pickle.dumps(reward))
@@ -204,18 +209,49 @@ def test_rewards_are_built_by_name_and_survive_pickling():
         ({"weight": 1.0}, None, "needs a name"),
         ({"name": "format", "stile": "hash"}, "stile", "did you mean style"),
         ({"name": "format", "style": "box"}, "style", "boxed"),
-        ({"name": "overlong", "soft": "64"}, "soft", "remove the quotes"),
-        ({"name": "overlong", "soft": 0}, "soft", "at least 1"),
+        ({"name": "overlong", "soft_punish_cache": "64"}, "soft_punish_cache", "remove the quotes"),
+        ({"name": "overlong", "soft_punish_cache": 0}, "soft_punish_cache", "at least 1"),
         ({"name": "math", "weight": "1"}, "weight", "expected a number"),
         ({"name": "reward_model"}, None, "needs the key model"),
         ({"name": "nowhere.py:f"}, "name", "does not exist"),
         ({"name": f"{__file__}:nothing"}, "name", "has no function 'nothing'"),
+        ({"name": f"{__file__}:scaled", "factr": 2}, "factr", "has no parameter of this name; did you mean factor"),
+        ({"name": "repetition", "max_penalty": 1.0}, None, "at most 0"),
     ],
 )
 def test_a_wrong_entry_is_told_with_its_place(entry, where, words):
     with pytest.raises(ConfigError, match=words) as problem:
         build_rewards([{"name": "math"}, entry], 10)
     assert problem.value.path == (("rewards", 1, where) if where else ("rewards", 1))
+
+
+def test_a_function_of_ones_own_applies_where_its_columns_are():
+    (reward,) = build_rewards([{"name": f"{__file__}:scaled"}], 10)
+    assert reward.function.applies({"colour": "red"}) and not reward.function.applies({"color": "red"})
+    assert reward.function.reads == "a column `colour`"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"name": "overlong", "soft": 4, "max_length": 9}, {"soft_punish_cache": 4, "max_completion_len": 9}),
+        ({"name": "repetition", "ngram": 2}, {"ngram_size": 2}),
+        ({"name": "code", "pays": "all"}, {"credit": "all"}),
+        (
+            {"name": "cosine", "right_short": 2.0, "right_long": 1.0, "wrong_short": -2.0, "wrong_long": -1.0,
+             "cut_off": -3.0, "max_length": 7},
+            {"max_value_correct": 2.0, "min_value_correct": 1.0, "min_value_wrong": -2.0, "max_value_wrong": -1.0,
+             "exceed_penalty": -3.0, "max_len": 7},
+        ),
+    ],
+)  # fmt: skip
+def test_old_names_of_parameters_work_and_warn_of_the_new_ones(old, new):
+    with pytest.warns(UserWarning) as warned:
+        (reward,) = build_rewards([old], 10)
+    assert reward.function == REWARDS[old["name"]](**new)
+    told = " ".join(str(warning.message) for warning in warned)
+    assert all(f"{name} is now called" in told for name in old if name != "name")
+    assert all(f"is now called {name};" in told for name in new)
 
 
 def test_weights_of_zero_alone_are_refused():

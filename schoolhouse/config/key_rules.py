@@ -62,6 +62,22 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "train_on_inputs": ("completion_only_loss",),
 }
 
+# Parameters of rewards that were renamed: the old names work for one more version, with a warning.
+RENAMED_REWARD_PARAMETERS: dict[str, dict[str, str]] = {
+    "code": {"pays": "credit"},
+    "cosine": {
+        "right_short": "max_value_correct",
+        "right_long": "min_value_correct",
+        "wrong_short": "min_value_wrong",
+        "wrong_long": "max_value_wrong",
+        "cut_off": "exceed_penalty",
+        "max_length": "max_len",
+    },
+    "overlong": {"soft": "soft_punish_cache", "max_length": "max_completion_len"},
+    "repetition": {"ngram": "ngram_size"},
+    "reward_model": {"lam": "uncertainty_coef"},
+}
+
 # Keys without a successor: what to do instead.
 REMOVED: dict[str, str] = {
     "warmup_ratio": "transformers removed it: set warmup_steps to a value below 1, a share of all steps",

@@ -1,86 +1,138 @@
-"""From a recipe's `rewards` to the functions that TRL calls, and how their values add up."""
+"""From a recipe's `rewards` to the functions that TRL calls."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+import inspect
+import warnings
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_type_hints
 
 from schoolhouse.config.errors import ConfigError, nearest
+from schoolhouse.config.key_rules import RENAMED_REWARD_PARAMETERS
+from schoolhouse.config.user_code import load_function
 from schoolhouse.config.value_types import check_type
-from schoolhouse.rewards.registry import REWARDS
-from schoolhouse.rewards.reward_model import RewardModel, UserFunction
+from schoolhouse.rewards.base import Completion, Reward, RewardFunction, Row, Values
+from schoolhouse.rewards.format import Format, Overlong, Repetition
+from schoolhouse.rewards.gold_scorer import GoldScorer
+from schoolhouse.rewards.reward_model import RewardModel
+from schoolhouse.rewards.verifiable import Code, Cosine, Math
 
 
-if TYPE_CHECKING:
-    from torch import Tensor
+REWARDS: dict[str, type[RewardFunction]] = {
+    "math": Math,
+    "code": Code,
+    "cosine": Cosine,
+    "format": Format,
+    "gold": GoldScorer,
+    "overlong": Overlong,
+    "repetition": Repetition,
+    "reward_model": RewardModel,
+}
+# Parameters that default to the recipe's `max_completion_length`.
+_COMPLETION_LIMITS = ("max_completion_len", "max_len")
+_AT_LEAST_ONE = (*_COMPLETION_LIMITS, "soft_punish_cache", "ngram_size", "max_length", "batch_size")
+# Arguments that TRL passes to every reward function, beside the data's columns.
+_FROM_TRL = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 
 
-class Reward:
+@dataclasses.dataclass
+class UserFunction(RewardFunction):
     """
-    One entry of a recipe's `rewards`, with TRL's signature.
-
-    TRL makes one thing, NaN, of all that is no number. A failure of a reward that counts therefore travels as
-    infinity, which [`mask_invalid`] finds again after the processes' values are gathered.
+    A function of the user's own, with TRL's signature; see `docs/add_a_reward.md`.
 
     Args:
         name (`str`):
-            Its name in logs.
-        weight (`float`):
-            Its share in the sum; with 0 it is only logged.
-        function (`Callable`):
-            Reward with TRL's signature, and `applies(row)`.
-    """
-
-    def __init__(self, name: str, weight: float, function: Any):
-        self.__name__ = name  # what TRL logs it as
-        self.weight = weight
-        self.function = function
-
-    def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
-        values = self.function(prompts=prompts, completions=completions, completion_ids=completion_ids, **columns)
-        return [self._carry(value) for value in values]
-
-    def _carry(self, value: float | None) -> float | None:
-        if value is None or math.isfinite(value):
-            return value
-        return math.inf if self.weight else None
-
-
-def build_rewards(entries: Sequence[dict[str, Any]], max_completion_length: int) -> list[Reward]:
-    """
-    The rewards that a recipe names.
-
-    Args:
-        entries (`Sequence[dict[str, Any]]`):
-            `{name, weight, and the reward's own parameters}`; `name` is a key of [`REWARDS`] or `file.py:function`.
-        max_completion_length (`int`):
-            The `max_length` of rewards that have one and were given none.
-
-    Returns:
-        `list[Reward]`: in the same order.
+            `my_folder/my_reward.py:my_function`.
+        parameters (`dict[str, Any]`, *optional*):
+            Further keyword arguments of every call.
 
     Raises:
-        ConfigError: a name or a parameter is wrong; says where in `rewards`.
+        ValueError: if there is no such function.
+        ConfigError: if it has no such parameter.
     """
-    rewards, seen = [], Counter()
+
+    name: str
+    parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        own = {
+            name: parameter
+            for name, parameter in inspect.signature(self.function).parameters.items()
+            if name not in _FROM_TRL and parameter.kind is not parameter.VAR_KEYWORD
+        }
+        # Like TRL's, a reward function takes and ignores `**kwargs`: a misspelt parameter would change nothing.
+        for key in self.parameters:
+            if key not in own:
+                raise ConfigError((key,), f"{self.name} has no parameter of this name; {nearest(key, own)}")
+        self.columns = [
+            name
+            for name, parameter in own.items()
+            if parameter.default is parameter.empty and name not in self.parameters
+        ]
+
+    @property
+    def reads(self) -> str:  # type: ignore[override]
+        return "a column " + ", a column ".join(f"`{name}`" for name in self.columns) if self.columns else "any row"
+
+    @functools.cached_property
+    def function(self) -> Callable[..., Values]:
+        """The function itself."""
+        return load_function(self.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "function"}  # it is loaded again
+
+    def applies(self, row: Row) -> bool:
+        return all(name in row for name in self.columns)
+
+    def __call__(
+        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> Values:
+        given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
+        return self.function(**given, **{**columns, **self.parameters})
+
+
+def build_rewards(entries: Sequence[Mapping[str, Any]], max_completion_length: int) -> list[Reward]:
+    """
+    Build the rewards that a recipe names.
+
+    Args:
+        entries (`Sequence[Mapping[str, Any]]`):
+            `{name, weight, and the reward's own parameters}`; `name` is a key of [`REWARDS`] or `file.py:function`.
+        max_completion_length (`int`):
+            Limit of completions, for rewards that have one and were given none.
+
+    Returns:
+        `list[Reward]`: the rewards, in the same order.
+
+    Raises:
+        ConfigError: if a name or a parameter is wrong, with its place in `rewards`.
+    """
+    rewards = []
+    seen: Counter[str] = Counter()
     for index, entry in enumerate(entries):
         parameters = dict(entry)
         name, weight = parameters.pop("name", None), parameters.pop("weight", 1.0)
         check_type(weight, float, ("rewards", index, "weight"))
         if not isinstance(name, str):
             raise ConfigError(("rewards", index), f"an entry needs a name: {', '.join(REWARDS)} or file.py:function")
-        if ".py:" in name:
-            function, label = _user_function(name, parameters, index), name.rpartition(":")[2]
-        elif name in REWARDS:
-            function, label = _known(name, parameters, index, max_completion_length), name
-        else:
-            raise ConfigError(
-                ("rewards", index, "name"),
-                f"{name!r} is no reward; {nearest(name, REWARDS)}; one of your own is file.py:function",
-            )
+        label = name.rpartition(":")[2]
+        try:
+            if name in REWARDS:
+                function = _built_in(name, parameters, max_completion_length)
+            elif ":" in name:
+                function = UserFunction(name, parameters)
+            else:
+                near = nearest(name, REWARDS)
+                raise ConfigError(("name",), f"{name!r} is no reward; {near}; one of your own is file.py:function")
+        except ConfigError as error:
+            raise ConfigError(("rewards", index, *error.path), str(error)) from None
+        except ValueError as error:
+            where = ("rewards", index) if name in REWARDS else ("rewards", index, "name")
+            raise ConfigError(where, str(error)) from None
         seen[label] += 1
         rewards.append(Reward(label if seen[label] == 1 else f"{label}-{seen[label]}", float(weight), function))
     if not any(reward.weight for reward in rewards):
@@ -88,74 +140,24 @@ def build_rewards(entries: Sequence[dict[str, Any]], max_completion_length: int)
     return rewards
 
 
-def _known(name: str, parameters: dict[str, Any], index: int, max_completion_length: int) -> Any:
+def _built_in(name: str, parameters: dict[str, Any], max_completion_length: int) -> RewardFunction:
     cls = REWARDS[name]
     hints = get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    for old, new in RENAMED_REWARD_PARAMETERS.get(name, {}).items():
+        if old in parameters:
+            warnings.warn(f"rewards: {name}: {old} is now called {new}; the old name will go", stacklevel=4)
+            parameters.setdefault(new, parameters.pop(old))
+    for limit in _COMPLETION_LIMITS:
+        if limit in fields and parameters.get(limit) is None:
+            parameters[limit] = max_completion_length
     for key, value in parameters.items():
         if key not in fields:
-            raise ConfigError(("rewards", index, key), f"unknown key; {nearest(key, ['name', 'weight', *fields])}")
-        check_type(value, hints[key], ("rewards", index, key))
-        if key in ("soft", "ngram", "max_length", "batch_size") and value is not None and value < 1:
-            raise ConfigError(("rewards", index, key), f"must be at least 1, got {value}")
+            raise ConfigError((key,), f"unknown key; {nearest(key, ['name', 'weight', *fields])}")
+        check_type(value, hints[key], (key,))
+        if key in _AT_LEAST_ONE and value is not None and value < 1:
+            raise ConfigError((key,), f"must be at least 1, got {value}")
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in parameters:
-            raise ConfigError(("rewards", index), f"the reward {name!r} needs the key {key}")
-    # A reward model's limit is of prompt and completion together.
-    if "max_length" in fields and cls is not RewardModel and parameters.get("max_length") is None:
-        parameters["max_length"] = max_completion_length
-    try:
-        return cls(**parameters)
-    except ValueError as error:
-        raise ConfigError(("rewards", index), str(error)) from None
-
-
-def _user_function(name: str, parameters: dict[str, Any], index: int) -> UserFunction:
-    path, _, function = name.rpartition(":")
-    reward = UserFunction(path, function, parameters)
-    try:
-        reward.load()
-    except ValueError as error:
-        raise ConfigError(("rewards", index, "name"), str(error)) from None
-    return reward
-
-
-def mask_invalid(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """
-    Take completions that cannot be paid out of the reckoning: those with a failed reward that counts, and those to
-    which no reward that counts applies.
-
-    TRL leaves out the rows whose values are all NaN, with advantage 0 and without a say in their group's mean and
-    deviation. In other rows it takes a NaN for 0, which is what a reward that does not apply adds to the sum.
-
-    Args:
-        values (`torch.Tensor` of shape `(B, R)`):
-            What each [`Reward`] said of each completion.
-        weights (`torch.Tensor` of shape `(R,)`):
-            Weights of the rewards.
-
-    Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: the values, NaN in the rows left out, and which rows failed `(B,)`.
-    """
-    counted = values[:, weights.to(values.device) != 0]
-    failed = counted.isinf().any(dim=1)
-    idle = counted.isnan().all(dim=1)
-    values = values.masked_fill(values.isinf(), math.nan)
-    return values.masked_fill((failed | idle).unsqueeze(1), math.nan), failed
-
-
-def total(values: Tensor, weights: Tensor) -> Tensor:
-    """
-    The weighted sum of each completion, as TRL forms it after [`mask_invalid`].
-
-    Args:
-        values (`torch.Tensor` of shape `(B, R)`):
-            What each [`Reward`] said of each completion.
-        weights (`torch.Tensor` of shape `(R,)`):
-            Weights of the rewards.
-
-    Returns:
-        `torch.Tensor` of shape `(B,)`: NaN for completions that take no part.
-    """
-    values, _ = mask_invalid(values, weights)
-    return (values * weights).nansum(dim=1).masked_fill(values.isnan().all(dim=1), math.nan)
+            raise ConfigError((), f"the reward {name!r} needs the key {key}")
+    return cls(**parameters)

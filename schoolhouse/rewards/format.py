@@ -1,17 +1,19 @@
-"""Rewards for the shape of an answer: its form, its length, its repetitions."""
+"""Rewards for the form of an answer: its markup, its length, its repetitions."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
-from schoolhouse.rewards.columns import Row, has_tests, rows_of, text_of
+from schoolhouse.rewards.base import Completion, RewardFunction, Row, Values
+from schoolhouse.rewards.columns import has_tests, rows_of, text_of
 
 
 @dataclass(frozen=True)
-class Format:
+class Format(RewardFunction):
     """
-    1 where the final answer is stated in the form asked for, right or wrong, else 0; the grader that reads the answer
-    says so. It does not apply to rows with `tests`.
+    1 where the final answer has the form asked for, right or wrong, else 0; by the grader that reads the answer. It
+    does not apply to rows with `tests`.
 
     Args:
         style (`str`, *optional*, defaults to `"hash"`):
@@ -24,60 +26,64 @@ class Format:
     def applies(self, row: Row) -> bool:
         return not has_tests(row)
 
-    def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> Values:
         from schoolhouse.graders import grade_many
 
         rows = rows_of(columns, len(completions))
-        golds = [str(row.get("answer") or "") for row in rows]
-        grades = grade_many([text_of(completion) for completion in completions], golds, self.style)
+        references = [str(row.get("answer") or "") for row in rows]
+        grades = grade_many([text_of(completion) for completion in completions], references, self.style)
         return [float(grade.format_ok) if self.applies(row) else None for grade, row in zip(grades, rows, strict=True)]
 
 
 @dataclass(frozen=True)
-class Overlong:
+class Overlong(RewardFunction):
     """
-    0 up to `max_length - soft` tokens, from there down in a straight line to -1 at `max_length` (Yu et al. 2025,
-    "DAPO", equation 13).
+    TRL's [`~trl.rewards.get_soft_overlong_punishment`]: 0 up to `max_completion_len - soft_punish_cache` tokens, from
+    there down in a straight line to -1 at `max_completion_len` (Yu et al. 2025, "DAPO", equation 13).
 
     Args:
-        soft (`int`, *optional*, defaults to `64`):
-            Tokens before the limit from which length costs.
-        max_length (`int`, *optional*):
-            The limit in tokens, `max_completion_length` by default.
+        max_completion_len (`int`):
+            Limit in tokens; a recipe's `max_completion_length` by default.
+        soft_punish_cache (`int`, *optional*, defaults to `64`):
+            Number of tokens before the limit in which length is punished.
     """
 
-    soft: int = 64
-    max_length: int | None = None
-    reads = "any row"
+    max_completion_len: int
+    soft_punish_cache: int = 64
 
-    def applies(self, row: Row) -> bool:
-        return True
+    def __call__(
+        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> Values:
+        from trl.rewards import get_soft_overlong_punishment
 
-    def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
-        free = self.max_length - self.soft
-        return [-min(1.0, max(0.0, (len(ids) - free) / self.soft)) for ids in completion_ids]
+        return list(get_soft_overlong_punishment(self.max_completion_len, self.soft_punish_cache)(completion_ids))
 
 
 @dataclass(frozen=True)
-class Repetition:
+class Repetition(RewardFunction):
     """
-    Minus the share of n-grams of tokens that stood in the answer before: 0 without a repetition, near -1 for
-    "the the the". Tokens and not words, as a row of one letter is one word.
+    TRL's [`~trl.rewards.get_repetition_penalty_reward`]: `max_penalty` times the share of n-grams of tokens that stood
+    in the completion before. 0 without a repetition, near `max_penalty` for "the the the".
 
     Args:
-        ngram (`int`, *optional*, defaults to `4`):
+        ngram_size (`int`, *optional*, defaults to `4`):
             Tokens of an n-gram.
+        max_penalty (`float`, *optional*, defaults to `-1.0`):
+            Value of a completion that only repeats itself; at most 0.
     """
 
-    ngram: int = 4
-    reads = "any row"
+    ngram_size: int = 4
+    max_penalty: float = -1.0
 
-    def applies(self, row: Row) -> bool:
-        return True
+    def __post_init__(self) -> None:
+        if self.max_penalty > 0:
+            raise ValueError(f"max_penalty is {self.max_penalty}: it must be at most 0")
 
-    def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
-        return [self._pay(ids) for ids in completion_ids]
+    def __call__(
+        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> Values:
+        from trl.rewards import get_repetition_penalty_reward
 
-    def _pay(self, ids: list[int]) -> float:
-        grams = list(zip(*(islice(ids, start, None) for start in range(self.ngram)), strict=False))
-        return len(set(grams)) / len(grams) - 1.0 if grams else 0.0
+        return list(get_repetition_penalty_reward(self.ngram_size, self.max_penalty)(completion_ids))

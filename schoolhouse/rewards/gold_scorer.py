@@ -1,25 +1,30 @@
-"""The gold utility of the tiny school's descriptions, to be logged beside a reward model and never optimised."""
+"""True utility of the tiny world's descriptions, logged beside a reward model and never optimised."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from schoolhouse.rewards.columns import Row, rows_of, text_of
+from schoolhouse.rewards.base import Completion, RewardFunction, Row, Values
+from schoolhouse.rewards.columns import rows_of, text_of
 
 
 @dataclass(frozen=True)
-class Gold:
+class GoldScorer(RewardFunction):
     """
-    What a description is truly worth, at most 5.5: the score of the eval `tiny_descriptions`.
+    True utility of a description, at most 5.5: the score of the eval `tiny_descriptions`.
 
     A recipe gives it weight 0, so that it stays a measure: see [`OveroptimizationCallback`].
     """
 
-    reads = "`name`"
+    reads = "a column `name`"
 
     def applies(self, row: Row) -> bool:
         return bool(row.get("name"))
 
-    def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> Values:
         from schoolhouse.data.tiny.conversations import utility_for
 
         rows = rows_of(columns, len(completions))

@@ -1,21 +1,27 @@
-"""Rewards for right answers, told by the graders that score the evals."""
+"""Rewards for right answers, by the graders that also score the evals."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from schoolhouse.rewards.columns import Row, grade_answers, grade_code, has_answer, has_tests, rows_of
+from schoolhouse.rewards.base import GRADER_FAILED, Completion, RewardFunction, Row, Values
+from schoolhouse.rewards.columns import grade_answers, grade_code, has_answer, has_tests, rows_of
 
 
-FAILED = math.nan  # what a reward returns where its grader failed; where it does not apply it returns `None`
+def _as_value(verdict: float | None) -> float:
+    """Reward of a grader's verdict; `None` says that it could not decide."""
+    return GRADER_FAILED if verdict is None else float(verdict)
 
 
 @dataclass(frozen=True)
-class Math:
+class Math(RewardFunction):
     """
     1 for a right answer, 0 for a wrong or missing one: [`schoolhouse.graders.grade_many`] against the column `answer`.
 
-    It does not apply to rows without `answer`, nor to rows with `tests`; it fails where the grader could not decide.
+    It does not apply to rows without `answer`, nor to rows with `tests`; it fails where the grader cannot decide.
+    TRL's `accuracy_reward` gives 0 to a right answer such as `#### 72`, and has no time limit outside the main thread.
     """
 
     reads = "a column `answer` (and no `tests`)"
@@ -23,86 +29,107 @@ class Math:
     def applies(self, row: Row) -> bool:
         return has_answer(row)
 
-    def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> Values:
         grades = grade_answers(completions, rows_of(columns, len(completions)))
-        return [grade and (FAILED if grade.correct is None else float(grade.correct)) for grade in grades]
+        return [None if grade is None else _as_value(grade.correct) for grade in grades]
 
 
 @dataclass(frozen=True)
-class Code:
+class Code(RewardFunction):
     """
-    What a program earns in the sandbox on the column `tests`: [`schoolhouse.graders.code.grade_programs`].
+    Result of a program on the tests in the column `tests`, in the sandbox:
+    [`schoolhouse.graders.code.grade_programs`].
 
-    It does not apply to rows without `tests`; it fails where the sandbox could not judge. Challenge tests in
-    `hidden_tests` are never read.
+    It does not apply to rows without `tests`; it fails where the sandbox does. `hidden_tests` are never read.
 
     Args:
-        pays (`str`, *optional*, defaults to `"fraction"`):
+        credit (`str`, *optional*, defaults to `"fraction"`):
             `"fraction"` of the tests that pass, or 1 for `"all"` of them and else 0.
     """
 
-    pays: Literal["fraction", "all"] = "fraction"
+    credit: Literal["fraction", "all"] = "fraction"
     reads = "columns `tests` and `entry_point`"
 
     def applies(self, row: Row) -> bool:
         return has_tests(row)
 
-    def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
-        grades = grade_code(completions, rows_of(columns, len(completions)))
-        return [grade and self._pay(grade) for grade in grades]
+    def validate(self) -> None:
+        from schoolhouse.graders.code import shared_sandbox
+        from schoolhouse.sandbox import SandboxError
 
-    def _pay(self, grade: Any) -> float:
-        if grade.passed is None:
-            return FAILED
-        return float(grade.passed) if self.pays == "all" else float(grade.fraction or 0.0)
+        try:
+            shared_sandbox()
+        except SandboxError as error:
+            raise ValueError(str(error)) from None
+
+    def __call__(
+        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> Values:
+        values: Values = []
+        for grade in grade_code(completions, rows_of(columns, len(completions))):
+            if grade is None:
+                values.append(None)
+            else:
+                values.append(_as_value(grade.passed if self.credit == "all" else grade.fraction))
+        return values
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(RewardFunction):
     r"""
-    Pays right answers by their brevity and wrong ones by their length, along a half cosine between the two ends
-    (Yeo et al. 2025, "Demystifying long chain-of-thought reasoning in LLMs", section 4.2):
+    Reward that makes right answers short and wrong ones long, along a half cosine between two ends (Yeo et al. 2025,
+    "Demystifying long chain-of-thought reasoning in LLMs", section 4.2):
     $r_L + \frac12 (r_0 - r_L)(1 + \cos(\pi \ell / L))$ for $\ell$ of at most $L$ tokens.
 
     It applies where [`Math`] or [`Code`] does (a program is right if it passes all tests), and fails where they fail.
+    The parameters are those of TRL's `get_cosine_scaled_reward`. That one reads answers with `accuracy_reward` (see
+    [`Math`]), knows no programs, and has no value of its own for answers that were cut off, which the paper has.
 
     Args:
-        right_short (`float`, *optional*, defaults to `1.0`):
-            For a right answer of no length.
-        right_long (`float`, *optional*, defaults to `0.5`):
-            For a right answer of `max_length` tokens.
-        wrong_short (`float`, *optional*, defaults to `-1.0`):
-            For a wrong answer of no length.
-        wrong_long (`float`, *optional*, defaults to `-0.5`):
-            For a wrong answer of almost `max_length` tokens.
-        cut_off (`float`, *optional*, defaults to `-1.0`):
-            For a wrong answer that reaches `max_length`.
-        max_length (`int`, *optional*):
-            Length in tokens, `max_completion_length` by default.
+        max_len (`int`):
+            Length $L$ in tokens; a recipe's `max_completion_length` by default.
+        max_value_correct (`float`, *optional*, defaults to `1.0`):
+            Reward of a right answer of no length.
+        min_value_correct (`float`, *optional*, defaults to `0.5`):
+            Reward of a right answer of `max_len` tokens.
+        min_value_wrong (`float`, *optional*, defaults to `-1.0`):
+            Reward of a wrong answer of no length.
+        max_value_wrong (`float`, *optional*, defaults to `-0.5`):
+            Reward of a wrong answer of almost `max_len` tokens.
+        exceed_penalty (`float`, *optional*, defaults to `-1.0`):
+            Reward of a wrong answer that reaches `max_len`.
     """
 
-    right_short: float = 1.0
-    right_long: float = 0.5
-    wrong_short: float = -1.0
-    wrong_long: float = -0.5
-    cut_off: float = -1.0
-    max_length: int | None = None
+    max_len: int
+    max_value_correct: float = 1.0
+    min_value_correct: float = 0.5
+    min_value_wrong: float = -1.0
+    max_value_wrong: float = -0.5
+    exceed_penalty: float = -1.0
     reads = "a column `answer`, or `tests` and `entry_point`"
 
     def applies(self, row: Row) -> bool:
         return has_answer(row) or has_tests(row)
 
-    def __call__(self, prompts: list, completions: list, completion_ids: list, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
+    ) -> Values:
         answers = Math()(prompts, completions, completion_ids, **columns)
         programs = Code("all")(prompts, completions, completion_ids, **columns)
-        known = [program if answer is None else answer for answer, program in zip(answers, programs, strict=True)]
+        correct = [program if answer is None else answer for answer, program in zip(answers, programs, strict=True)]
         return [
-            right if right is None or math.isnan(right) else self._pay(bool(right), len(ids))
-            for right, ids in zip(known, completion_ids, strict=True)
+            value if value is None or math.isnan(value) else self._scaled(bool(value), len(ids))
+            for value, ids in zip(correct, completion_ids, strict=True)
         ]
 
-    def _pay(self, right: bool, length: int) -> float:
-        if not right and length >= self.max_length:
-            return self.cut_off
-        short, long = (self.right_short, self.right_long) if right else (self.wrong_short, self.wrong_long)
-        return long + (short - long) * (1 + math.cos(math.pi * min(1.0, length / self.max_length))) / 2
+    def _scaled(self, is_correct: bool, length: int) -> float:
+        if not is_correct and length >= self.max_len:
+            return self.exceed_penalty
+        short, long = (
+            (self.max_value_correct, self.min_value_correct)
+            if is_correct
+            else (self.min_value_wrong, self.max_value_wrong)
+        )
+        return long + (short - long) * (1 + math.cos(math.pi * min(1.0, length / self.max_len))) / 2

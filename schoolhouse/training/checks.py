@@ -160,7 +160,10 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
                 f"{reward.__name__} applies to no row of the training data, whose columns are "
                 f"{', '.join(sorted(rows.column_names))}: it needs {reward.function.reads}",
             )
-        _validate_sandbox(parser, index, reward)
+        try:
+            reward.function.validate()
+        except ValueError as error:
+            parser.error(("rewards", index), str(error))
     period = steps_per_rollout(training_args)
     saves_by_step = training_args.save_strategy == "steps" and training_args.save_steps >= 1
     if saves_by_step and training_args.save_steps % period:
@@ -169,17 +172,3 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
             "a run resumed between would draw new ones",
             stacklevel=1,
         )
-
-
-def _validate_sandbox(parser: RecipeParser, index: int, reward: Reward) -> None:
-    from schoolhouse.rewards import Code
-
-    if not isinstance(reward.function, Code):
-        return
-    from schoolhouse.graders.code import shared_sandbox
-    from schoolhouse.sandbox import SandboxError
-
-    try:
-        shared_sandbox()
-    except SandboxError as error:
-        parser.error(("rewards", index), str(error))

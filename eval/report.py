@@ -1,10 +1,10 @@
 """
-Write the report card of a pipeline, or of any evals in order: report.html (one page, nothing is loaded) and report.md.
+Write the report of a pipeline, or of evaluations in order: report.html (one page that loads nothing) and report.md.
 
 python eval/report.py --pipeline outputs/tiny/pipeline.json --output_dir outputs/tiny/report
 python eval/report.py --stages base=outputs/tiny/base/eval sft=outputs/tiny/sft/eval --output_dir outputs/tiny/report
 
-It reads only JSON. Each stage is compared with its parent (with `--stages`: with the one before it) on the same items.
+Each stage is compared with its parent on the same items; with `--stages`, with the evaluation before it.
 """
 
 import argparse
@@ -21,20 +21,20 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from schoolhouse.core.files import write_text
-    from schoolhouse.report import markdown, page
+    from schoolhouse.report.contents import Report
     from schoolhouse.report.reading import read_pipeline, read_stages
-    from schoolhouse.report.summary import Card
+    from schoolhouse.report.render import render_html, render_markdown
 
     try:
-        card = Card(*(read_pipeline(arguments.pipeline) if arguments.pipeline else read_stages(arguments.stages)))
+        report = Report(*(read_pipeline(arguments.pipeline) if arguments.pipeline else read_stages(arguments.stages)))
         folder = Path(arguments.output_dir)
-        write_text(folder / "report.md", markdown.render(card))
-        write_text(folder / "report.html", page.render(card))
+        write_text(folder / "report.md", render_markdown(report))
+        write_text(folder / "report.html", render_html(report))
     except (ValueError, OSError) as error:
         print("eval/report.py: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
-    counts = ", ".join(f"{len(card.changed(kind))} {kind}" for kind in ("improved", "worse"))
-    print(f"{counts}, {len(card.changed('none'))} without evidence of change: {folder / 'report.html'}")
+    counts = ", ".join(f"{len(report.changed(kind))} {kind}" for kind in ("improved", "worse"))
+    print(f"{counts}, {len(report.changed('none'))} without evidence of change: {folder / 'report.html'}")
     return 0
 
 

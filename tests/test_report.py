@@ -1,4 +1,4 @@
-"""The report card: its numbers against the stored samples, what it flags, what it does not."""
+"""The report: its figures against the stored samples, what it flags, and what it does not flag."""
 
 import copy
 import json
@@ -125,12 +125,12 @@ def test_a_planted_regression_is_flagged_before_the_gains(tmp_path):
     assert 0 < text.index("sft, tales: worse") < text.index("sft, sums: improved")
 
 
-def test_cards_in_which_nothing_changed_flag_no_more_than_the_stated_rate(tmp_path):
-    """400 tests in 100 cards; the exact test is conservative, so even unadjusted only 8 of these cards flag any."""
+def test_reports_in_which_nothing_changed_flag_no_more_than_the_stated_rate(tmp_path):
+    """400 tests in 100 reports; the exact test is conservative: even unadjusted, only 8 of these reports flag any."""
     generator = random.Random(7)
     flagged = 0
-    for card in range(100):
-        folder = tmp_path / str(card)
+    for report in range(100):
+        folder = tmp_path / str(report)
         # The same true skill at each item, drawn anew: two models without a true difference.
         skill = {task: [generator.choice([0.2, 0.5, 0.9]) for _ in range(80)] for task in ("a", "b")}
         stages = [
@@ -151,7 +151,7 @@ def test_the_same_eval_twice_is_no_change_that_could_not_have_been_seen(tmp_path
     folder = write_eval(tmp_path / "one", {"sums": [sample(i, i % 2 == 0) for i in range(50)]})
     changes, _ = find_changes(read_stages([f"a={folder}", f"b={folder}"])[1])
     (change,) = changes.values()
-    assert (change.kind, change.p_adjusted, change.test["difference"]) == ("none", 1.0, 0.0)
+    assert (change.kind, change.p_adjusted, change.test.difference) == ("none", 1.0, 0.0)
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -170,15 +170,15 @@ def test_what_is_missing_is_said(tmp_path):
     for words in (
         "sft: its status is failed",
         "'nobody'",
-        "run.json cannot be read",
-        "overoptimization.json is not",
-        "no eval",
+        "ppo/run.json is damaged",
+        "overoptimization.json is damaged",
+        "it has no evaluation",
     ):
         assert words in text
 
 
 def planted(folder):
-    """A pipeline with every file that a card reads."""
+    """A pipeline with every file that a report reads."""
 
     def lines(k):
         return [
@@ -190,13 +190,16 @@ def planted(folder):
     calibrated = {"points": [{"predicted": 0.6, "observed": 0.5, "interval": [0.4, 0.6], "n": 9}], "ece": 0.1}
     bias = {"sd_per_10_tokens": 0.1, "interval": [0.0, 0.2]}
     results["tasks"]["sums"]["preference"] = {"calibration": calibrated, "length_bias": bias, "batch_invariance": 0.0}
-    gauge = {"points": [{"step": 1, "kl": 0.1, "gold": 1.0, "proxy": 2.0}], "stopped": {"by": "kl_budget", "step": 1}}
-    gauge |= {"peak": {"step": 1, "kl": 0.1, "gold": 1.0, "interval": [0, 1]}}
-    gauge |= {"final_minus_peak": {"value": 0.0, "interval": [0, 1]}}
+    measured = {
+        "points": [{"step": 1, "kl": 0.1, "gold": 1.0, "proxy": 2.0}],
+        "stopped": {"by": "kl_budget", "step": 1},
+    }
+    measured |= {"peak": {"step": 1, "kl": 0.1, "gold": 1.0, "interval": [0, 1]}}
+    measured |= {"final_minus_peak": {"value": 0.0, "interval": [0, 1]}}
     run = {"command": ["a"], "seconds": 3.0, "git": {"revision": "x"}, "data": [{"name": "x", "license": None}]}
     for name, value in {
         "eval/results.json": results,
-        "overoptimization.json": gauge,
+        "overoptimization.json": measured,
         "run.json": run,
         "log.json": [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}],
     }.items():
@@ -228,7 +231,7 @@ def damaged(value):
     "name",
     ["ppo/eval/results.json", "ppo/overoptimization.json", "ppo/log.json", "ppo/run.json", "pipeline.json", "samples"],
 )
-def test_whatever_is_damaged_the_card_is_written_or_one_line_says_why_not(tmp_path, capsys, name):
+def test_whatever_is_damaged_the_report_is_written_or_one_line_says_why_not(tmp_path, capsys, name):
     pipeline = planted(tmp_path)
     path = tmp_path / ("ppo/eval/samples/sums.jsonl" if name == "samples" else name)
     whole = path.read_text()
@@ -299,7 +302,7 @@ def test_the_audit_counts_what_was_planted_and_only_that(tmp_path):
         sample(2, False, metrics={"shows_work": False}, right_in_any_form=True),
     ]
     pipeline = write_pipeline(tmp_path, {"base": (None, {"code": programs, "sums": sums})})
-    counts = {(f.task, f.what.split(" (")[0]): (f.count, f.of) for f in audit(read_pipeline(pipeline)[1])}
+    counts = {(f.task, f.check.split(" (")[0]): (f.count, f.total) for f in audit(read_pipeline(pipeline)[1])}
     assert counts["code", "exit tricks"] == counts["code", "hard-coded tests"] == (1, 5)
     assert counts["code", "repeated text"] == counts["code", "hidden-test gap"] == (1, 5)
     assert counts["sums", "answers without work"] == (1, 2)
@@ -312,7 +315,7 @@ def test_repetition_is_the_share_of_runs_seen_before():
     assert repetition("a " * 20) == pytest.approx(16 / 17)
 
 
-def test_charts_read_logs_goodhart_and_calibration(tmp_path):
+def test_charts_read_logs_over_optimization_and_calibration(tmp_path):
     lines = [sample(i, i % 2 == 0) for i in range(8)]
     pipeline = write_pipeline(tmp_path, {"base": (None, {"sums": lines}), "ppo": ("base", {"sums": lines})})
     log = [{"step": s, "loss": 1 / s, "completions/mean_length": 5.0 * s} for s in (1, 2, 3)]
@@ -330,6 +333,6 @@ def test_charts_read_logs_goodhart_and_calibration(tmp_path):
         "ppo: loss",
         "ppo: completion length",
         "sums: pass@k",
-        "ppo: what was optimised, and what it was worth",
+        "ppo: gold reward and optimized reward",
         "ppo, sums: calibration",
     ]

@@ -170,7 +170,7 @@ def test_calibration_is_drawn_by_the_truth_and_by_noisy_labels(tmp_path):
     page = render(tmp_path)
     figure = Charts(page).figures["reward, pairs: calibration"]
     order = sorted(range(200), key=lambda i: abs(differences[i]))
-    for name, verdicts in (("true preference", [d > 0 for d in differences]), ("noisy labels", agrees)):
+    for name, verdicts in (("true preferences", [d > 0 for d in differences]), ("noisy labels", agrees)):
         expected, errors = [], []
         for part in (order[start : start + 20] for start in range(0, 200, 20)):
             certainty = sum(1 / (1 + math.exp(-abs(differences[i]))) for i in part) / 20
@@ -178,20 +178,20 @@ def test_calibration_is_drawn_by_the_truth_and_by_noisy_labels(tmp_path):
             expected.append((certainty, share))
             errors.append(abs(certainty - share))
         near(figure["series"][name], expected, 0.002, 0.004)
-        words = "" if name == "true preference" else ", noisy labels"
+        words = "" if name == "true preferences" else ", noisy labels"
         assert f">expected calibration error{words}</th><td>{sum(errors) / 10:.3f}; by chance" in page
     assert len(figure["marks"]) == 20
     for what, key in (
         ("agreement with the noisy labels", "agrees_with_noisy_label"),
         ("pairs on which all members agree", "members_agree"),
-        ("agreement of the truth with them, the ceiling", "ceiling_with_noisy_labels"),
+        ("agreement of the true preferences with them, the ceiling", "ceiling_with_noisy_labels"),
     ):
         assert f">{what}</th><td>{sum(line['metrics'][key] for line in stored) / 200:.3f}<" in page
 
 
-def test_the_goodhart_plot_is_that_of_the_trainers_log(tmp_path):
+def test_the_over_optimization_chart_shows_the_trainers_log(tmp_path):
     write_pipeline(tmp_path, {"base": (None, {}), "ppo": ("base", {})})
-    gauge = OveroptimizationCallback(tmp_path / "ppo", OveroptimizationArguments(gold_reward="gold"))
+    callback = OveroptimizationCallback(tmp_path / "ppo", OveroptimizationArguments(gold_reward="gold"))
     log = [
         {
             "step": s,
@@ -203,13 +203,13 @@ def test_the_goodhart_plot_is_that_of_the_trainers_log(tmp_path):
         for s in range(1, 15)
     ]
     (tmp_path / "ppo/log.json").write_text(json.dumps([*log, {"step": 14, "train_runtime": 1.0}]))
-    points = [point for entry in log if (point := gauge.point(entry))]
-    gauge.stopped = {"by": "gold_patience", "step": 14}
-    gauge._write(points, points)
+    points = [point for entry in log if (point := callback.point(entry))]
+    callback.stopped = {"by": "gold_patience", "step": 14}
+    callback._write(points, points)
     page = render(tmp_path)
     figures = Charts(page).figures
-    figure = figures["ppo: what was optimised, and what it was worth"]
-    for name, key in (("gold, the judge", "rewards/gold/mean"), ("proxy, optimised", "reward")):
+    figure = figures["ppo: gold reward and optimized reward"]
+    for name, key in (("gold reward", "rewards/gold/mean"), ("reward that is optimized", "reward")):
         near(figure["series"][name], [(x["objective/kl"] ** 0.5, x[key]) for x in log], 0.02, 0.01)
     near(
         figures["ppo: disagreement of the ensemble"]["series"][""],
@@ -220,7 +220,9 @@ def test_the_goodhart_plot_is_that_of_the_trainers_log(tmp_path):
     peak = json.loads((tmp_path / "ppo/overoptimization.json").read_text())["peak"]
     assert figure["rules"] == pytest.approx([peak["kl"] ** 0.5, (14 * 0.4) ** 0.5], abs=0.02)
     assert figure["band"] == pytest.approx([end**0.5 for end in peak["interval"]], abs=0.05)
-    assert abs(peak["step"] - 6) <= 2 and f"gold is highest at step {peak['step']}, {peak['gold']:.3f}" in page
+    assert (
+        abs(peak["step"] - 6) <= 2 and f"the gold reward is highest at step {peak['step']}, {peak['gold']:.3f}" in page
+    )
     assert "stopped at step 14 by gold patience" in page
 
 

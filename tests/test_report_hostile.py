@@ -1,5 +1,6 @@
 """Completions that want to leave their box: read by a parser, and by Chromium where there is one."""
 
+import itertools
 import json
 import re
 import shutil
@@ -7,6 +8,8 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from chromium import Browser
+from markdown_it import MarkdownIt
 from report_samples import sample, write_pipeline
 from scripts import exiting
 
@@ -146,3 +149,71 @@ def test_a_script_that_got_in_would_still_not_run(report, tmp_path):
         (tmp_path / f"{name}.html").write_text(content, encoding="utf-8")
     assert "<title>owned" not in browse(tmp_path / "planted.html", tmp_path, "--dump-dom")
     assert "<title>owned" in browse(tmp_path / "bare.html", tmp_path, "--dump-dom")
+
+
+# HTML, JavaScript and Markdown for every place where a name or a text is shown; file names hold no slash.
+INJECTIONS = {
+    "name": f'<img src=x onerror="{RUN}">',
+    "recipe": f'<svg onload="{RUN}"><b>',
+    "task": f"**bold** [x](javascript:{RUN}) <img src=x onerror={RUN}>",
+    "level": '"><svg onload="document.title=1"> | b',
+    "completion": f"</pre></script><script>{RUN}</script>\n# heading\n- [x](http://example.org)\n<b>bold</b>",
+    "metric": f"pass@<script>{RUN}</script>",
+    "command": f"`code` ![x](http://example.org/x.png) </td><script>{RUN}</script>",
+    "status": "![x](javascript:alert(1)) <h1>heading</h1>",
+}
+
+
+@pytest.fixture(scope="module")
+def injected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("injected")
+    levels = (INJECTIONS["level"], "easy")
+    lines = [sample(i, i % 3 == 0, INJECTIONS["completion"], level=levels[i % 2]) for i in range(8)]
+    better = [line | {"correct": True, "metrics": {INJECTIONS["metric"]: 0.5}} for line in lines]
+    tasks = INJECTIONS["task"]
+    pipeline = write_pipeline(folder, {"base": (None, {tasks: lines}), "sft": ("base", {tasks: better})})
+    content = json.loads(pipeline.read_text())
+    content["name"] = INJECTIONS["name"]
+    content["stages"][1] |= {
+        "name": INJECTIONS["name"],
+        "recipe": INJECTIONS["recipe"],
+        "status": INJECTIONS["status"],
+    }
+    pipeline.write_text(json.dumps(content))
+    (folder / "sft/run.json").write_text(json.dumps({"command": [INJECTIONS["command"]]}))
+    (folder / "sft/log.json").write_text(json.dumps([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]))
+    main(["--pipeline", str(pipeline), "--output_dir", str(folder / "out")])
+    return folder / "out"
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_injected_names_run_nothing_in_chromium_and_show_as_text(injected, tmp_path, scripts):
+    with Browser(tmp_path) as browser:
+        browser.call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        browser.open(injected / "report.html")
+        browser.run("document.querySelectorAll('details').forEach(each => { each.open = true })")
+        assert browser.run("document.title") == f"Report: {INJECTIONS['name']}"
+        for selector in ("img", "iframe", "script:not([type]) ~ script", "h1 ~ h1", "[onload]", "[onerror]", "pre b"):
+            assert browser.run(f"document.querySelectorAll({json.dumps(selector)}).length") == 0
+        assert browser.run("[...document.links].every(link => link.getAttribute('href').startsWith('#'))")
+        assert browser.run("document.scripts.length") == 2
+        shown = browser.run("document.body.innerText")
+        for place in INJECTIONS.keys() - {"metric"}:
+            assert all(line in shown for line in INJECTIONS[place].split("\n")), place
+
+
+def test_injected_names_are_text_in_markdown(injected):
+    tokens = (
+        MarkdownIt("commonmark", {"html": True, "linkify": False})
+        .enable("table")
+        .parse((injected / "report.md").read_text(encoding="utf-8"))
+    )
+    kinds = {child.type for token in tokens for child in [token, *(token.children or [])]}
+    assert not kinds & {"html_block", "html_inline", "link_open", "image", "code_inline", "fence", "code_block"}
+    headings = [after.content for token, after in itertools.pairwise(tokens) if token.type == "heading_open"]
+    assert len(headings) == 8  # ours, and one of each stage
+    shown = "\n".join("".join(x.content for x in token.children) for token in tokens if token.type == "inline")
+    for place in INJECTIONS.keys() - {"metric", "recipe", "level", "completion"}:
+        assert INJECTIONS[place] in shown, place
+    strong = [token for each in tokens for token in each.children or [] if token.type == "strong_open"]
+    assert len(strong) == 1  # the one change

@@ -1,1 +1,1 @@
-"""The report card: what stages changed, read from JSON only, written as one page and as Markdown."""
+"""The report of a pipeline: what its stages changed, read from JSON, written as one HTML page and as Markdown."""

@@ -1,189 +1,166 @@
-"""Charts as inline SVG: words and numbers in, markup out; every word is escaped here."""
+"""Geometry of the charts; the templates turn it into SVG."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from schoolhouse.report.text import escaped, number
+from schoolhouse.report.text import number
 
 
-WIDTH, HEIGHT = 360, 220  # legible at the width of a phone without scrolling
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 36
 _STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
-Points = Sequence[tuple[float, float]]
 
 
-def lines(
-    title: str,
-    series: dict[str, Points],
-    x: str,
-    y: str,
-    unit: bool = False,
-    marks: dict[str, Sequence[tuple[float, float, float]]] | None = None,
-    diagonal: bool = False,
-    band: tuple[float, float] | None = None,
-    rules: dict[str, float] | None = None,
-) -> str:
+@dataclass(frozen=True)
+class Series:
     """
-    A line chart with its legend; series differ in dash as well as in colour.
+    One line of a chart.
 
     Args:
-        title (`str`):
-            Caption.
-        series (`dict[str, Sequence[tuple[float, float]]]`):
-            Name -> points; points that are not finite are left out.
-        x (`str`), y (`str`):
-            Names of the axes with their units.
-        unit (`bool`, *optional*, defaults to `False`):
-            Whether y runs from 0 to 1 whatever the points.
-        marks (`dict[str, Sequence[tuple[float, float, float]]]`, *optional*):
-            Series -> intervals: x, low, high.
-        diagonal (`bool`, *optional*, defaults to `False`):
-            Whether to draw the line on which x equals y.
+        name (`str`):
+            In the legend.
+        points (`Sequence[tuple[float, float]]`):
+            x and y.
+        intervals (`Sequence[tuple[float, float, float]]`, *optional*):
+            x, and the ends of an interval of y.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    intervals: Sequence[tuple[float, float, float]] = ()
+
+
+@dataclass
+class LineChart:
+    """
+    A line chart; its methods give places in the units of the SVG's view box.
+
+    Args:
+        title (`str`), x_label (`str`), y_label (`str`):
+            Caption, and names of the axes with their units.
+        series (`Sequence[Series]`):
+            The lines. Points that are not finite and series without points are left out.
+        is_share (`bool`, *optional*, defaults to `False`):
+            The y axis goes from 0 to 1.
+        has_diagonal (`bool`, *optional*, defaults to `False`):
+            Draw the line on which x equals y.
         band (`tuple[float, float]`, *optional*):
-            An interval of x to shade.
+            Interval of x to shade.
         rules (`dict[str, float]`, *optional*):
-            Word -> x at which an upright line stands.
-
-    Returns:
-        `str`: a `<figure>`; empty without points.
+            Label -> x of an upright line.
     """
-    kept = {name: [p for p in points if _finite(p)] for name, points in series.items()}
-    kept = {name: points for name, points in kept.items() if points}
-    if not kept:
-        return ""
-    spans = [mark for found in (marks or {}).values() for mark in found]
-    rules = {word: place for word, place in (rules or {}).items() if math.isfinite(place)}
-    xs = [point[0] for points in kept.values() for point in points] + list(rules.values()) + list(band or ())
-    ys = [point[1] for points in kept.values() for point in points] + [end for mark in spans for end in mark[1:]]
-    x_ticks, y_ticks = _ticks(xs), [0.0, 0.25, 0.5, 0.75, 1.0] if unit else _ticks(ys)
-    (left, right), (low, high) = (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1])
 
-    def at(point: tuple[float, float]) -> str:
-        across = _LEFT + (point[0] - left) / (right - left) * (WIDTH - _LEFT - _RIGHT)
-        down = HEIGHT - _BOTTOM - (point[1] - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM)
-        return f"{across:.1f},{down:.1f}"
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    is_share: bool = False
+    has_diagonal: bool = False
+    band: tuple[float, float] | None = None
+    rules: dict[str, float] = field(default_factory=dict)
 
-    parts = []
-    if band is not None:
-        (start, bottom), (end, _) = (map(float, at((place, low)).split(",")) for place in sorted(band))
-        width = max(2.0, end - start)
-        parts.append(f'<path class="band" d="M{start:.1f} {_TOP}h{width:.1f}V{bottom:.1f}h{-width:.1f}z"/>')
-    parts += _axes(x_ticks, y_ticks, x, y)
-    if diagonal:
-        low_end, high_end = max(left, low), min(right, high)
-        parts.append(f'<polyline class="rule" points="{at((low_end, low_end))} {at((high_end, high_end))}"/>')
-    for row, (word, place) in enumerate(rules.items()):
-        across = float(at((place, low)).split(",")[0])
-        side = "end" if across > WIDTH / 2 else "start"
-        parts.append(f'<path class="rule" d="M{across:.1f} {_TOP}V{HEIGHT - _BOTTOM}"/>')
-        parts.append(
-            f'<text x="{across + (4 if side == "start" else -4):.1f}" y="{_TOP + 11 + 14 * row}" text-anchor="{side}">'
-            f"{escaped(word, 40)}</text>"
-        )
-    legend = []
-    for index, (name, points) in enumerate(kept.items()):
-        style = f"s{index % 6}"
-        for place, bottom, top in (marks or {}).get(name, ()):
-            ends = f"{at((place, bottom))} {at((place, top))}"
-            parts.append(f'<polyline class="mark {style}" points="{ends}"/>')
-        parts.append(f'<polyline class="line {style}" points="{" ".join(map(at, points))}"/>')
-        if len(points) <= 30:
-            dots = [at(point).split(",") for point in points]
-            parts += [f'<circle class="dot {style}" cx="{across}" cy="{down}" r="2.5"/>' for across, down in dots]
-        key = f'<svg class="key" viewBox="0 0 26 8" aria-hidden="true"><path class="line {style}" d="M0 4H26"/></svg>'
-        legend.append(f"<span>{key} {escaped(name, 60)}</span>")
-    ends = "; ".join(f"{name} from {number(p[0][1])} to {number(p[-1][1])}" for name, p in kept.items())
-    told = "".join(f"; {word} at {number(place)}" for word, place in rules.items())
-    told += f"; shaded from {number(band[0])} to {number(band[1])}" if band else ""
-    legend = "".join(legend) if len(kept) > 1 else ""
-    return _figure(title, "".join(parts), f"{title}: {y} over {x}; {ends}{told}", legend)
+    WIDTH, HEIGHT = 360, 220  # legible at the width of a phone without scrolling
+    LEFT, RIGHT, TOP, BOTTOM = 46, 348, 26, 184  # of the plotting area
+
+    def __post_init__(self) -> None:
+        finite = [
+            Series(x.name, [p for p in x.points if all(map(math.isfinite, p))], x.intervals) for x in self.series
+        ]
+        self.series = [series for series in finite if series.points]
+        self.band = self.band and (min(self.band), max(self.band))
+
+    @cached_property
+    def x_ticks(self) -> list[float]:
+        points = [x for series in self.series for x, _ in series.points]
+        return _ticks([*points, *self.rules.values(), *(self.band or ())])
+
+    @cached_property
+    def y_ticks(self) -> list[float]:
+        if self.is_share:
+            return [0.0, 0.25, 0.5, 0.75, 1.0]
+        ends = [end for series in self.series for _, *interval in series.intervals for end in interval]
+        return _ticks([*(y for series in self.series for _, y in series.points), *ends])
+
+    @property
+    def diagonal(self) -> list[tuple[float, float]]:
+        """Ends of the line on which x equals y."""
+        low, high = max(self.x_ticks[0], self.y_ticks[0]), min(self.x_ticks[-1], self.y_ticks[-1])
+        return [(low, low), (high, high)]
+
+    @property
+    def description(self) -> str:
+        """The chart in words, for a reader who does not see it."""
+        parts = [f"{x.name} from {number(x.points[0][1])} to {number(x.points[-1][1])}" for x in self.series]
+        parts += [f"{label} at {number(place)}" for label, place in self.rules.items()]
+        if self.band:
+            parts.append(f"shaded from {number(self.band[0])} to {number(self.band[1])}")
+        return f"{self.title}: {self.y_label} over {self.x_label}; {'; '.join(parts)}"
+
+    def x(self, value: float) -> float:
+        """Return the place of an x value."""
+        return round(_scale(value, self.x_ticks[0], self.x_ticks[-1], self.LEFT, self.RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        """Return the place of a y value."""
+        return round(_scale(value, self.y_ticks[0], self.y_ticks[-1], self.BOTTOM, self.TOP), 1)
+
+    def path(self, points: Sequence[tuple[float, float]]) -> str:
+        """Return the places of points, as a `<polyline>` takes them."""
+        return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
 
 
-def interval_bar(
-    value: float, low: float, high: float, ends: tuple[float, float], at: float, kind: str = "none"
-) -> str:
+@dataclass(frozen=True)
+class IntervalBar:
     """
-    A value with its interval on one line, beside where nothing would have changed.
+    A value with its interval on one line, beside the value of no change.
 
     Args:
         value (`float`), low (`float`), high (`float`):
-            The value and the ends of its interval.
-        ends (`tuple[float, float]`):
+            The value, and the ends of its interval.
+        start (`float`), end (`float`):
             Of the axis.
-        at (`float`):
-            Where the upright line stands.
-        kind (`str`, *optional*, defaults to `"none"`):
-            `"improved"`, `"worse"` or `"none"`: how it is coloured.
-
-    Returns:
-        `str`: an `<svg>` that is read past: the figures stand in the text beside it.
+        zero (`float`):
+            Value of no change.
+        kind (`str`):
+            `"improved"`, `"worse"` or `"none"`: sets the colour.
     """
-    width = 240
 
-    def across(place: float) -> str:
-        return f"{4 + (min(max(place, ends[0]), ends[1]) - ends[0]) / (ends[1] - ends[0]) * (width - 8):.1f}"
+    value: float
+    low: float
+    high: float
+    start: float
+    end: float
+    zero: float
+    kind: str
 
-    return (
-        f'<svg class="bar {kind}" viewBox="0 0 {width} 20" aria-hidden="true">'
-        f'<path class="grid" d="M4 10H{width - 4}"/>'
-        f'<path class="zero" d="M{across(at)} 2V18"/><path class="whisker" d="M{across(low)} 10H{across(high)}"/>'
-        f'<circle cx="{across(value)}" cy="10" r="5"/></svg>'
-    )
+    WIDTH = 240
 
-
-def heat_map(title: str, rows: dict[str, dict[str, float]], columns: Sequence[str]) -> str:
-    """
-    A table whose cells are shaded by their value, from 0 to 1; the figure stands in each cell.
-
-    Args:
-        title (`str`):
-            Caption.
-        rows (`dict[str, dict[str, float]]`):
-            Row -> column -> value.
-        columns (`Sequence[str]`):
-            Columns in order.
-
-    Returns:
-        `str`: a `<table>`, so that it is read aloud and printed like one.
-    """
-    head = "".join(f'<th scope="col">{escaped(column, 40)}</th>' for column in columns)
-    body = []
-    for name, cells in rows.items():
-        shades = "".join(
-            "<td>-</td>"
-            if (value := cells.get(column)) is None
-            else f'<td class="heat h{min(9, max(0, int(value * 10)))}">{value:.2f}</td>'
-            for column in columns
-        )
-        body.append(f'<tr><th scope="row">{escaped(name, 60)}</th>{shades}</tr>')
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(title)}"><table class="map">'
-        f"<caption>{escaped(title)}</caption><thead><tr><th scope='col'>level</th>{head}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+    def x(self, value: float) -> float:
+        """Return the place of a value; one beyond the axis is drawn at its end."""
+        return round(_scale(min(max(value, self.start), self.end), self.start, self.end, 4, self.WIDTH - 4), 1)
 
 
-def _axes(xs: Sequence[float], ys: Sequence[float], x: str, y: str) -> list[str]:
-    bottom, end = HEIGHT - _BOTTOM, WIDTH - _RIGHT
-    parts = [f'<text class="axis" x="2" y="12">{escaped(y, 50)}</text>']
-    for value in ys:
-        down = bottom - (value - ys[0]) / (ys[-1] - ys[0]) * (bottom - _TOP)
-        parts.append(f'<path class="grid" d="M{_LEFT} {down:.1f}H{end}"/>')
-        parts.append(f'<text x="{_LEFT - 5}" y="{down + 4:.1f}" text-anchor="end">{_tick(value, ys)}</text>')
-    for value in xs:
-        across = _LEFT + (value - xs[0]) / (xs[-1] - xs[0]) * (end - _LEFT)
-        parts.append(f'<text x="{across:.1f}" y="{bottom + 15}" text-anchor="middle">{_tick(value, xs)}</text>')
-    middle = (_LEFT + end) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escaped(x, 50)}</text>')
-    return parts
+@dataclass(frozen=True)
+class HeatMap:
+    """A table of shares whose cells are shaded: `rows` is row -> column -> share."""
+
+    title: str
+    columns: Sequence[str]
+    rows: dict[str, dict[str, float]]
+
+    @staticmethod
+    def shade(value: float) -> int:
+        """Return the shade of a share, 0 to 9."""
+        return min(9, max(0, int(value * 10)))
 
 
-def _figure(title: str, inside: str, described: str, legend: str) -> str:
-    return (
-        f"<figure><figcaption>{escaped(title)}</figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(described)}">{inside}</svg>'
-        f'<p class="legend">{legend}</p></figure>'
-    )
+def tick_label(value: float, ticks: Sequence[float]) -> str:
+    """Return the label of a tick, with as many digits as the distance of the ticks needs."""
+    return f"{round(value, 3 - math.floor(math.log10(ticks[1] - ticks[0]))) + 0.0:.6g}"
+
+
+def _scale(value: float, low: float, high: float, start: float, end: float) -> float:
+    return start + (value - low) / (high - low) * (end - start)
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
@@ -195,12 +172,3 @@ def _ticks(values: Sequence[float]) -> list[float]:
     step = next(factor * power for factor in _STEPS if (high - low) / (factor * power) <= 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, last + 1)]
-
-
-def _tick(value: float, ticks: Sequence[float]) -> str:
-    step = ticks[1] - ticks[0]
-    return f"{round(value, 3 - math.floor(math.log10(step))) + 0.0:.6g}"
-
-
-def _finite(point: tuple[float, float]) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in point)

@@ -1,74 +1,77 @@
-"""Text that a model or a data set wrote, made safe to show."""
+"""Text that a model or a data set wrote, made safe to show, and figures in words."""
 
-import html
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup, escape
 
-LIMIT = 2000  # characters of a text that the card shows
-_MARKUP = re.compile(r"([\\`*_\[\]|~$])")
+
+LIMIT = 2000  # characters of a text that the report shows
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~$])")
+_LINE_START = re.compile(r"^(?:[-+=]|\d+[.)]|#+)(?=\s|$)")  # begins a list or a heading, or underlines a heading
 
 
 def visible(text: object, limit: int = LIMIT) -> str:
     """
-    A text without characters that act unseen, and not longer than can be read.
+    Write out the characters of a text that act without being seen, and cut the text to a readable length.
 
     Args:
         text (`object`):
             Anything; its `str` is taken.
         limit (`int`, *optional*, defaults to `2000`):
-            Characters kept; the note says how many there were.
+            Characters kept; a note says how many there were.
 
     Returns:
-        `str`: control and format characters (among them the marks that turn the direction of writing), lone surrogates
+        `str`: control and format characters (among them those that change the direction of writing), lone surrogates
         and unassigned code points as `<U+202E>`; line ends and tabs stay.
     """
     text = str(text)
-    cut = text[:limit]
     shown = "".join(
         character
         if character in "\n\t" or not unicodedata.category(character).startswith(("C", "Zl", "Zp"))
         else f"<U+{ord(character):04X}>"
-        for character in cut
+        for character in text[:limit]
     )
     return shown if len(text) <= limit else f"{shown} … [cut: {len(text):,} characters in all]"
 
 
-def escaped(text: object, limit: int = LIMIT) -> str:
-    """A text for HTML, in an element or a quoted attribute; see [`visible`]."""
-    return html.escape(visible(text, limit), quote=True)
+def html_text(value: object, limit: int = LIMIT) -> Markup:
+    """Escape a value for HTML, in an element or a quoted attribute; [`visible`] is applied first."""
+    return value if isinstance(value, Markup) else escape(visible(value, limit))
 
 
-def in_markdown(text: object, limit: int = 200) -> str:
-    """A text for one line or one table cell of Markdown: no markup, no HTML, no line end; see [`visible`]."""
-    line = " ".join(visible(text, limit).split())
-    return _MARKUP.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-
-
-def in_script(value: Any) -> str:
-    """JSON for a `<script type="application/json">`: no character of it can end the element or begin a comment."""
-    text = json.dumps(value, allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+def markdown_text(value: object, limit: int = LIMIT) -> Markup:
+    """Escape a value for one line or table cell of Markdown: no markup, no HTML, no line end, no link."""
+    if isinstance(value, Markup):
+        return value
+    line = " ".join(visible(value, limit).split())
+    line = _MARKDOWN.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return Markup(_LINE_START.sub(lambda found: rf"{found[0][:-1]}\{found[0][-1]}", line).replace("://", r":\//"))
 
 
 def number(value: Any) -> str:
-    """A figure in at most four digits; `-` for none."""
-    if value is None or isinstance(value, bool):
-        return "-" if value is None else str(value)
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:.3f}"
-        if value == 0 or 0.001 <= abs(value) < 10
-        else f"{value:.1g}"
-        if abs(value) < 0.001
-        else f"{value:.4g}"
-    )
+    """Format a figure with at most four digits; `-` for none."""
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value) if isinstance(value, bool) else f"{value:,}"
+    if value == 0 or 0.001 <= abs(value) < 10:
+        return f"{value:.3f}"
+    return f"{value:.1g}" if abs(value) < 0.001 else f"{value:.4g}"
 
 
 def interval(ends: Sequence[float] | None) -> str:
-    """An interval in brackets; `no interval` for none."""
+    """Format an interval in brackets; `no interval` for none."""
     return f"[{number(ends[0])}, {number(ends[1])}]" if ends else "no interval"
+
+
+def percent_interval(ends: Sequence[float]) -> str:
+    """Format an interval of shares in percent."""
+    return f"[{ends[0]:.0%}, {ends[1]:.0%}]"
+
+
+def p_value(p: float) -> str:
+    """Format a p-value with its sign of relation, never as 0."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"

@@ -29,12 +29,12 @@ function matches(row) {
   return answers.some((answer) => !verdict || answer.verdict === verdict || answer.change === verdict);
 }
 
-function card(row) {
+function sample(row) {
   const article = element("article", "sample");
-  article.append(element("h4", "", row.task + " · " + row.id), element("pre", "prompt", row.prompt));
-  const gold = row.short ? element("p", "gold", "Gold answer: ") : element("details");
-  if (row.short) gold.append(element("code", "", row.gold));
-  else gold.append(element("summary", "", "Gold answer"), element("pre", "", row.gold));
+  article.append(element("h4", "", row.task + " · " + row.id), element("pre", "prompt", row.text));
+  const reference = row.is_short ? element("p", "reference", "Reference answer: ") : element("details");
+  if (row.is_short) reference.append(element("code", "", row.reference));
+  else reference.append(element("summary", "", "Reference answer"), element("pre", "", row.reference));
   const answers = element("div", "answers");
   for (const answer of row.answers) {
     const box = element("div", "answer");
@@ -44,13 +44,13 @@ function card(row) {
     box.append(head, element("pre", "", answer.text));
     answers.append(box);
   }
-  article.append(answers, gold);
+  article.append(answers, reference);
   return article;
 }
 
 function draw() {
   const found = rows.filter(matches);
-  list.replaceChildren(...found.slice(0, shown).map(card));
+  list.replaceChildren(...found.slice(0, shown).map(sample));
   count.textContent = found.length + " of " + rows.length + " prompts";
   if (found.length > shown) {
     const more = element("button", "", "Show " + Math.min(AT_ONCE, found.length - shown) + " more");

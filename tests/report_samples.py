@@ -178,8 +178,8 @@ def write_full_pipeline(folder):
         | {"eos_rate": 0.9, "entropy": 2 - s / 40, "repetition": s / 100, "spread": 0.1 + s / 300}
         for s in steps
     ]
-    gauge = {"points": points, "peak": {"step": 14, "kl": 5.6, "gold": 1.0, "interval": [4.4, 6.8]}}
-    gauge |= {"final_minus_peak": {"value": -1.28, "interval": [-1.4, -1.1]}}
-    gauge |= {"stopped": {"by": "kl_budget", "step": 30}}
-    (folder / "ppo/overoptimization.json").write_text(json.dumps(gauge))
+    measured = {"points": points, "peak": {"step": 14, "kl": 5.6, "gold": 1.0, "interval": [4.4, 6.8]}}
+    measured |= {"final_minus_peak": {"value": -1.28, "interval": [-1.4, -1.1]}}
+    measured |= {"stopped": {"by": "kl_budget", "step": 30}}
+    (folder / "ppo/overoptimization.json").write_text(json.dumps(measured))
     return pipeline

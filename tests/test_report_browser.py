@@ -40,8 +40,8 @@ def page(tmp_path_factory):
     (folder / "ppo/run.json").write_text(json.dumps({"command": ["x" * 300], "versions": {"torch": "2"}}))
     points = [{"step": s, "kl": 0.5 * s, "proxy": s / 9, "gold": 1 - (s - 4) ** 2 / 16} for s in range(1, 9)]
     peak = {"step": 4, "kl": 2.0, "gold": 1.0, "interval": [1.5, 2.5]}
-    gauge = {"points": points, "peak": peak, "stopped": {"by": "kl_budget", "step": 8}}
-    (folder / "ppo/overoptimization.json").write_text(json.dumps(gauge))
+    measured = {"points": points, "peak": peak, "stopped": {"by": "kl_budget", "step": 8}}
+    (folder / "ppo/overoptimization.json").write_text(json.dumps(measured))
     main(["--pipeline", str(pipeline), "--output_dir", str(folder / "out")])
     return folder / "out" / "report.html"
 

@@ -18,6 +18,7 @@ from schoolhouse.config.key_rules import BOUNDS, EXCLUSIVE, LORA_KEYS, REMOVED, 
 from schoolhouse.config.parser import has_native_bf16
 from schoolhouse.config.yaml_file import load_mapping
 from schoolhouse.data.mixture import MixtureEntry
+from schoolhouse.evaluation.arguments import EvalArguments
 
 
 ROOT = Path(__file__).parent.parent
@@ -308,7 +309,8 @@ def test_the_table_of_names_is_true_for_the_installed_versions():
     assert not known & {*RENAMED, *REMOVED}
     # PPO has a key that GRPO has under another name.
     assert {name for names in RENAMED.values() for name in names} <= known | {"kl_coef"}
-    assert {key for _, _, keys in BOUNDS for key in keys} <= known | {"weight", "max_rows"}
+    of_evals = {spec.name for spec in dataclasses.fields(EvalArguments)}
+    assert {key for _, keys in BOUNDS.values() for key in keys} <= known | of_evals | {"weight", "max_rows"}
     assert {name for key, others, _ in EXCLUSIVE for name in (key, *others)} <= known
     assert set(LORA_KEYS) <= known
 

@@ -258,7 +258,7 @@ def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks(school):
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("recipe: grpo", "recipe: gpro", r"pipeline.yaml:8: stages.1.recipe: unknown recipe 'gpro'; known: sft"),
+        ("recipe: grpo", "recipe: gpro", r"pipeline.yaml:8: stages\[1\].recipe: unknown recipe 'gpro'; known: sft"),
         ("math.yaml, after: sft", "math.yaml, after: ppo", r"pipeline.yaml:8: .*'ppo' is no earlier stage"),
         ("math.yaml, after: sft", "math.yaml", r"pipeline.yaml:8: .*after is missing: math.yaml continues out/sft"),
         ("name: judge", "name: sft", r"pipeline.yaml:9: .*'sft' is taken"),

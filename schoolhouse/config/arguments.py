@@ -8,9 +8,10 @@ data_args, training_args, model_args = parser.parse_args()
 """
 
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 
 from trl import ModelConfig
+from typing_extensions import TypedDict
 
 from schoolhouse.config.parser import RecipeParser
 
@@ -132,10 +133,10 @@ class ModelArguments(ModelConfig):
         default=False, metadata={"help": "Also train the embedding rows of tokens that the base never read."}
     )
     use_peft: bool = field(default=True, metadata={"help": "Train a LoRA adapter rather than all weights."})
-    lora_target_modules: str | list[str] | None = field(
+    lora_target_modules: str | list[str] | None = field(  # type: ignore[assignment]  # wider than TRL's, which takes text too
         default="all-linear", metadata={"help": "Modules that get an adapter."}
     )
-    lora_target_parameters: str | list[str] | None = field(
+    lora_target_parameters: str | list[str] | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Parameters that get an adapter."}
     )
     dtype: str | None = field(

@@ -25,8 +25,13 @@ class ConfigError(ValueError):
         self.message = message
 
 
+def key_label(path: KeyPath) -> str:
+    """Return a path as messages show it, such as `datasets[1].weight`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
 def nearest(key: Any, known: Iterable[str]) -> str:
-    """`did you mean X?`, or the known keys where nothing is near and they are few."""
+    """Return `did you mean X?`, or the known keys where nothing is near and they are few."""
     known = list(known)
     near = get_close_matches(str(key), known, n=1)
     if near:
@@ -35,7 +40,7 @@ def nearest(key: Any, known: Iterable[str]) -> str:
 
 
 def render(value: Any) -> str:
-    """A value as an error shows it: its kind and its text, on one line and short."""
+    """Return a value as an error shows it: its kind and its text, on one line and short."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, dict | list):

@@ -1,10 +1,11 @@
-"""What is known of single keys: the names they had elsewhere, their bounds, and which of them exclude each other."""
+"""Rules of single keys: the names that they had elsewhere, their bounds, and which of them exclude each other."""
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from schoolhouse.config.errors import ConfigError, KeyPath
+from schoolhouse.config.errors import ConfigError, KeyPath, key_label
 
 
 # Names that older TRL and transformers versions, and other tools, gave to a key. The first of the new names that the
@@ -103,35 +104,46 @@ REMOVED: dict[str, str] = {
 }
 
 
-# Bounds that neither TRL nor transformers checks before the model is loaded.
-BOUNDS: tuple[tuple[str, Callable[[float], bool], frozenset[str]], ...] = (
-    (
-        "at least 1",
+# Keys of the first version of Schoolhouse, which work for one more version with a warning: the kind of mapping that
+# holds them -> old name -> new name.
+FORMER_KEYS: dict[str, dict[str, str]] = {
+    # the keys of a recipe or of an evaluation
+    "recipe": {},
+    # an entry of `rewards`, by the name of the reward
+    "rewards.overlong": {},
+    # an entry of a pipeline's `stages`
+    "stages": {},
+}
+
+# Bounds that neither TRL nor transformers checks before the model is loaded: in words, as a test, and of which keys.
+# The metadata of a field may name other ones: `field(metadata={"bounds": "0 or more"})`.
+BOUNDS: dict[str, tuple[Callable[[float], bool], frozenset[str]]] = {
+    "at least 1": (
         lambda value: value >= 1,
         frozenset(
             "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps lora_r lora_alpha "
             "max_length max_completion_length max_train_rows max_eval_rows max_rows num_iterations save_total_limit "
-            "steps_per_generation dataset_num_proc dataloader_prefetch_factor eval_accumulation_steps".split()
+            "steps_per_generation dataset_num_proc dataloader_prefetch_factor eval_accumulation_steps limit "
+            "num_samples max_new_tokens batch_size tokens_per_batch".split()
         ),
     ),
-    (
-        "above 0",
+    "above 0": (
         lambda value: value > 0,
         frozenset("num_train_epochs temperature weight logging_steps save_steps epsilon adam_epsilon".split()),
     ),
-    (
-        "0 or more",
+    "0 or more": (
         lambda value: value >= 0,
         frozenset(
             "learning_rate head_learning_rate weight_decay warmup_steps max_grad_norm beta neftune_noise_alpha "
             "eval_steps eval_delay dataloader_num_workers".split()
         ),
     ),
-    ("from 0 to below 2**32", lambda value: 0 <= value < 2**32, frozenset({"seed", "data_seed"})),
-    ("-1 (no limit) or at least 1", lambda value: value == -1 or value >= 1, frozenset({"max_steps"})),
-    ("from 0 to below 1", lambda value: 0 <= value < 1, frozenset("lora_dropout adam_beta1 adam_beta2".split())),
-    ("between 0 and 1", lambda value: 0 <= value <= 1, frozenset("label_smoothing_factor top_p min_p".split())),
-)
+    "from 0 to below 2**32": (lambda value: 0 <= value < 2**32, frozenset({"seed", "data_seed"})),
+    "-1 (no limit) or at least 1": (lambda value: value == -1 or value >= 1, frozenset({"max_steps"})),
+    "from 0 to below 1": (lambda value: 0 <= value < 1, frozenset("lora_dropout adam_beta1 adam_beta2".split())),
+    "between 0 and 1": (lambda value: 0 <= value <= 1, frozenset({"label_smoothing_factor", "min_p"})),
+    "above 0 and at most 1": (lambda value: 0 < value <= 1, frozenset({"top_p"})),
+}
 
 # A key with the keys that it makes meaningless, and why. Both count as set only where a value is not null or false.
 EXCLUSIVE: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -163,26 +175,70 @@ LORA_KEYS = {
 NEEDS_LORA = ("adapter_name_or_path", "trainable_new_tokens", "load_in_4bit", "load_in_8bit")
 
 
-def check_bounds(value: Any, path: KeyPath) -> None:
-    """Raises `ConfigError` where a number of a recipe, or of an entry in its `datasets`, is out of bounds."""
-    if path == ("datasets",) or (path[0] == "datasets" and len(path) == 2):
-        for name, item in enumerate(value or ()) if len(path) == 1 else value.items():
-            check_bounds(item, (*path, name))
+def apply_renames(where: str, values: Mapping[str, Any], path: KeyPath = ()) -> dict[str, Any]:
+    """
+    Give keys of the first version their new names, with a warning for each.
+
+    Args:
+        where (`str`):
+            Kind of the mapping, a key of [`FORMER_KEYS`]; one that is not there has no renamed keys.
+        values (`Mapping[str, Any]`):
+            Keys and values as the user wrote them.
+        path (`tuple`, *optional*, defaults to `()`):
+            Path to the mapping, for warnings and errors.
+
+    Returns:
+        `dict[str, Any]`: the same values in the same order.
+
+    Raises:
+        ConfigError: a key is given by both names.
+    """
+    former = FORMER_KEYS.get(where, {})
+    for old in filter(former.__contains__, values):
+        if former[old] in values:
+            raise ConfigError((*path, old), f"is the former name of {former[old]}, which is set too: remove it")
+        text = f"{key_label((*path, old))} is now called {former[old]}: the old name works for one more version"
+        warnings.warn(text, FutureWarning, stacklevel=2)
+    return {former.get(key, key): value for key, value in values.items()}
+
+
+def check_bounds(value: Any, path: KeyPath, bounds: str | None = None) -> None:
+    """
+    Check a number of a recipe, or the numbers of the entries in its `datasets`.
+
+    Args:
+        value (`Any`):
+            Value of the key.
+        path (`tuple`):
+            Path to it.
+        bounds (`str`, *optional*):
+            A key of [`BOUNDS`] that replaces the one which lists this key.
+
+    Raises:
+        ConfigError: a number is out of bounds.
+    """
+    if path == ("datasets",):
+        for index, entry in enumerate(value or ()):
+            for key, item in entry.items():
+                check_bounds(item, (*path, index, key))
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        for words, admits, keys in BOUNDS:
-            if path[-1] in keys and not admits(value):
+        for words, (admits, keys) in BOUNDS.items():
+            if (words == bounds if bounds else path[-1] in keys) and not admits(value):
                 raise ConfigError(path, f"must be {words}, got {value}")
 
 
 def refuse_conflicts(in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
     """
-    Raises `ConfigError` where keys exclude each other, or a key has no effect without another.
+    Refuse keys that exclude each other, and a key that has no effect without another.
 
     Args:
         in_file (`Mapping[str, Any]`):
             What the file sets and no flag overrides, in the file's order.
         flags (`Mapping[str, Any]`):
             What flags set.
+
+    Raises:
+        ConfigError: about the key that was added to others which stood alone.
     """
     values = {**in_file, **flags}
     given = [key for key, value in values.items() if value not in (None, False)]
@@ -209,7 +265,7 @@ def refuse_conflicts(in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> No
         raise ConfigError(("lora_target_modules",), "TRL trains no adapter on lm_head: leave it out")
     if "padding_free" in given and "packing" not in given and values.get("max_length", 1) is not None:
         raise ConfigError(("padding_free",), "without packing nothing is cut: set packing: true or max_length: null")
-    entries = values.get("datasets") or ()
+    entries: Sequence[Mapping[str, Any]] = values.get("datasets") or ()
     for index, entry in enumerate(entries):
         if ("weight" in entry) != ("weight" in entries[0]):
             raise ConfigError(("datasets", index), "give every entry a weight, or none (then every row is taken)")

@@ -1,4 +1,4 @@
-"""Parses a recipe: every mistake is one line that names its file and line, or its flag, and exit status 2."""
+"""The parser of every script: each mistake is one line that names file and line, or the flag, and exit status 2."""
 
 import argparse
 import dataclasses
@@ -6,27 +6,30 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_origin, get_type_hints
 
-import yaml
-
-from schoolhouse.config.errors import ConfigError, KeyPath, nearest, render
-from schoolhouse.config.key_rules import REMOVED, RENAMED, check_bounds, refuse_conflicts
+from schoolhouse.config.errors import ConfigError, KeyPath, key_label, nearest, render
+from schoolhouse.config.key_rules import REMOVED, RENAMED, apply_renames, check_bounds, refuse_conflicts
 from schoolhouse.config.paths import adapter_settings, check_locations
-from schoolhouse.config.value_types import arms, check_choice, check_type, describe
-from schoolhouse.config.yaml_file import YamlError, load_mapping, parse_value
+from schoolhouse.config.value_types import arms, check_type, describe
+from schoolhouse.config.yaml_file import YamlFile, parse_value, read_yaml
 
 
 def has_native_bf16(use_cpu: bool = False) -> bool:
-    """Whether the training device multiplies bf16 in hardware: CPUs and MPS count as not, emulation is slower."""
+    """Return whether the training device multiplies bf16 in hardware: CPUs and MPS do not, and emulation is slower."""
     import torch
 
     return not use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-class _Flags(argparse.ArgumentParser):
+class FlagParser(argparse.ArgumentParser):
+    """[`argparse.ArgumentParser`] whose errors are one line; abbreviated flags are errors."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
     def error(self, message: str) -> NoReturn:
         _exit(message.removeprefix("argument "))
 
@@ -38,7 +41,10 @@ def _exit(line: str) -> NoReturn:
 
 class RecipeParser:
     """
-    Parses `--config FILE` and flags into dataclasses; a flag wins over the file, the file over `defaults`.
+    Parser of `--config FILE` and flags into dataclasses; a flag wins over the file, the file over `defaults`.
+
+    Fields may carry metadata: `help` (otherwise the docstring's `Args` are shown), `choices`, `bounds` (a key of
+    [`~schoolhouse.config.key_rules.BOUNDS`]) and `comma` (text is split into a list at its commas).
 
     Args:
         dataclass_types (`Sequence[type]`):
@@ -49,6 +55,8 @@ class RecipeParser:
             Keys that the file or a flag must set.
         defaults (`dict[str, Any]`, *optional*):
             The recipe's own defaults, instead of those of the dataclasses.
+        check (`str`, *optional*):
+            Help of `--check`; `None` for a script without this flag.
 
     Attributes:
         check (`bool`): whether `--check` was given.
@@ -61,61 +69,58 @@ class RecipeParser:
         dataclass_types: Sequence[type],
         description: str | None = None,
         required: Sequence[str] = (),
-        defaults: dict[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        check: str | None = "validate and show the data, load no model",
     ):
         self.dataclass_types = tuple(dataclass_types)
         self.required = tuple(required)
         self.defaults = dict(defaults or {})
-        self.fields: dict[str, dataclasses.Field] = {}
+        self.fields: dict[str, dataclasses.Field[Any]] = {}
         self.hints: dict[str, Any] = {}
         for cls in self.dataclass_types:
             hints = get_type_hints(cls)
-            for name in self._names(cls):
-                self.fields[name] = cls.__dataclass_fields__[name]
-                self.hints[name] = hints[name]
+            for spec in _fields(cls):
+                self.fields[spec.name] = spec
+                choices = spec.metadata.get("choices")
+                self.hints[spec.name] = Literal[tuple(choices)] | None if choices else hints[spec.name]
         unknown = {*self.required, *self.defaults} - set(self.fields)
         if unknown:
             raise ValueError(f"required or defaults name no field of the dataclasses: {sorted(unknown)}")
         self.check = False
         self.config_path: Path | None = None
         self.resolved: dict[str, Any] = {}
-        self._lines: dict[KeyPath, int] = {}
+        self._file: YamlFile | None = None
         self._flagged: set[str] = set()
-        self._flags = self._build_flags(description)
+        self._flags = self._build_flags(description, check)
 
-    @staticmethod
-    def _names(cls: type) -> list[str]:
-        return [spec.name for spec in dataclasses.fields(cls) if spec.init]
-
-    def _build_flags(self, description: str | None) -> _Flags:
-        flags = _Flags(
+    def _build_flags(self, description: str | None, check: str | None) -> FlagParser:
+        flags = FlagParser(
             description=description,
-            usage="%(prog)s --config FILE [--check] [--KEY VALUE ...]",
+            usage=f"%(prog)s --config FILE {'[--check] ' if check else ''}[--KEY VALUE ...]",
             epilog="Nested values are YAML: --dataset_columns '{prompt: question}'. A flag wins over the file.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
         )
         flags.add_argument("--config", metavar="FILE", help="YAML file with the keys below")
-        flags.add_argument("--check", action="store_true", help="validate and show the data, load no model")
+        if check:
+            flags.add_argument("--check", action="store_true", help=check)
         added: set[str] = set()
         for cls in sorted(self.dataclass_types, key=lambda cls: cls.__module__.startswith(("trl.", "transformers."))):
-            names = [name for name in self._names(cls) if name not in added]
+            names = [spec.name for spec in _fields(cls) if spec.name not in added]
             group = flags.add_argument_group(cls.__name__)
-            # What a class adds or changes itself says more about the recipe than what it inherits.
+            described = _described(cls)
+            # A class's own keys, and those it changes, say more about the recipe than those it inherits.
             own = inspect.get_annotations(cls)
             for name in sorted(names, key=lambda name: name not in own):
-                group.add_argument(f"--{name}", default=argparse.SUPPRESS, **self._flag_options(name))
+                options = self._flag_options(name, described.get(name, ""))
+                group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", **options)
             added.update(names)
         return flags
 
-    def _flag_options(self, name: str) -> dict[str, Any]:
-        hint, spec = self.hints[name], self.fields[name]
-        kinds = {get_origin(arm) or arm for arm in arms(hint)}
+    def _flag_options(self, name: str, described: str) -> dict[str, Any]:
+        spec, kinds = self.fields[name], {get_origin(arm) or arm for arm in arms(self.hints[name])}
         default = self.defaults.get(name, None if spec.default is dataclasses.MISSING else spec.default)
-        default = getattr(default, "value", default)
-        words = " or ".join(str(choice) for choice in spec.metadata.get("choices") or ()) or describe(hint)
-        told = f"{spec.metadata.get('help', '')} [{words.removesuffix(' or null')}; default: {default}]"
-        options: dict[str, Any] = {"help": told.replace("%%", "%").replace("%", "%%"), "metavar": "VALUE"}
+        told = f"{spec.metadata.get('help', described)} [{describe(self.hints[name])}"
+        told += "]" if default is None else f"; default: {getattr(default, 'value', default)}]"
+        options: dict[str, Any] = {"help": told.replace("%%", "%").replace("%", "%%")}
         if bool in kinds:
             options |= {"nargs": "?", "const": "true"}
         elif list in kinds:
@@ -124,7 +129,7 @@ class RecipeParser:
 
     def parse_args(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
         """
-        Parses the command line and the file it names.
+        Parse the command line and the file that it names.
 
         Args:
             argv (`Sequence[str]`, *optional*):
@@ -134,21 +139,15 @@ class RecipeParser:
             `tuple`: one instance of each dataclass, in the order of `dataclass_types`.
 
         Raises:
-            `SystemExit`: status 2 after one line on stderr.
+            SystemExit: status 2 after one line on stderr.
         """
         argv = sys.argv[1:] if argv is None else argv
-        argv = [re.sub(r"^--[\w-]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), text) for text in argv]
-        known, unknown = self._flags.parse_known_args(argv)
+        known, unknown = self._flags.parse_known_args([self._spell_flag(text) for text in argv])
         texts = vars(known)
-        self.check, config = texts.pop("check"), texts.pop("config")
+        self.check, config = texts.pop("check", False), texts.pop("config")
         self._flagged = set(texts)
         self._refuse_unknown_flags(unknown)
         values = self._read_config(config) if config else {}
-        for key in values:
-            if key not in self.fields:
-                self.error(key, f"unknown key; {self._advice(key)}")
-        for key, value in values.items():
-            self._check_value(key, value)
         flags = {key: self._parse_flag(key, text) for key, text in texts.items()}
         self.resolved = values | flags
         for key in self.required:
@@ -158,9 +157,11 @@ class RecipeParser:
         try:
             refuse_conflicts(in_file, flags)
             check_locations(self.resolved)
-            values = adapter_settings(self.defaults | self.resolved, set(self.resolved))
-        except ConfigError as problem:
-            self.error(problem.path, str(problem))
+            values = self.defaults | self.resolved
+            if "lora_r" in self.fields:
+                values = adapter_settings(values, set(self.resolved))
+        except ConfigError as error:
+            self.error(error.path, error.message)
         self._follow_hardware(values)
         instances = self._instantiate(values)
         if self.resolved.get("hub_token"):
@@ -169,7 +170,7 @@ class RecipeParser:
 
     def error(self, key: str | KeyPath | None, message: str) -> NoReturn:
         """
-        Ends the program with one line on stderr and status 2.
+        End the program with one line on stderr and status 2.
 
         Args:
             key (`str` or `tuple`):
@@ -180,14 +181,20 @@ class RecipeParser:
                 What is wrong, what is allowed, and the fix.
         """
         path: KeyPath = (key,) if isinstance(key, str) else key or ()
-        label = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-        text = f"{label}: {message}" if label else message
-        if path and (path[0] in self._flagged or self.config_path is None):
+        text = f"{key_label(path)}: {message}" if path else message
+        if path and (path[0] in self._flagged or self._file is None):
             _exit(f"--{text}")
-        if self.config_path is None:
-            _exit(f"command line: {text}")
-        known = [self._lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self._lines]
-        _exit(f"{self.config_path}:{known[0] if known else 1}: {text}")
+        _exit(f"{self._file.place(path) if self._file else 'command line'}: {text}")
+
+    def _spell_flag(self, text: str) -> str:
+        """A flag with underscores for dashes, and its new name for a former one."""
+        flag = re.match(r"--([\w-]+)(.*)", text, re.DOTALL)
+        if flag is None:
+            return text
+        name = flag[1].replace("-", "_")
+        if name not in self.fields:
+            (name,) = apply_renames("recipe", {name: None})
+        return f"--{name}{flag[2]}"
 
     def _refuse_unknown_flags(self, unknown: list[str]) -> None:
         for text in unknown[:1]:
@@ -203,47 +210,49 @@ class RecipeParser:
         return f"it is called {names[0]} here" if names else nearest(key, self.fields)
 
     def _read_config(self, config: str) -> dict[str, Any]:
-        self.config_path = Path(config)
         try:
-            values, self._lines = load_mapping(self.config_path.expanduser().read_bytes())
-        except OSError as error:
-            _exit(f"{config}:1: cannot read the recipe: {error.strerror}")
-        except YamlError as error:
-            _exit(f"{config}:{error.line}: {error}")
-        return values
+            self._file = read_yaml(config).rename("recipe")
+        except ConfigError as error:
+            _exit(str(error))
+        self.config_path = self._file.path
+        for key in self._file.values:
+            if key not in self.fields:
+                self.error(key, f"unknown key; {self._advice(key)}")
+        return {key: self._check_value(key, value) for key, value in self._file.values.items()}
 
-    def _check_value(self, key: str, value: Any) -> None:
+    def _check_value(self, key: str, value: Any) -> Any:
+        metadata = self.fields[key].metadata
+        if metadata.get("comma") and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
         try:
             check_type(value, self.hints[key], (key,))
-            choices = self.fields[key].metadata.get("choices")
-            if choices and value is not None:
-                check_choice(value, choices, (key,))
-            check_bounds(value, (key,))
-        except ConfigError as problem:
-            self.error(problem.path, str(problem))
+            check_bounds(value, (key,), metadata.get("bounds"))
+        except ConfigError as error:
+            self.error(error.path, error.message)
+        return value
 
     def _parse_flag(self, key: str, text: str | list[str]) -> Any:
         kinds = set(arms(self.hints[key]))
         texts = text if isinstance(text, list) else [text]
         # Text stays as typed: `--eos_token '#'` and `--model_revision 1234567` are no YAML.
-        if kinds <= {str, type(None)}:
-            value = None if text == "null" and type(None) in kinds else text
-        else:
-            try:
-                value = [parse_value(item) for item in texts]
-            except yaml.YAMLError as error:
-                self.error(key, f"{render(text)} is no YAML: {getattr(error, 'problem', error)}")
-            alone = isinstance(text, list) and str not in kinds and not isinstance(value[0], list | dict | None)
-            value = value if len(value) > 1 or alone else value[0]
-        self._check_value(key, value)
-        return value
+        if self.fields[key].metadata.get("comma") or kinds <= {str, type(None)}:
+            value: Any = ",".join(texts)
+            return self._check_value(key, None if value == "null" and type(None) in kinds else value)
+        # So do the items of a list of texts, unless the list itself is YAML.
+        plain = list[str] in kinds and not texts[0].startswith("[") and texts != ["null"]
+        try:
+            values: list[Any] = texts if plain else [parse_value(item) for item in texts]
+        except ConfigError as error:
+            self.error(key, f"{render(texts[0] if len(texts) == 1 else text)} is no YAML: {error}")
+        alone = isinstance(text, list) and str not in kinds and not isinstance(values[0], list | dict | None)
+        return self._check_value(key, values if len(values) > 1 or alone else values[0])
 
     def _follow_hardware(self, values: dict[str, Any]) -> None:
         """bf16 where the device has it and nothing else was asked for; TRL would turn it on everywhere."""
-        if not {"bf16", "dtype"} & set(self.fields):
+        if "bf16" not in self.fields:
             return
         native = has_native_bf16(values.get("use_cpu", False))
-        if "bf16" in self.fields and values.get("bf16") is None:
+        if values.get("bf16") is None:
             values["bf16"] = native and not values.get("fp16")
         if "dtype" in self.fields and values.get("dtype") is None:
             # Weights that are trained themselves need fp32: bf16 would round small updates away.
@@ -257,14 +266,27 @@ class RecipeParser:
             # TRL sets this key itself, so every run would be warned about what nobody wrote.
             warnings.filterwarnings("ignore", message=r"`gradient_checkpointing` is deprecated")
             for cls in self.dataclass_types:
+                given = {spec.name: values[spec.name] for spec in _fields(cls) if spec.name in values}
                 try:
-                    instances.append(cls(**{name: values[name] for name in self._names(cls) if name in values}))
+                    instances.append(cls(**given))
+                except ConfigError as error:
+                    self.error(error.path, error.message)
                 # Whatever a library's own check raises is about our values.
                 except (ValueError, TypeError, OverflowError, OSError, ImportError) as error:
                     self.error(_first_named(str(error), self.resolved), str(error))
         for warning in caught:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         return tuple(instances)
+
+
+def _fields(cls: Any) -> list[dataclasses.Field[Any]]:
+    return [spec for spec in dataclasses.fields(cls) if spec.init]
+
+
+def _described(cls: type) -> dict[str, str]:
+    """Descriptions of the arguments in a docstring of TRL's form."""
+    found = re.findall(r"^( +)(\w+) \(.*\):\n((?:\1 +\S.*\n)+)", cls.__doc__ or "", re.MULTILINE)
+    return {name: " ".join(text.split()) for _, name, text in found}
 
 
 def _first_named(message: str, keys: Iterable[str]) -> str | None:

@@ -1,7 +1,6 @@
-"""Folders that a recipe names, looked at before anything is loaded: models, data, the adapter being continued."""
+"""Paths that a recipe names, checked before anything is loaded: models, data, the adapter that is continued."""
 
 import json
-import os
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,20 @@ from schoolhouse.config.errors import ConfigError, KeyPath, render
 from schoolhouse.config.key_rules import LORA_KEYS
 
 
-# What makes two local folders different bases for certain; their weights are not read.
+# Two local folders that differ in one of these are certainly different bases; their weights are not read.
 _SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
+
+_DATA_FILES = (".json", ".jsonl", ".parquet", ".csv", ".yaml", ".yml")
+
+# First parts of the paths that `shipped` knows.
+_SHIPPED = (("recipes",), ("data",), ("eval",), ("accelerate_config.yaml",))
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped(relative: str) -> Path:
     """
-    Path of a script or a YAML file of this project, in a checkout as well as in an installed package.
+    Return the path of a script or a YAML file of this project, in a checkout as well as in an installed package.
 
     Args:
         relative (`str`):
@@ -32,56 +36,65 @@ def shipped(relative: str) -> Path:
     return (checkout if (checkout / "pyproject.toml").is_file() else _PACKAGE / "shipped") / relative
 
 
+def find_file(name: str | Path) -> Path:
+    """
+    Return the path of a file or folder that a recipe or a flag names.
+
+    Args:
+        name (`str` or `Path`):
+            Path from the working folder. One that is not there and begins with a folder of this project, such as
+            `"data/tiny/base"` or `"recipes/configs/tiny/sft.yaml"`, is looked up among the shipped files, so that an
+            installed package works from any folder.
+
+    Returns:
+        `Path`: `name` without `~` where nothing is found.
+    """
+    path = Path(name).expanduser()
+    if path.exists() or ".." in path.parts or path.parts[:1] not in _SHIPPED:
+        return path
+    found = shipped(path.as_posix())
+    return found if found.exists() else path
+
+
 def as_path(name: str) -> Path | None:
-    """The path that `name` must be, or `None` where it may be a Hub id or a name of ours."""
+    """Return the path that `name` must be, or `None` where it may be a Hub id or a name of ours."""
     path = Path(name).expanduser()
     looks = name.startswith(("./", "../", "/", "~")) or name in (".", "..") or name.count("/") > 1
-    return (
-        path
-        if looks or path.exists() or path.suffix in (".json", ".jsonl", ".csv", ".parquet", ".yaml", ".yml")
-        else None
-    )
+    return path if looks or path.exists() or path.suffix in _DATA_FILES else None
 
 
 def check_locations(values: dict[str, Any]) -> None:
     """
-    Expands `~` in the values that name a place, in place.
+    Find the files and folders that a recipe names, and put their paths into it where they lie elsewhere.
 
     Args:
         values (`dict[str, Any]`):
-            The recipe's keys.
+            Keys of the recipe; `~` is expanded in place and shipped files get their full path, see [`find_file`].
 
     Raises:
-        `ConfigError`: a path does not exist, or the folder does not hold what the key names.
+        ConfigError: a path does not exist, or it is that of an adapter where a model is wanted.
     """
-    places: list[tuple[dict[str, Any], KeyPath]] = [
-        (values, (key,)) for key in ("model_name_or_path", "adapter_name_or_path", "dataset_name", "dataset_path")
-    ]
+    keys = ("model_name_or_path", "adapter_name_or_path", "dataset_name", "dataset_path")
+    places: list[tuple[dict[str, Any], str, KeyPath]] = [(values, key, (key,)) for key in keys]
     for index, entry in enumerate(values.get("datasets") or ()):
-        places += [(entry, ("datasets", index, "name")), (entry, ("datasets", index, "path"))]
-    for holder, where in places:
-        key = where[-1]
+        places += [(entry, key, ("datasets", index, key)) for key in ("name", "path")]
+    for holder, key, where in places:
         if not holder.get(key):
             continue
-        if holder[key].startswith("~"):
-            holder[key] = os.path.expanduser(holder[key])
-        path = Path(holder[key]) if key in ("dataset_path", "path") else as_path(holder[key])
-        if path is None:
-            continue
-        if not path.exists():
+        if (found := find_file(holder[key])) != Path(holder[key]):
+            holder[key] = str(found)
+        path = found if key in ("dataset_path", "path") else as_path(holder[key])
+        if path is not None and not path.exists():
             raise ConfigError(where, f"{render(holder[key])} does not exist, seen from {Path.cwd()}")
-        is_model, is_adapter = (path / "config.json").is_file(), (path / "adapter_config.json").is_file()
-        if key == "model_name_or_path" and not is_model:
+        if key == "model_name_or_path" and path is not None and not (path / "config.json").is_file():
+            is_adapter = (path / "adapter_config.json").is_file()
             advice = ": it is an adapter, set adapter_name_or_path" if is_adapter else ""
             raise ConfigError(where, f"{render(holder[key])} has no config.json, so it is no model{advice}")
-        if key == "adapter_name_or_path" and not is_adapter:
-            advice = ": it is a model, set model_name_or_path" if is_model else ""
-            raise ConfigError(where, f"{render(holder[key])} has no adapter_config.json, so it is no adapter{advice}")
 
 
 def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[str, Any]:
     """
-    Gives the recipe the LoRA settings of the local adapter it continues: peft would use those in any case.
+    Give the recipe the LoRA settings of the local adapter that it continues: peft would use those in any case.
 
     Args:
         values (`dict[str, Any]`):
@@ -93,12 +106,16 @@ def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[st
         `dict[str, Any]`: `values` with the adapter's settings.
 
     Raises:
-        `ConfigError`: a contradiction, another base, or not a LoRA adapter.
+        ConfigError: a contradiction, another base, or no LoRA adapter.
     """
     name = values.get("adapter_name_or_path")
     folder = as_path(name) if name else None
     if folder is None:
         return values
+    if not (folder / "adapter_config.json").is_file():
+        advice = ": it is a model, set model_name_or_path" if (folder / "config.json").is_file() else ""
+        message = f"{render(name)} has no adapter_config.json, so it is no adapter{advice}"
+        raise ConfigError(("adapter_name_or_path",), message)
     try:
         adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -122,7 +139,7 @@ def _as_set(value: Any) -> Any:
 
 
 def _differ(base: str, other: str) -> bool:
-    """Whether two names are different bases for certain: other Hub names, or local folders of other shapes."""
+    """Return whether two names are certainly different bases: other Hub names, or local folders of other shapes."""
     paths = [as_path(base), as_path(other)]
     if paths == [None, None]:
         names = [name.rpartition("/")[2].lower() for name in (base, other)]

@@ -1,139 +1,167 @@
-"""Values from YAML held against type hints."""
+"""Values from YAML held against type hints by pydantic, and its errors in our words."""
 
-import math
-import types
-from collections.abc import Iterable
+import dataclasses
+import json
+import re
 from difflib import get_close_matches
 from enum import Enum
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import yaml
+from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+from typing_extensions import is_typeddict
 
 from schoolhouse.config.errors import ConfigError, KeyPath, nearest, render
-from schoolhouse.config.yaml_file import parse_value
+
+
+# pydantic's kinds of errors -> the type that was wanted.
+_WANTED = {
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "dataclass_type": "a mapping",
+}
+_CHOICES = ("literal_error", "enum")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def check_type(value: Any, hint: Any, path: KeyPath = ()) -> None:
     """
-    Holds a value that came from YAML against a type hint: scalars, `Literal`, `Enum`, `list`, `dict`, `TypedDict`
-    (whose keys are checked too) and unions of them. An integer passes for a float, nothing else is converted.
+    Hold a value that came from YAML against a type hint. An integer passes for a float, nothing else is converted.
 
     Args:
         value (`Any`):
-            What the YAML said.
+            Value from YAML.
         hint (`Any`):
             Resolved type hint of the field.
         path (`tuple`, *optional*, defaults to `()`):
-            Where the value stands, for the error.
+            Path to the value, for the error.
 
     Raises:
-        `ConfigError`: with the deepest path that is wrong.
+        ConfigError: with the deepest path that is wrong.
     """
-    kinds = arms(hint)
-    problems = []
-    for arm in kinds:
-        try:
-            return _check_arm(value, arm, path)
-        except ConfigError as problem:
-            problems.append(problem)
-    deepest = max(problems, key=lambda problem: len(problem.path))
-    if len(kinds) == 1 or len(deepest.path) > len(path):
-        raise deepest
-    # `None | X`: what X has to say is clearer than a list of alternatives.
-    real = [problem for arm, problem in zip(kinds, problems, strict=True) if arm is not types.NoneType]
-    if len(real) == 1:
-        raise real[0]
-    raise ConfigError(path, f"expected {describe(hint)}, got {render(value)}")
+    adapter = _adapter(hint)
+    if adapter is None:
+        raise ConfigError(path, "cannot be set from YAML or a flag, only from Python")
+    try:
+        adapter.validate_json(json.dumps(value), strict=True, extra="forbid")
+    except ValidationError as error:
+        wrong = to_config_error(error, value, hint)
+        raise ConfigError((*path, *wrong.path), wrong.message) from None
 
 
 def arms(hint: Any) -> list[Any]:
-    """The alternatives of a union, or the hint alone."""
-    kinds = list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
+    """Return the alternatives of a union, or the hint alone."""
+    kinds = list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
     # `SchedulerType | str` accepts only the enum's values: the trainer turns the text into the enum.
     has_enum = any(isinstance(kind, type) and issubclass(kind, Enum) for kind in kinds)
     return [kind for kind in kinds if not (has_enum and kind is str)]
 
 
-def _check_arm(value: Any, arm: Any, path: KeyPath) -> None:
-    origin, arguments = get_origin(arm) or arm, get_args(arm)
-    if arm is Any:
-        return
-    if is_typeddict(arm):
-        _check_type_or_raise(isinstance(value, dict), value, arm, path)
-        hints = get_type_hints(arm)
-        for key, item in value.items():
-            if key not in hints:
-                raise ConfigError((*path, key), f"unknown key; {nearest(key, hints)}")
-            check_type(item, hints[key], (*path, key))
-    elif origin is Literal or (isinstance(arm, type) and issubclass(arm, Enum)):
-        choices = arguments or [member.value for member in arm]
-        check_choice(value, choices, path)
-    elif origin is list:
-        _check_type_or_raise(isinstance(value, list), value, arm, path)
-        for index, item in enumerate(value):
-            check_type(item, arguments[0] if arguments else Any, (*path, index))
-    elif origin is dict:
-        _check_type_or_raise(isinstance(value, dict), value, arm, path)
-        for key, item in value.items():
-            check_type(item, arguments[1] if arguments else Any, (*path, key))
-    elif arm is bool:
-        quoted = isinstance(value, str) and isinstance(parse_plain(value), bool)
-        _check_type_or_raise(isinstance(value, bool), value, arm, path, "remove the quotes" * quoted)
-    elif arm is int:
-        _check_type_or_raise(type(value) is int, value, arm, path, _unquote(value))
-    elif arm is float:
-        _check_type_or_raise(type(value) in (int, float), value, arm, path, _unquote(value))
-        if not math.isfinite(value):
-            raise ConfigError(path, f"expected a finite number, got {value}")
-    elif arm is str:
-        simple = isinstance(value, int | float)
-        _check_type_or_raise(isinstance(value, str), value, arm, path, "quote it if text is meant" * simple)
-    elif arm is types.NoneType:
-        _check_type_or_raise(value is None, value, arm, path)
-    else:
-        raise ConfigError(path, "cannot be set from YAML or a flag, only from Python")
-
-
-def _check_type_or_raise(matches: bool, value: Any, hint: Any, path: KeyPath, advice: str = "") -> None:
-    if not matches:
-        raise ConfigError(path, f"expected {describe(hint)}, got {render(value)}" + f": {advice}" * bool(advice))
-
-
-def _unquote(value: Any) -> str:
-    return "remove the quotes" * (isinstance(value, str) and type(parse_plain(value)) in (int, float))
-
-
-def parse_plain(text: str) -> Any:
-    """What `text` would be without quotes, or the text itself where it is no valid YAML."""
-    try:
-        return parse_value(text)
-    except yaml.YAMLError:
-        return text
-
-
-def check_choice(value: Any, choices: Iterable[Any], path: KeyPath = ()) -> None:
-    """Raises `ConfigError`, naming the nearest choice, unless `value` is one of `choices`, type included."""
-    choices = list(choices)
-    if not any(value == choice and type(value) is type(choice) for choice in choices):
-        near = get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(path, f"{render(value)} is not a choice; {hint}choices: {', '.join(map(str, choices))}")
-
-
 def describe(hint: Any) -> str:
-    """A type hint in words, such as `an integer or null`."""
-    kinds = arms(hint)
-    if len(kinds) > 1:
-        return " or ".join(dict.fromkeys(describe(kind) for kind in kinds))
-    (arm,) = kinds
-    origin, arguments = get_origin(arm) or arm, get_args(arm)
-    words = {bool: "true or false", int: "an integer", float: "a number", str: "text", types.NoneType: "null"}
-    if arm in words:
-        return words[arm]
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if isinstance(arm, type) and issubclass(arm, Enum):
-        return "one of " + ", ".join(str(member.value) for member in arm)
-    if origin is list:
-        return f"a list (items: {describe(arguments[0])})" if arguments else "a list"
-    return "a mapping" if origin is dict or is_typeddict(arm) else "any value" if arm is Any else arm.__name__
+    """Return a type hint in words, such as `an integer or text`; null is not mentioned."""
+    adapter = _adapter(hint)
+    try:
+        if adapter is not None:
+            # No field takes this value, so that the errors name all that it does take.
+            adapter.validate_python(object(), strict=True)
+    except ValidationError as error:
+        return _wanted(error.errors(include_url=False))
+    return "any value" if adapter else "only from Python"
+
+
+def to_config_error(error: ValidationError, value: Any, hint: Any) -> ConfigError:
+    """
+    Return the deepest of pydantic's errors in our words.
+
+    Args:
+        error (`ValidationError`):
+            Error of pydantic.
+        value (`Any`):
+            The whole value, which tells keys from the names of a union's alternatives in the error's location.
+        hint (`Any`):
+            Type that was wanted.
+    """
+    found = [(_path_in(value, details), details) for details in error.errors(include_url=False)]
+    path = max((path for path, _ in found), key=len)
+    wrong = [details for where, details in found if where == path]
+    for details in wrong:
+        if details["type"] in _UNKNOWN:
+            return ConfigError(path, f"unknown key; {nearest(path[-1], _keys(hint, path[:-1]))}")
+        if details["type"] in ("missing", "missing_argument"):
+            return ConfigError(path, f"{details['loc'][-1]} is missing")
+    got = wrong[0]["input"]
+    if all(details["type"] in _CHOICES for details in wrong):
+        choices = " or ".join(details["ctx"]["expected"] for details in wrong)
+        near = get_close_matches(str(got), re.findall(r"'([^']*)'", choices), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return ConfigError(path, f"{render(got)} is not a choice; {hint}choices: {choices.replace(chr(39), '')}")
+    if any(details["type"] in {*_WANTED, *_CHOICES} for details in wrong):
+        return ConfigError(path, f"expected {_wanted(wrong)}, got {render(got)}{_advice(got, wrong)}")
+    message = wrong[0]["msg"].removeprefix("Value error, ")
+    return ConfigError(path, message.replace("Input should", "must") + f", got {render(got)}" * ("Input" in message))
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    # A dataclass of a library, such as accelerate's `ParallelismConfig`, would arrive there as a plain mapping.
+    kinds = [kind for kind in arms(hint) if not dataclasses.is_dataclass(kind)]
+    union: Any = Union[tuple(kinds)]  # noqa: UP007
+    try:
+        return TypeAdapter(union) if set(kinds) - {type(None)} else None
+    except PydanticSchemaGenerationError:
+        return None
+
+
+def _wanted(wrong: list[ErrorDetails]) -> str:
+    words = [
+        f"one of {details['ctx']['expected'].replace(chr(39), '')}"
+        if details["type"] in _CHOICES
+        else _WANTED.get(details["type"], details["type"])
+        for details in wrong
+    ]
+    return " or ".join(dict.fromkeys(words))
+
+
+def _advice(got: Any, wrong: list[ErrorDetails]) -> str:
+    kinds = {details["type"] for details in wrong}
+    if isinstance(got, int | float) and "string_type" in kinds:
+        return ": quote it if text is meant"
+    words = {"bool_type": r"true|false", "int_type": r"[-+]?\d+", "float_type": r"[-+]?[\d.]+(e[-+]?\d+)?"}
+    if isinstance(got, str) and any(re.fullmatch(words[kind], got, re.I) for kind in kinds & set(words)):
+        return ": remove the quotes"
+    return ""
+
+
+def _path_in(value: Any, details: ErrorDetails) -> KeyPath:
+    """Path of an error inside `value`, without the names that pydantic gives to the alternatives of a union."""
+    path: list[str | int] = []
+    for part in details["loc"]:
+        inside = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
+        if part in inside:
+            path.append(part)
+            value = value[part]
+    return tuple(path)
+
+
+def _keys(hint: Any, path: KeyPath) -> list[str]:
+    """Keys that the type admits in the mapping at `path`."""
+    found: list[str] = []
+    for kind in arms(hint):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
+        else:
+            fields = get_type_hints(kind) if dataclasses.is_dataclass(kind) or is_typeddict(kind) else {}
+        if not path:
+            found += fields
+        elif path[0] in fields:
+            found += _keys(fields[path[0]], path[1:])
+        elif get_origin(kind) in (list, dict):
+            found += _keys(get_args(kind)[-1], path[1:])
+    return found

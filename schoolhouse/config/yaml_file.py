@@ -1,87 +1,179 @@
-"""A YAML file with the line of each key; duplicate keys, tags and more that stock loaders let pass are errors."""
+"""YAML 1.2 with the line of each key; duplicate keys, tags and more that stock loaders let pass are errors."""
 
+import json
+import math
 import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-import yaml
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
-from schoolhouse.config.errors import ConfigError, KeyPath, render
+from schoolhouse.config.errors import ConfigError, KeyPath, key_label, render
+from schoolhouse.config.key_rules import FORMER_KEYS, apply_renames
+from schoolhouse.config.paths import find_file
+from schoolhouse.config.value_types import to_config_error
+
+
+T = TypeVar("T")
+
+_TAG = "tag:yaml.org,2002:"
+# Neither a recipe nor a task comes near these; a few aliases can stand for billions of values.
+_MOST_VALUES = 50_000
+_DEEPEST = 100
 
 
 class YamlError(ConfigError):
-    """A file that is not one YAML mapping with unique text keys; `line` counts from 1."""
+    """Text that is not one YAML value with unique text keys; `line` counts from 1."""
 
     def __init__(self, line: int, message: str):
         super().__init__((), message)
         self.line = line
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML with the scalars of YAML 1.2: `no` is text, `1e-4` a number, `2024-01-01` and `1:30` are text."""
+@dataclass(frozen=True)
+class YamlFile:
+    """
+    A YAML mapping that was read from a file.
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012  PyYAML looks resolvers up on the class
+    Args:
+        path (`Path`):
+            Where it was found.
+        values (`dict[str, Any]`):
+            Its content: text, numbers, `True`, `False`, `None`, lists and mappings with text keys.
+        lines (`dict[KeyPath, int]`):
+            Line, from 1, of every key and list item, such as `("datasets", 1, "weight")`.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    lines: Mapping[KeyPath, int]
+
+    def place(self, path: KeyPath) -> str:
+        """Return `file:line` of a key, or of the nearest key above it that the file holds."""
+        known = [self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines]
+        return f"{self.path}:{known[0] if known else 1}"
+
+    def error(self, path: KeyPath, message: str) -> ConfigError:
+        """
+        Return an error whose text names file, line and key.
+
+        Args:
+            path (`tuple`):
+                Keys and indices that lead to the wrong value; empty for the whole file.
+            message (`str`):
+                What is wrong, what is allowed, and the fix.
+        """
+        label = f"{key_label(path)}: " if path else ""
+        return ConfigError((), f"{self.place(path)}: {label}{message}")
+
+    def rename(self, where: str) -> "YamlFile":
+        """Return the file with new names for former ones among its own keys; see [`apply_renames`]."""
+        try:
+            values = apply_renames(where, self.values)
+        except ConfigError as error:
+            raise self.error(error.path, error.message) from None
+        former = FORMER_KEYS.get(where, {})
+        lines = {(former.get(str(path[0]), path[0]), *path[1:]): line for path, line in self.lines.items()}
+        return YamlFile(self.path, values, lines)
+
+    def parse(self, kind: type[T]) -> T:
+        """
+        Return the content as a value of a type.
+
+        Args:
+            kind (`type`):
+                A dataclass or a pydantic model; unknown keys and values of other types are errors.
+
+        Raises:
+            ConfigError: one line with file, line and key.
+        """
+        try:
+            return TypeAdapter(kind).validate_json(json.dumps(self.values), strict=True, extra="forbid")
+        except ValidationError as error:
+            wrong = to_config_error(error, self.values, kind)
+            raise self.error(wrong.path, wrong.message) from None
 
 
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*)", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-    ("merge", r"<<", ["<"]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+def read_yaml(path: str | Path) -> YamlFile:
+    """
+    Read a file that holds one YAML mapping.
 
+    Args:
+        path (`str` or `Path`):
+            The file; one that Schoolhouse ships is also found from another working folder.
 
-def parse_value(text: str) -> Any:
-    """Reads one YAML value, such as a flag's argument; raises `yaml.YAMLError`."""
-    return yaml.load(text, _Loader)
+    Raises:
+        ConfigError: one line with file and line: there is no such file, it is no UTF-8 text, its syntax is wrong, a
+            key is given twice or is no text, or the whole is no mapping.
+    """
+    found = find_file(path)
+    try:
+        values, lines = load_mapping(found.read_bytes())
+    except OSError as error:
+        raise ConfigError((), f"{path}:1: cannot be read: {error.strerror}, seen from {Path.cwd()}") from None
+    except YamlError as error:
+        raise ConfigError((), f"{found}:{error.line}: {error.message}") from None
+    return YamlFile(found, values, lines)
 
 
 def load_mapping(raw: bytes) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """
-    Reads a YAML mapping and the line of every key and list item in it.
+    Read a YAML mapping and the line of every key and list item in it.
 
     Args:
         raw (`bytes`):
-            The file's content, UTF-8.
+            Content of a file, UTF-8.
 
     Returns:
         `tuple[dict, dict]`: the values, and the line (from 1) of each path into them. A key that came through a merge
         (`<<`) has the line where it is written.
 
     Raises:
-        `YamlError`: not UTF-8, a syntax error, a duplicate or non-text key, or no mapping.
+        YamlError: not UTF-8, a syntax error, a duplicate or non-text key, or no mapping.
     """
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise YamlError(line, "not a UTF-8 text file: is this a recipe, or a model or archive?") from None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        lines: dict[KeyPath, int] = {}
-        if node is not None:
-            _walk(loader, node, (), lines, ())
-        values = None if node is None else loader.construct_document(node)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise YamlError(line, f"character {chr(error.character)!r} may not stand in YAML") from None
-    except yaml.MarkedYAMLError as error:
-        raise _syntax_error(text, error) from None
-    if values is None:
+    node = _compose(text)
+    reader = _NodeReader()
+    values = None if node is None else reader.read(node, ())
+    if node is None or values is None:
         raise YamlError(1, "the file is empty: write `key: value` lines, such as `model_name_or_path: ...`")
     if not isinstance(values, dict):
-        line = node.start_mark.line + 1
-        raise YamlError(line, f"expected `key: value` lines, got {render(values)} as the whole file")
-    return values, lines
+        raise YamlError(_line(node), f"expected `key: value` lines, got {render(values)} as the whole file")
+    return values, reader.lines
 
 
-def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> YamlError:
+def parse_value(text: str) -> Any:
+    """Return one YAML value, such as the argument of a flag; raise [`YamlError`] where it is none."""
+    node = _compose(text)
+    return None if node is None else _NodeReader().read(node, ())
+
+
+def _compose(text: str) -> Node | None:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.max_depth = _DEEPEST
+    yaml.composer.warn_double_anchors = False
+    try:
+        return cast(Node | None, yaml.compose(text))
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(line, f"character {chr(error.character)!r} may not stand in YAML") from None
+    except MarkedYAMLError as error:
+        raise _syntax_error(text, error) from None
+    except YAMLError as error:
+        raise YamlError(1, f"YAML syntax: {error}") from None
+
+
+def _syntax_error(text: str, error: MarkedYAMLError) -> YamlError:
     mark = error.problem_mark or error.context_mark
     rows = text.split("\n")
     if mark.index < len(text) and text[mark.index] == "\t":
@@ -90,43 +182,94 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> YamlError:
     if error.context_mark and re.search(r"flow|quoted|simple key", error.context or ""):
         mark = error.context_mark
     shown = rows[mark.line].strip() if mark.line < len(rows) else ""
-    problem = error.problem
+    problem = error.problem or ""
     if (error.context or "").startswith("expected"):
         problem = f"{error.context}, {problem}"
     elif problem.startswith("mapping values"):
         problem = "a stray indent, a second `: ` on one line, or a line above without its colon,"
+    elif problem.startswith("maximum depth"):
+        problem = f"values nested more than {_DEEPEST} deep"
     return YamlError(mark.line + 1, f"YAML syntax: {problem} in {render(shown)}")
 
 
-def _walk(
-    loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], above: tuple[yaml.Node, ...]
-) -> None:
-    """Records the line of every path below `node` and refuses duplicate and non-text keys, tags and cycles."""
-    if node in above:
-        raise YamlError(node.start_mark.line + 1, "an anchor that contains itself")
-    above = (*above, node)
-    plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    if node.tag != loader.resolve(type(node), node.value, (plain, not plain)):
-        raise YamlError(node.start_mark.line + 1, "recipes use no YAML tags (`!name`): write the plain value")
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[(*path, index)] = item.start_mark.line + 1
-            _walk(loader, item, (*path, index), lines, above)
-    elif isinstance(node, yaml.MappingNode):
-        written: dict[str, int] = {}
-        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
-        for source in merged:
-            for mapping in source.value if isinstance(source, yaml.SequenceNode) else [source]:
-                _walk(loader, mapping, path, lines, above)
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+class _NodeReader:
+    """Values of YAML nodes, and the line of every path; `lines` grows as nodes are read."""
+
+    def __init__(self) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self.above: list[Node] = []
+        self.num_values = 0
+        self.resolver = YAML(typ="safe", pure=True).resolver
+
+    def read(self, node: Node, path: KeyPath) -> Any:
+        self.num_values += 1
+        if any(node is other for other in self.above):
+            raise YamlError(_line(node), "an anchor that contains itself")
+        if self.num_values > _MOST_VALUES or len(self.above) > _DEEPEST:
+            raise YamlError(_line(node), f"aliases that stand for more than {_MOST_VALUES} values, or nest too deeply")
+        plain = isinstance(node, ScalarNode) and node.style is None
+        if str(node.ctag) != str(self.resolver.resolve(type(node), node.value, (plain, not plain))):
+            raise YamlError(_line(node), "recipes use no YAML tags (`!name`): write the plain value")
+        self.above.append(node)
+        value: Any
+        match node:
+            case SequenceNode():
+                value = [self._item(item, (*path, index), item) for index, item in enumerate(node.value)]
+            case MappingNode():
+                value = self._mapping(node, path)
+            case _:
+                value = _scalar(node)
+        self.above.pop()
+        return value
+
+    def _item(self, key: Node, path: KeyPath, value: Node) -> Any:
+        self.lines[path] = _line(key)
+        return self.read(value, path)
+
+    def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.tag == "tag:yaml.org,2002:merge":
+            if key.tag == f"{_TAG}merge":
+                # The first of several wins, and the mapping's own keys win over all of them.
+                for source in reversed(value.value if isinstance(value, SequenceNode) else [value]):
+                    if not isinstance(source, MappingNode):
+                        raise YamlError(_line(key), "`<<` takes a mapping or a list of mappings, such as an alias")
+                    merged |= self.read(source, path)
+        own: dict[str, int] = {}
+        for key, value in node.value:
+            if key.tag == f"{_TAG}merge":
                 continue
-            if key.tag != "tag:yaml.org,2002:str":
-                shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                raise YamlError(line, f"keys must be text, got {shown}: quote it if it is meant as a name")
-            if key.value in written:
-                raise YamlError(line, f"{key.value}: duplicate key, first set on line {written[key.value]}")
-            written[key.value] = line
-            lines[(*path, key.value)] = line
-            _walk(loader, value, (*path, key.value), lines, above)
+            if not isinstance(key, ScalarNode) or key.tag != f"{_TAG}str":
+                shown = key.value if isinstance(key, ScalarNode) else "a list or mapping"
+                raise YamlError(_line(key), f"keys must be text, got {shown}: quote it if it is meant as a name")
+            if key.value in own:
+                raise YamlError(_line(key), f"{key.value}: duplicate key, first set on line {own[key.value]}")
+            own[key.value] = _line(key)
+            merged[key.value] = self._item(key, (*path, key.value), value)
+        return merged
+
+
+def _scalar(node: Node) -> str | int | float | bool | None:
+    text = str(node.value)
+    digits = text.replace("_", "").lower()
+    match str(node.tag).removeprefix(_TAG):
+        case "null":
+            return None
+        case "bool":
+            return digits == "true"
+        case "int":
+            try:
+                return int(digits, {"0b": 2, "0o": 8, "0x": 16}.get(digits.lstrip("+-")[:2], 10))
+            except ValueError:
+                raise YamlError(_line(node), f"{render(text)} is no integer: quote it if text is meant") from None
+        case "float":
+            number = float(digits.replace(".inf", "inf").replace(".nan", "nan"))
+            if not math.isfinite(number):
+                raise YamlError(_line(node), f"expected a finite number, got {number}")
+            return number
+    # Dates stay text, as they were written.
+    return text

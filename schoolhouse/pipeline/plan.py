@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn
 
-from schoolhouse.config.errors import ConfigError, nearest
-from schoolhouse.config.paths import shipped
-from schoolhouse.config.value_types import check_type
-from schoolhouse.config.yaml_file import YamlError, load_mapping
+from typing_extensions import TypedDict
+
+from schoolhouse.config.errors import KeyPath, nearest
+from schoolhouse.config.paths import find_file, shipped
+from schoolhouse.config.yaml_file import read_yaml
 from schoolhouse.core.models import model_hash
 from schoolhouse.evaluation.tasks import TASKS
 
@@ -132,16 +133,16 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
     Raises:
         ValueError: one line that names file and line.
     """
-    values, lines = _read(Path(path), PipelineEntry)
+    file = read_yaml(path)
+    values = file.parse(PipelineEntry)
 
-    def fail(where: tuple, message: str) -> NoReturn:
-        known = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
-        raise ValueError(f"{path}:{known}: {'.'.join(map(str, where))}: {message}")
+    def fail(where: KeyPath, message: str) -> NoReturn:
+        raise file.error(where, message)
 
     for key in ("model_name_or_path", "output_dir", "stages"):
         if not values.get(key):
             fail((key,), "missing: every pipeline needs it")
-    base, folder = values["model_name_or_path"], Path(output_dir or values["output_dir"])
+    base, folder = str(find_file(values["model_name_or_path"])), Path(output_dir or values["output_dir"])
     try:
         base_hash = model_hash(base)
     except ValueError as error:
@@ -164,13 +165,13 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
         if (after := entry.get("after")) is not None and after not in before[1:]:
             fail((*where, "after"), f"{after!r} is no earlier stage; earlier: {', '.join(before[1:]) or 'none'}")
         _check_evals((*where, "evals"), entry["recipe"], entry.get("evals", []), fail)
-        if not Path(entry["config"]).is_file():
+        if not find_file(entry["config"]).is_file():
             fail((*where, "config"), f"{entry['config']} does not exist, seen from {Path.cwd()}")
         if taken := [key for key in _OF_THE_PIPELINE if key in entry.get("overrides", {})]:
             fail(
                 (*where, "overrides", taken[0]), "the pipeline sets it, by model_name_or_path, output_dir and `after`"
             )
-        recipes.append(_read(Path(entry["config"]), dict[str, Any])[0])
+        recipes.append(read_yaml(entry["config"]).values)
     own = [str(recipe.get("output_dir") or "").rstrip("/") for recipe in recipes]
     for index, (entry, recipe) in enumerate(zip(values["stages"], recipes, strict=True)):
         where, name, after = ("stages", index), entry["name"], entry.get("after")
@@ -196,7 +197,7 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
         stage.after, stage.parents = after, parents
         stage.evals, stage.minutes = entry.get("evals", []), entry.get("minutes")
         stages.append(stage)
-    accelerate = Path(values.get("accelerate_config") or shipped("accelerate_config.yaml"))
+    accelerate = find_file(values.get("accelerate_config") or shipped("accelerate_config.yaml"))
     if not accelerate.is_file():
         fail(("accelerate_config",), f"{accelerate} does not exist, seen from {Path.cwd()}")
     return Pipeline(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
@@ -208,22 +209,6 @@ def _check_evals(where: tuple, recipe: str | None, evals: list[str], fail: Calla
             fail(where, f"unknown task {name!r}; {nearest(name, TASKS)}")
         if (TASKS[name].kind == "preference") != (recipe == "reward"):
             fail(where, f"{name} asks a {'language' if recipe == 'reward' else 'reward'} model, and this is none")
-
-
-def _read(path: Path, hint: Any) -> tuple[dict[str, Any], dict]:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist, seen from {Path.cwd()}")
-    lines: dict = {}
-    try:
-        values, lines = load_mapping(path.read_bytes())
-        check_type(values, hint)
-    except YamlError as error:
-        raise ValueError(f"{path}:{error.line}: {error}") from None
-    except ConfigError as problem:
-        where = problem.path
-        line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), 1)
-        raise ValueError(f"{path}:{line}: {'.'.join(map(str, where))}: {problem}") from None
-    return values, lines
 
 
 def _redirect(value: Any, own: Sequence[str], index: int, folders: Sequence[str], used: set[int]) -> Any:

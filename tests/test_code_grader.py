@@ -132,7 +132,7 @@ def test_a_continued_prompt_keeps_its_helpers_and_its_first_lines():
     ],
 )
 @pytest.mark.parametrize("prompt", [None, STUB])
-def test_what_holds_no_program_earns_nothing(completion, prompt):
+def test_a_text_without_a_program_fails(completion, prompt):
     (grade,) = grade_programs([completion], [ITEM | {"stub": prompt, "prelude": "import math\n"}])
     assert grade.passed is False
     assert grade.fraction == 0
@@ -151,7 +151,7 @@ def test_a_broken_program_is_not_repaired(completion):
     assert (grade.passed, grade.status) == (False, "syntax")
 
 
-def test_hostile_text_is_searched_in_little_time():
+def test_adversarial_text_is_searched_in_little_time():
     size = 20_000
     texts = [
         "def double(x):\n    return " + "-" * size + "1",
@@ -193,7 +193,7 @@ def test_grades_tell_status_and_fraction_in_order():
     assert grades[4].program == LATER + "\n"
 
 
-def test_tests_come_as_a_list_as_text_or_as_check_and_name_the_entry_point_themselves():
+def test_tests_are_a_list_a_text_or_check_and_name_the_entry_point():
     check = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(2) == 4"
     items = [
         {"tests": ITEM["tests"]},
@@ -215,18 +215,18 @@ def test_without_tests_there_is_no_verdict(tests):
     assert grade_programs([CODE], [{"tests": tests}]) == [CodeGrade(None, None, "unsupported", CODE)]
 
 
-def test_tests_that_the_border_stops_give_no_verdict():
+def test_tests_that_need_a_class_of_the_program_give_no_verdict():
     (grade,) = grade_programs(["class Pair: pass\n" + CODE], [{"tests": "assert double(Pair()) == 2"}])
     assert (grade.passed, grade.fraction, grade.status) == (None, None, "unsupported")
 
 
 def test_a_program_cannot_pass_by_force():
-    hostile = [
+    malicious = [
         "class Always:\n    def __eq__(self, other):\n        return True\n\ndef double(x):\n    return Always()",
         "import os\n\ndef double(x):\n    os._exit(0)",
         "def double(x):\n    raise SystemExit(0)",
     ]
-    assert not any(grade.passed for grade in grade_programs(hostile, [ITEM] * 3))
+    assert not any(grade.passed for grade in grade_programs(malicious, [ITEM] * 3))
 
 
 def test_lists_must_match():
@@ -247,7 +247,7 @@ def test_the_sandbox_ends_with_its_process():
     script = (
         "from schoolhouse.graders.code import grade_programs, shared_sandbox\n"
         f"print(grade_programs([{CODE!r}], [{ITEM!r}])[0].passed)\n"
-        "print(*(judge.process.pid for judge in shared_sandbox()._judges))\n"
+        "print(*shared_sandbox().process_ids)\n"
     )
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)

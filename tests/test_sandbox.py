@@ -1,4 +1,4 @@
-"""The sandbox for honest programs: verdicts, borders, time, failures of its own processes, and which layers hold."""
+"""The sandbox for ordinary programs: verdicts, the wire format, time, failures of its own processes, and layers."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hostile_programs import escape, fill, processes
+from malicious_programs import escape, fill, processes
 
 from schoolhouse.sandbox import Job, Sandbox, SandboxError, entry_point_of
 from schoolhouse.sandbox import sandbox as sandbox_module
-from schoolhouse.sandbox.test_runner import ROOT, Unsupported, Zygote, ZygoteLost, prepare
+from schoolhouse.sandbox.test_runner import ROOT, ForkServer, ForkServerLost, Unsupported, prepare
 from schoolhouse.sandbox.types import STATUSES
 from schoolhouse.sandbox.wire_format import (
     MAX_FRAME,
@@ -31,7 +31,7 @@ from schoolhouse.sandbox.wire_format import (
 
 
 if sys.platform != "linux":
-    pytest.skip("programs are judged on Linux only", allow_module_level=True)
+    pytest.skip("programs run on Linux only", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def sandbox():
         yield sandbox
 
 
-def judge(sandbox, program, tests="assert f(1) == 2", **options):
+def run(sandbox, program, tests="assert f(1) == 2", **options):
     (verdict,) = sandbox.run([Job(program, tests=tests, **options)])
     assert verdict.status in STATUSES
     return verdict
@@ -53,7 +53,7 @@ def gone(pids):
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-# What crosses the border
+# The wire format
 
 
 def through(value):
@@ -96,14 +96,14 @@ def exactly(value):
     return f"{type(value)}{value!r}"
 
 
-def test_values_of_builtin_types_survive_the_border_exactly():
+def test_values_of_builtin_types_are_sent_exactly():
     rng = random.Random(0)
     for _ in range(500):
         value = random_value(rng)
         assert exactly(through(value)) == exactly(value)
 
 
-def test_some_standard_containers_cross_as_their_builtin():
+def test_some_standard_containers_are_sent_as_their_builtin():
     Point = namedtuple("Point", "x y")
     values = [Counter("aab"), defaultdict(list, {1: [2]}), OrderedDict(a=1), Point(1, [2])]
     plain = [through(value) for value in values]
@@ -118,7 +118,7 @@ class _Int(int):
 @pytest.mark.parametrize(
     "value", [_Int(1), object(), len, int, range(3), iter([]), {1: object()}, [_Int()], type, ...]
 )
-def test_no_other_type_crosses_the_border(value):
+def test_no_other_type_is_sent(value):
     with pytest.raises(NotPlain):
         to_plain(value)
 
@@ -147,7 +147,7 @@ def test_size_and_depth_are_limited():
         ("assert chain([Pair(1, 2)], 1) == 1", "chain"),
     ],
 )
-def test_the_entry_point_is_read_off_the_asserts(tests, name):
+def test_the_entry_point_is_read_from_the_asserts(tests, name):
     assert entry_point_of(tests) == name
     assert Job("", tests=tests).entry_point == name
 
@@ -160,11 +160,10 @@ def test_tests_without_a_called_name_are_refused(tests):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"tests": "assert f()", "expected_stdout": ""}, {"tests": "assert f()", "stdin": ""}, {"stdin": ""},
-     {"tests": "assert f()", "timeout_s": 0}],
-)  # fmt: skip
-def test_a_job_is_judged_in_exactly_one_way(fields):
-    with pytest.raises(ValueError):
+    [{"tests": ""}, {"tests": "assert f()", "timeout_s": 0}, {"tests": "assert f()", "memory_mb": 0}],
+)
+def test_a_job_needs_tests_and_limits(fields):
+    with pytest.raises(ValueError, match=r"needs `tests`|must both be above 0"):
         Job("", **fields)
 
 
@@ -194,7 +193,7 @@ def test_a_job_is_judged_in_exactly_one_way(fields):
     ],
 )
 def test_each_outcome_has_its_status(sandbox, program, status):
-    verdict = judge(sandbox, program, timeout_s=0.5, memory_mb=64)
+    verdict = run(sandbox, program, timeout_s=0.5, memory_mb=64)
     assert verdict.status == status
     assert verdict.passed is (status == "passed")
     assert verdict.fraction == (status == "passed")
@@ -204,73 +203,53 @@ def test_each_test_counts_on_its_own(sandbox):
     tests = (
         "x = 3\nassert f(1) == 1\nassert f(2) == 4\nfor i in range(3):\n    assert f(i) == i\nassert f(5) == 5, 'no'"
     )
-    verdict = judge(sandbox, "def f(x): return x", tests)
+    verdict = run(sandbox, "def f(x): return x", tests)
     assert (verdict.status, verdict.fraction) == ("wrong_answer", 3 / 4)
     check = "def check(candidate):\n    assert candidate(1) == 1\n    assert candidate(2) == 3\n"
-    assert judge(sandbox, "def f(x): return x", check, entry_point="f").fraction == 1 / 2
+    assert run(sandbox, "def f(x): return x", check, entry_point="f").fraction == 1 / 2
 
 
 def test_a_crash_ends_the_tests_and_keeps_what_had_passed(sandbox):
     tests = "assert f(0) == 0\nassert f(1) == 1\nassert f(0) == 0"
-    verdict = judge(sandbox, "import os\ndef f(x): return os._exit(1) if x else 0", tests)
+    verdict = run(sandbox, "import os\ndef f(x): return os._exit(1) if x else 0", tests)
     assert (verdict.status, verdict.fraction) == ("exit", 1 / 3)
 
 
-@pytest.mark.parametrize(
-    ("program", "expected", "status"),
-    [
-        ("print(int(input()) * 2)", "8", "passed"),
-        ("import sys\nsys.stdout.write(sys.stdin.read() * 2)", "4\n4", "passed"),
-        ("print('8  ')\nprint()", "8\n", "passed"),
-        ("if __name__ == '__main__': print(8)", "8", "passed"),
-        ("import sys\nprint(8)\nsys.exit(0)", "8", "passed"),
-        ("print(' 8')", "8", "wrong_answer"),
-        ("pass", "8", "wrong_answer"),
-        ("print(8)\nraise ValueError('x')", "8", "exception"),
-        ("import sys\nprint(8)\nsys.exit(1)", "8", "exit"),
-        ("print(8", "8", "syntax"),
-        ("print(8)\nwhile True: pass", "8", "timeout"),
-        ("print(8)\nopen('/tmp/x', 'w')", "8", "denied"),
-        ("import os\nprint(8, flush=True)\nos.abort()", "8", "crashed"),
-        ("while True: print('8' * 9999)", "8", "output_limit"),
-    ],
-)
-def test_scripts_are_judged_by_what_they_print(sandbox, program, expected, status):
-    (verdict,) = sandbox.run([Job(program, stdin="4\n", expected_stdout=expected, timeout_s=0.5)])
-    assert verdict.status == status
+def test_a_program_reads_no_input_and_prints_into_the_void(sandbox):
+    assert run(sandbox, "import sys\nprint('x')\ndef f(x): return len(sys.stdin.read()) + 2").passed
 
 
 def test_the_prelude_serves_the_program_and_the_tests(sandbox):
     prelude = "import math\ndef double(x): return 2 * x\ndef f(x):\n    '''Stub.'''\n"
     tests = "def check(candidate):\n    assert candidate(3) == double(3)\n"
     options = {"tests": tests, "entry_point": "f", "prelude": prelude}
-    assert judge(sandbox, "def f(x): return double(math.floor(x))", **options).passed
-    assert judge(sandbox, prelude + "    return double(x)\n", **options).passed
-    verdict = judge(sandbox, "def g(x): return 6", **options)
+    assert run(sandbox, "def f(x): return double(math.floor(x))", **options).passed
+    assert run(sandbox, prelude + "    return double(x)\n", **options).passed
+    verdict = run(sandbox, "def g(x): return 6", **options)
     assert verdict.status == "exception" and "'f'" in verdict.detail  # the stub does not count as the answer
 
 
 def test_a_call_may_have_keywords_and_every_builtin_type(sandbox):
     tests = "assert f([1, (2,)], key={3: {4}}) == [[1, (2,)], {3: {4}}]\nassert f(1.5, key=b'x') == [1.5, b'x']"
-    assert judge(sandbox, "def f(x, key=None): return [x, key]", tests).passed
+    assert run(sandbox, "def f(x, key=None): return [x, key]", tests).passed
 
 
 def test_the_tests_see_the_kind_of_an_exception(sandbox):
     tests = "try:\n    f(0)\n    assert False\nexcept ZeroDivisionError as error:\n    assert 'division' in str(error)"
-    assert judge(sandbox, "def f(x): return 1 / x", tests).passed
-    assert judge(sandbox, "def f(x): raise KeyError('division')", tests).status == "exception"
+    assert run(sandbox, "def f(x): return 1 / x", tests).passed
+    assert run(sandbox, "def f(x): raise KeyError('division')", tests).status == "exception"
 
 
 @pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit"])
 def test_no_exception_of_a_program_steers_the_tests(sandbox, error):
     tests = "assert all(map(f, [1, 2]))\n"  # StopIteration out of `f` would end the `map` as if all were well
-    assert judge(sandbox, f"def f(x): raise {error}", tests, entry_point="f").passed is False
+    assert run(sandbox, f"def f(x): raise {error}", tests, entry_point="f").passed is False
 
 
 def test_tests_that_swallow_everything_do_not_pass_on_a_dead_program(sandbox):
     tests = "try:\n    f(1)\nexcept:\n    pass\nassert True\nfor x in [1]:\n    try: f(x)\n    except: assert True"
     for body in ("import os; os._exit(0)", "return object()", "raise SystemExit"):
-        verdict = judge(sandbox, f"def f(x):\n    {body}", tests, entry_point="f")
+        verdict = run(sandbox, f"def f(x):\n    {body}", tests, entry_point="f")
         assert (verdict.passed, verdict.fraction) == (False, 1 / 2)
 
 
@@ -285,8 +264,8 @@ def test_tests_that_swallow_everything_do_not_pass_on_a_dead_program(sandbox):
         ("assert undefined == 1\nassert f(1) == 2", "undefined"),
     ],
 )
-def test_tests_that_cannot_be_judged_are_neither_paid_nor_blamed(sandbox, tests, word):
-    verdict = judge(sandbox, "def f(x): return x + 1", tests, entry_point="f")
+def test_tests_that_cannot_be_run_give_no_verdict(sandbox, tests, word):
+    verdict = run(sandbox, "def f(x): return x + 1", tests, entry_point="f")
     assert (verdict.status, verdict.passed, verdict.fraction) == ("unsupported", None, None)
     assert word in verdict.detail
 
@@ -294,11 +273,11 @@ def test_tests_that_cannot_be_judged_are_neither_paid_nor_blamed(sandbox, tests,
 def test_a_program_cannot_make_the_tests_unsupported(sandbox):
     tests = "x = f(1) + 1\nassert f(x) == 2"  # the first statement fails on what the program returned
     for value in ("'a'", "None", "object()", "(lambda: 0)", "'x' * 2_000_000"):
-        assert judge(sandbox, f"def f(x): return {value}", tests).passed is False
+        assert run(sandbox, f"def f(x): return {value}", tests).passed is False
 
 
 def test_modules_of_the_standard_library_need_no_import_in_the_tests(sandbox):
-    assert judge(
+    assert run(
         sandbox, "import sys\ndef f(x): return sys.getsizeof(x)", "assert f((1,)) == sys.getsizeof((1,))"
     ).passed
 
@@ -313,43 +292,43 @@ def test_the_same_program_gets_the_same_verdict(sandbox):
         "import random\nr = random.random()\ndef f(x): return (r, random.random(), hash('a'), sorted({'b', 'c'}))"
     )
     tests = "import random\nassert f(random.random()) == 0, hash(str(f(random.random())))"
-    assert len({judge(sandbox, program, tests).detail for _ in range(4)}) == 1
+    assert len({run(sandbox, program, tests).detail for _ in range(4)}) == 1
 
 
 # Time
 
 
 def test_waiting_is_not_counted_as_computing(sandbox):
-    verdict = judge(sandbox, "import time\ndef f(x):\n    time.sleep(1.2)\n    return 2", timeout_s=1)
+    verdict = run(sandbox, "import time\ndef f(x):\n    time.sleep(1.2)\n    return 2", timeout_s=1)
     assert verdict.passed and verdict.cpu_s < 1
 
 
 def test_computing_is_counted_up_to_the_limit(sandbox):
-    verdict = judge(sandbox, "def f(x):\n    while True: pass", timeout_s=0.3)
+    verdict = run(sandbox, "def f(x):\n    while True: pass", timeout_s=0.3)
     assert verdict.status == "timeout" and "CPU" in verdict.detail
-    assert 0.3 <= verdict.cpu_s < 1.3  # how late the zygote wakes on a busy core is not ours
+    assert 0.3 <= verdict.cpu_s < 1.3  # on a busy core the fork server wakes late
 
 
 def test_waiting_is_bounded_too(sandbox):
     start = time.monotonic()
-    verdict = judge(sandbox, "import time\ntime.sleep(1000)", timeout_s=0.1)
+    verdict = run(sandbox, "import time\ntime.sleep(1000)", timeout_s=0.1)
     assert verdict.status == "timeout" and "waited" in verdict.detail
     assert time.monotonic() - start < 60
 
 
-def test_a_value_that_makes_the_tests_slow_stops_neither_judge_nor_trainer(sandbox, monkeypatch):
+def test_a_value_that_makes_the_tests_slow_stops_neither_test_runner_nor_trainer(sandbox, monkeypatch):
     monkeypatch.setattr(sandbox_module, "GRACE_S", 0.3)
     slow = "for _ in range(f(1)):\n    pass\nassert f(1) == 2"
-    assert judge(sandbox, "def f(x): return 10**15", slow, timeout_s=0.2).status == "timeout"
-    assert judge(sandbox, "def f(x): return 2", slow).passed
-    # One C loop, which no signal handler interrupts: the trainer replaces the judge.
+    assert run(sandbox, "def f(x): return 10**15", slow, timeout_s=0.2).status == "timeout"
+    assert run(sandbox, "def f(x): return 2", slow).passed
+    # One C loop, which no signal handler interrupts: the trainer replaces the test runner.
     stuck = "assert sum(range(f(1))) == 1"
-    assert judge(sandbox, "def f(x): return 10**15", stuck, timeout_s=0.1).status == "timeout"
-    assert judge(sandbox, "def f(x): return 2", stuck).passed
+    assert run(sandbox, "def f(x): return 10**15", stuck, timeout_s=0.1).status == "timeout"
+    assert run(sandbox, "def f(x): return 2", stuck).passed
 
 
 def test_a_value_that_makes_the_tests_huge_is_a_wrong_answer(sandbox):
-    assert judge(sandbox, "def f(x): return 10**11", "assert [0] * f(1) == [0]").status == "wrong_answer"
+    assert run(sandbox, "def f(x): return 10**11", "assert [0] * f(1) == [0]").status == "wrong_answer"
 
 
 # Failures of its own processes
@@ -358,31 +337,31 @@ def test_a_value_that_makes_the_tests_huge_is_a_wrong_answer(sandbox):
 def test_dead_or_hung_processes_are_replaced():
     with Sandbox(workers=1, cache_size=0) as sandbox:
         good = "def f(x): return x + 1"
-        judge_pid = sandbox._judges[0].process.pid
-        zygote = processes(judge_pid)[-1]
-        for pid, number in ((zygote, signal.SIGKILL), (judge_pid, signal.SIGKILL)):
+        runner = sandbox.process_ids[0]
+        fork_server = processes(runner)[-1]
+        for pid, number in ((fork_server, signal.SIGKILL), (runner, signal.SIGKILL)):
             os.kill(pid, number)
-            assert judge(sandbox, good).passed
-        zygote = processes(sandbox._judges[0].process.pid)[-1]
-        os.kill(zygote, signal.SIGSTOP)
-        assert judge(sandbox, good, timeout_s=0.3).passed
-        assert gone([zygote])
+            assert run(sandbox, good).passed
+        fork_server = processes(sandbox.process_ids[0])[-1]
+        os.kill(fork_server, signal.SIGSTOP)
+        assert run(sandbox, good, timeout_s=0.3).passed
+        assert gone([fork_server])
 
 
 def test_processes_are_replaced_in_the_middle_of_a_program():
     with Sandbox(workers=1, cache_size=0) as sandbox:
-        zygote = processes(sandbox._judges[0].process.pid)[-1]
-        threading.Timer(0.5, os.kill, (zygote, signal.SIGKILL)).start()
-        assert judge(sandbox, "import time\ntime.sleep(1)\ndef f(x): return x + 1").passed
+        fork_server = processes(sandbox.process_ids[0])[-1]
+        threading.Timer(0.5, os.kill, (fork_server, signal.SIGKILL)).start()
+        assert run(sandbox, "import time\ntime.sleep(1)\ndef f(x): return x + 1").passed
 
 
 @pytest.mark.parametrize(
     "lie", ["", "s.send(b'garbage')", "s.send(b'[]')", "s.send(b'{}')", "s.send(b'\\xff' * 60000)"]
 )
-def test_a_zygote_that_lies_at_the_start_is_refused(lie):
+def test_a_fork_server_that_lies_at_the_start_is_refused(lie):
     program = f"import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\n{lie}"
-    with pytest.raises(ZygoteLost):
-        Zygote(command=[sys.executable, "-c", program])
+    with pytest.raises(ForkServerLost):
+        ForkServer(command=[sys.executable, "-c", program])
 
 
 @pytest.mark.parametrize(
@@ -390,23 +369,23 @@ def test_a_zygote_that_lies_at_the_start_is_refused(lie):
     ['b"garbage"', "b'{}'", "b'[]'", 'b\'{"id": 9, "end": "died", "code": 0, "cpu_s": 0}\'', "b'{\"id\": 1}'",
      'b\'{"id": 1, "end": "died", "code": "x", "cpu_s": 0}\'', 'b\'{"id": 1, "error": "cannot fork"}\''],
 )  # fmt: skip
-def test_a_zygote_that_lies_about_a_program_is_found_out(report):
+def test_a_fork_server_that_lies_about_a_program_is_found_out(report):
     program = f"""
 import socket, sys
 s = socket.socket(fileno=int(sys.argv[1]))
 s.send(b'{{"layers": {{}}}}')
-socket.recv_fds(s, 65536, 3)
+socket.recv_fds(s, 65536, 2)
 s.send({report})
 s.recv(1)
 """
-    zygote = Zygote(command=[sys.executable, "-c", program])
+    fork_server = ForkServer(command=[sys.executable, "-c", program])
     try:
-        descriptors = [os.open("/dev/null", os.O_RDWR) for _ in range(3)]
-        zygote.start(0.1, 64, descriptors)
-        with pytest.raises(ZygoteLost):
-            zygote.report(stop=False)
+        descriptors = [os.open("/dev/null", os.O_RDWR) for _ in range(2)]
+        fork_server.start(0.1, 64, descriptors)
+        with pytest.raises(ForkServerLost):
+            fork_server.end()
     finally:
-        zygote.stop()
+        fork_server.stop()
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -414,8 +393,8 @@ s.recv(1)
 def test_nothing_outlives_a_trainer_that_is_killed():
     program = (
         f"import sys, time; sys.path[:0] = [{ROOT!r}, {str(Path(__file__).parent)!r}]\n"
-        "from hostile_programs import processes\nfrom schoolhouse.sandbox import Sandbox\n"
-        "s = Sandbox(workers=1); print(*processes(s._judges[0].process.pid), flush=True); time.sleep(100)"
+        "from malicious_programs import processes\nfrom schoolhouse.sandbox import Sandbox\n"
+        "s = Sandbox(workers=1); print(*processes(s.process_ids[0]), flush=True); time.sleep(100)"
     )
     trainer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     started = [int(pid) for pid in trainer.stdout.readline().split()]
@@ -437,7 +416,7 @@ def test_verdicts_come_in_order_from_many_threads(sandbox):
         assert list(pool.map(batch, [0, 10, 20, 30])) == [[True, False] * 5] * 4
 
 
-def test_equal_jobs_are_judged_once():
+def test_equal_jobs_are_run_once():
     with Sandbox(workers=1, cache_size=2) as sandbox:
         jobs = [Job(f"def f(x): return x + {k}", tests="assert f(1) == 2") for k in range(3)]
         first, again = sandbox.run([jobs[0], jobs[0]])
@@ -454,31 +433,31 @@ def test_a_forked_copy_starts_its_own_processes():
         if child == 0:
             code = 1
             try:
-                code = 0 if judge(sandbox, "def f(x): return x + 1").passed else 1
+                code = 0 if run(sandbox, "def f(x): return x + 1").passed else 1
                 sandbox.close()
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
-        assert judge(sandbox, "def f(x): return x + 1").passed
+        assert run(sandbox, "def f(x): return x + 1").passed
 
 
 def test_closing_ends_what_still_runs():
     sandbox = Sandbox(workers=1)
-    pids = processes(sandbox._judges[0].process.pid)
-    with ThreadPoolExecutor(2) as pool:  # one of the two programs waits for the only judge
-        asked = [pool.submit(judge, sandbox, f"import time\ntime.sleep({seconds})") for seconds in (1000, 2000)]
+    pids = processes(sandbox.process_ids[0])
+    with ThreadPoolExecutor(2) as pool:  # one of the two programs waits for the only test runner
+        asked = [pool.submit(run, sandbox, f"import time\ntime.sleep({seconds})") for seconds in (1000, 2000)]
         time.sleep(0.3)
-        pids += processes(sandbox._judges[0].process.pid)
+        pids += processes(sandbox.process_ids[0])
         sandbox.close()
         for waiting in asked:
             with pytest.raises(SandboxError, match="closed"):
                 waiting.result(timeout=60)
-    assert gone(pids) and sandbox._judges[0].process.poll() is not None
+    assert gone(pids)
 
 
 def test_a_closed_sandbox_leaves_no_process_and_says_so():
     sandbox = Sandbox(workers=1)
-    pids = processes(sandbox._judges[0].process.pid)
+    pids = processes(sandbox.process_ids[0])
     sandbox.close()
     sandbox.close()
     assert gone(pids)
@@ -497,7 +476,7 @@ def test_it_refuses_to_run_programs_without_isolation():
     with Sandbox(workers=1, without=("seccomp", "landlock"), allow_weak_isolation=True) as sandbox:
         assert not sandbox.layers["seccomp"] and not sandbox.layers["landlock"]
         assert "off: seccomp, landlock" in sandbox.describe()
-        assert judge(sandbox, "def f(x): return x + 1").passed
+        assert run(sandbox, "def f(x): return x + 1").passed
 
 
 def test_other_systems_than_linux_get_one_clear_line(monkeypatch):
@@ -524,23 +503,23 @@ def test_a_layer_is_what_stops_an_escape(layers, attempt):
     with Sandbox(workers=1, cache_size=0) as sandbox:
         if not all(sandbox.layers[layer] for layer in layers):
             pytest.skip(f"{layers} not available here")
-        assert judge(sandbox, program, TASK, memory_mb=64).passed is False
+        assert run(sandbox, program, TASK, memory_mb=64).passed is False
     with Sandbox(workers=1, cache_size=0, without=layers, allow_weak_isolation=True) as sandbox:
-        assert judge(sandbox, program, TASK, memory_mb=64).passed is True
+        assert run(sandbox, program, TASK, memory_mb=64).passed is True
 
 
 def test_landlock_and_namespaces_suffice_without_a_filter():
-    attempts = ["open('/tmp/schoolhouse_hostile', 'w')", "open('/etc/passwd')", "os.kill(-1, 0)",
+    attempts = ["open('/tmp/schoolhouse_malicious', 'w')", "open('/etc/passwd')", "os.kill(-1, 0)",
                 "import socket\nsocket.create_connection(('127.0.0.1', 22), timeout=1)"]  # fmt: skip
     with Sandbox(workers=1, cache_size=0, without=("seccomp",)) as sandbox:
         if not (sandbox.layers["landlock"] and sandbox.layers["pidns"]):
             pytest.skip("needs Landlock and a PID namespace")
         for attempt in attempts:
-            assert judge(sandbox, fill(escape(attempt)), TASK).passed is False
-        idle = processes(sandbox._judges[0].process.pid)
+            assert run(sandbox, fill(escape(attempt)), TASK).passed is False
+        idle = processes(sandbox.process_ids[0])
         fork = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000)\ndef f(x): return 2"
-        assert judge(sandbox, fork).passed  # it may fork, but nothing stays
-        assert processes(sandbox._judges[0].process.pid) == idle
+        assert run(sandbox, fork).passed  # it may fork, but nothing stays
+        assert processes(sandbox.process_ids[0]) == idle
 
 
 PROBE = """
@@ -561,11 +540,11 @@ def test_every_probe_succeeds_where_nothing_is_locked():
     assert [layer for layer, worked in json.loads(run.stdout).items() if not worked] == []
 
 
-def test_a_token_of_the_trainer_reaches_neither_program_nor_judge(monkeypatch):
+def test_a_token_of_the_trainer_reaches_neither_program_nor_test_runner(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hunter2")
     with Sandbox(workers=1) as sandbox:
         tests = "import os\nassert 'HF_TOKEN' not in f(1) and 'HF_TOKEN' not in os.environ"
-        assert judge(sandbox, "import os\ndef f(x): return dict(os.environ)", tests, entry_point="f").passed
+        assert run(sandbox, "import os\ndef f(x): return dict(os.environ)", tests, entry_point="f").passed
 
 
 # Real data

@@ -1,6 +1,6 @@
-"""Grades programs: finds the code in what a model wrote and has the sandbox judge it by tests.
+"""Grades of programs: find the code in a completion and run tests on it in the sandbox.
 
-The one grader that scores code tasks and pays code rewards. What was found is run as it stands; nothing is repaired.
+The same verdict scores an eval and becomes a reward. The program is run as it was found; nothing is repaired.
 """
 
 import ast
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(```|\Z)", re.DOTALL)
 _CODE_LINE = re.compile(r"(?:async\s+)?def\s|class\s|import\s|from\s|@|\w+\s*=")
-TIMEOUT_S = 5.0  # the slowest gold answer, MBPP's 123, was seen to take 2.4 s: room for a machine half as fast
+TIMEOUT_S = 5.0  # the slowest reference solution, MBPP's 123, took 2.4 s: room for a machine half as fast
 ATTEMPTS = 20  # places where code among prose may begin, and cuts of its end: each costs a parse
 
 
 @dataclass(frozen=True, slots=True)
 class CodeGrade:
     """
-    The verdict on one completion.
+    Verdict on one completion.
 
     Args:
-        passed (`bool` or `None`): Whether every test passed; `None` where there are no tests, where they say nothing
-            about the program (`unsupported`), or where the sandbox failed (`sandbox_error`).
+        passed (`bool` or `None`): Whether every test passed; `None` where there are no tests, where the tests cannot
+            be run against any program (`unsupported`), or where the sandbox failed (`sandbox_error`).
         fraction (`float` or `None`): Share of the tests that passed; `None` where `passed` is.
         status (`str`): One of `schoolhouse.sandbox.types.STATUSES`.
         program (`str`): What was run.
@@ -47,14 +47,14 @@ def grade_programs(
     completions: Sequence[str], items: Sequence[Mapping[str, Any]], timeout_s: float = TIMEOUT_S
 ) -> list[CodeGrade]:
     """
-    Grades completions by the tests of their items. Safe from any thread and in forked children.
+    Grade completions by the tests of their items. Safe from any thread and in forked children.
 
     Args:
         completions (`Sequence[str]`):
-            What a model generated.
+            Texts that a model generated.
         items (`Sequence[Mapping[str, Any]]`):
             For each completion `tests` (`str` or `list[str]`: `assert` statements, or a function `check(candidate)`)
-            and optionally `entry_point` (read off the tests by default), `prelude` (trusted code to run before) and
+            and optionally `entry_point` (read from the tests by default), `prelude` (trusted code to run before) and
             `stub` (the beginning of a function that a completion may continue).
         timeout_s (`float`, *optional*, defaults to `5.0`):
             CPU seconds for one program.
@@ -63,8 +63,8 @@ def grade_programs(
         `list[CodeGrade]`: in order.
 
     Raises:
-        ValueError: for lists of different lengths, or tests that name no function.
-        SandboxError: where programs cannot be run safely.
+        ValueError: For lists of different lengths, or tests that name no function.
+        SandboxError: Where programs cannot be run safely.
     """
     if len(completions) != len(items):
         raise ValueError(f"{len(completions)} completions came with {len(items)} items: pass one item each")
@@ -87,15 +87,16 @@ def grade_programs(
 @functools.cache
 def shared_sandbox() -> Sandbox:
     """
-    The sandbox of this process, started at the first need and ended with the process.
+    Return the sandbox of this process, which starts at the first call and ends with the process.
 
     Returns:
         `Sandbox`: the same one each time.
 
     Raises:
-        SandboxError: where programs cannot be run safely.
+        SandboxError: Where programs cannot be run safely.
     """
-    # No lock, which a fork could copy while it is held: of two that start at once one lives only for its first batch.
+    # No lock, since a fork could copy it while it is held: if two threads start at once, one of the two sandboxes
+    # lives only for its first batch.
     sandbox = Sandbox()
     logger.info(sandbox.describe())
     return sandbox
@@ -103,22 +104,27 @@ def shared_sandbox() -> Sandbox:
 
 def extract_program(completion: str, prompt: str | None, entry_point: str) -> str:
     """
-    The program in a completion.
+    Find the program in a completion.
 
-    In this order: the last closed fenced block that defines the entry point; one that was cut off; code without
-    fences, with the prose around it left out; the body of the function that `prompt` begins, fenced or not, indented
-    or not. Reasoning up to `</think>` is no part of the answer.
+    These are tried in order, and the first that defines the entry point is taken:
+
+    1. the last closed fenced block;
+    2. a fenced block that was cut off;
+    3. code without fences, without the prose around it;
+    4. the body of the function that `prompt` begins, fenced or not, indented or not.
+
+    Reasoning up to `</think>` is no part of the answer.
 
     Args:
         completion (`str`):
-            What a model generated.
+            Texts that a model generated.
         prompt (`str`, *optional*):
             Code that ends in the head of the entry point (HumanEval's prompts). Not a question in words.
         entry_point (`str`):
             Name of the function that is asked for.
 
     Returns:
-        `str`: the program; where none of these is found, the last block or the whole text, for the sandbox to tell
+        `str`: the program; where none of these is found, the last block or the whole text, so that the sandbox says
         what is wrong with it.
     """
     text = completion.rpartition("</think>")[2].partition("<think>")[0]
@@ -139,7 +145,7 @@ def extract_program(completion: str, prompt: str | None, entry_point: str) -> st
 
 def defines(program: str, entry_point: str) -> bool:
     """
-    Whether a program's text defines a name at its top level; it need not parse.
+    Check if a program's text defines a name at its top level. The text need not parse.
 
     Args:
         program (`str`):
@@ -148,7 +154,7 @@ def defines(program: str, entry_point: str) -> bool:
             The name.
 
     Returns:
-        `bool`: whether a `def`, `class` or assignment of that name begins a line.
+        `bool`: if a `def`, `class` or assignment of that name begins a line.
     """
     name = re.escape(entry_point)
     pattern = rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b|^{name}[ \t]*(?::[^=\n]+)?=(?!=)"
@@ -156,7 +162,7 @@ def defines(program: str, entry_point: str) -> bool:
 
 
 def _unfenced(text: str) -> Iterator[list[str]]:
-    """What may be the code among prose: the text from each line on that looks like the beginning of code."""
+    """Candidates for code among prose: the text from each line on that looks like the beginning of code."""
     lines = text.split("\n")
     starts = [number for number, line in enumerate(lines) if _CODE_LINE.match(line)]
     for start in starts[:ATTEMPTS]:
@@ -164,7 +170,7 @@ def _unfenced(text: str) -> Iterator[list[str]]:
 
 
 def _continued(prompt: str | None, *bodies: str) -> Iterator[list[str]]:
-    """The prompt's function with each body, also where every line or the first one has lost the indentation."""
+    """Candidates for the prompt's function: each body, also if all lines or the first one lost their indentation."""
     for body in dict.fromkeys(bodies) if prompt else ():
         for indented in (body, textwrap.indent(body, "    "), "    " + body.strip()):
             yield [*prompt.rstrip("\n").split("\n"), *indented.lstrip("\n").split("\n")]
@@ -172,14 +178,14 @@ def _continued(prompt: str | None, *bodies: str) -> Iterator[list[str]]:
 
 def _without_prose(lines: list[str], entry_point: str) -> str:
     """
-    The lines up to the first unindented one that is no Python; empty if the entry point then has no body.
+    Return the lines up to the first unindented one that is not Python; empty if the entry point then has no body.
 
-    What is wrong inside a function is not cut away: the whole function goes. Of the rest, single words and the like
-    (`Done`, `Note: yes`) are prose that happens to parse, and left out.
+    An error inside a function is not cut out: the whole function goes. Single words and the like (`Done`, `Note: yes`)
+    in the rest are prose that happens to parse, and are left out.
     """
     for _ in range(ATTEMPTS):
         try:
-            with warnings.catch_warnings(action="ignore"):  # "\d" in a model's string is not ours to complain about
+            with warnings.catch_warnings(action="ignore"):  # such as of "\d" in a string of the model
                 tree = ast.parse("\n".join(lines))
         except SyntaxError as error:
             place = min(error.lineno or 1, len(lines)) - 1

@@ -1,11 +1,11 @@
 r"""
-Checks whether a response follows the instructions of IFEval (Zhou et al. 2023, "Instruction-following evaluation for
-large language models", table 1 and section 2): 25 kinds, each decided by a rule, no judge.
+Checks of a response against the instructions of IFEval (Zhou et al. 2023, "Instruction-following evaluation for
+large language models", table 1 and section 2): 25 kinds, each decided by a rule.
 
 Conventions that the paper leaves open follow the published checker, so that figures can stand beside other people's:
 keywords match inside words, forbidden words only whole ones; a word is a run of `\w`; a line that begins with `-` or a
-single `*` is a bullet; a text whose language cannot be told, such as digits, passes. Three rules are our own: what
-ends a sentence and what a capitalised word is, for which the published checker needs nltk's trained models, and that
+single `*` is a bullet; a text whose language cannot be told, such as digits, passes. Three rules are our own:
+the end of a sentence and of a capitalised word, for which the published checker needs nltk's trained models, and that
 "the letter !" means `!` (the published checker draws a random letter instead).
 """
 
@@ -28,7 +28,7 @@ def check_instructions(
     response: str, instruction_id_list: Sequence[str], kwargs: Sequence[dict[str, Any]], prompt: str | None = None
 ) -> list[bool]:
     """
-    Which instructions a response follows as it stands (strict accuracy).
+    Check which instructions a response follows as it stands (strict accuracy).
 
     Args:
         response (`str`):
@@ -38,13 +38,13 @@ def check_instructions(
         kwargs (`Sequence[dict[str, Any]]`):
             Arguments of each instruction, as in the data set `google/IFEval`; entries that are `None` are left out.
         prompt (`str`, *optional*):
-            What was asked: the text that `combination:repeat_prompt` wants where no `prompt_to_repeat` is given.
+            The question: the text that `combination:repeat_prompt` wants where no `prompt_to_repeat` is given.
 
     Returns:
         `list[bool]`: one entry per instruction.
 
     Raises:
-        ValueError: if a kind is unknown, or its arguments do not fit.
+        ValueError: If a kind is unknown, or its arguments do not fit.
     """
     return [check(response) for check in _checks(instruction_id_list, kwargs, prompt)]
 
@@ -53,9 +53,10 @@ def check_instructions_loose(
     response: str, instruction_id_list: Sequence[str], kwargs: Sequence[dict[str, Any]], prompt: str | None = None
 ) -> list[bool]:
     """
-    Which instructions a response follows in any of eight readings (loose accuracy, Zhou et al. 2023, section 2): with
-    or without its first line, its last line and its asterisks, which forgives an introduction, a closing remark and
-    markdown. Takes and returns what [`check_instructions`] does.
+    Check which instructions a response follows in any of eight readings (loose accuracy, Zhou et al. 2023, section 2).
+
+    The readings are with or without its first line, its last line and its asterisks, which forgives an introduction, a
+    closing remark and markdown. Arguments and returned values are those of [`check_instructions`].
     """
     lines = response.split("\n")
     cuts = [response, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
@@ -131,7 +132,7 @@ def _has_letter_often(response: str, letter: str, let_frequency: int, let_relati
 
 def count_sentences(text: str) -> int:
     """
-    Counts sentences by rule.
+    Count sentences by rule.
 
     A sentence ends with a run of `.`, `!`, `?` or `…`, and closing quotes, brackets or markdown if there are any,
     before white space or the end. A period does not end one after a single letter within a line ("J. Smith") or a

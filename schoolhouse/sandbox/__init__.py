@@ -1,4 +1,4 @@
-"""Where generated programs run: hostile until proven otherwise, judged from outside, several hundred a second."""
+"""Isolated execution of untrusted programs and the verdict of tests on them."""
 
 from schoolhouse.sandbox.sandbox import Sandbox
 from schoolhouse.sandbox.types import Job, SandboxError, Verdict, entry_point_of

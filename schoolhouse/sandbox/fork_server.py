@@ -1,8 +1,11 @@
-"""The process that programs are forked from: small, preimported, without secrets, and executed rather than forked.
+"""The process that untrusted programs are forked from.
 
-It never sees a test. Per program it is handed three descriptors by the judge (a socket for calls, standard input and
-standard output), forks a child that locks itself down before it reads the program, watches the child's CPU clock and
-reports how it ended. In a PID namespace it is process 1, so that its death takes everything with it.
+It is small, has the allowed modules imported, holds no secrets and was started with `exec`, not forked, so that
+nothing of the trainer is in its memory. It never sees a test.
+
+For each program the test runner sends it a request and two descriptors: a socket for calls and a file for output. It
+forks a child that gives up its rights *before* it reads the program, watches the child's CPU clock and reports how the
+child ended. In a PID namespace this process is number 1, so its death ends everything that it started.
 """
 
 import contextlib
@@ -25,11 +28,12 @@ from schoolhouse.sandbox import isolation
 from schoolhouse.sandbox.wire_format import NotPlain, read_trusted, to_plain, write_answer
 
 
-CONTROL = 3  # in the zygote the socket to the judge, in a child the socket for calls
+CONTROL = 3  # in the fork server the socket to the test runner, in a child the socket for calls
 LOADED = write_answer({"loaded": True})
-OUT_OF_MEMORY = 71  # exit code of a child that had too little memory left to say so
+OUT_OF_MEMORY = 71  # exit code of a child that had too little memory left to send a message
 
-# After the change of user an interpreter under another user's home can import nothing: what programs may use is here.
+# After the change of user an interpreter under another user's home can import nothing, so the modules that programs
+# may use are imported before.
 PREIMPORTED = """
 abc array ast base64 bisect binascii calendar cmath codecs collections collections.abc concurrent.futures.thread
 contextlib copy csv dataclasses datetime decimal difflib encodings.ascii encodings.hex_codec encodings.idna
@@ -43,7 +47,7 @@ types typing unicodedata unittest urllib.parse uuid warnings weakref zlib _strpt
 
 
 def main() -> None:
-    """Entry point: `argv[1]` is the control socket's descriptor, the rest are layers to leave off (for tests)."""
+    """Run the fork server: `argv[1]` is the control socket's descriptor, the others are layers to leave off."""
     os.dup2(int(sys.argv[1]), CONTROL)
     without = set(sys.argv[2:])
     for name in PREIMPORTED:
@@ -52,14 +56,15 @@ def main() -> None:
     outside = isolation.Outside()
     if not without & isolation.NAMESPACES:
         isolation.enter_namespaces()
-    child = os.fork()  # only children enter a PID namespace
+    child = os.fork()  # a process stays in its PID namespace, only its children enter the new one
     if child:
         os.close(CONTROL)
         os.waitpid(child, 0)
         os._exit(0)
     isolation.die_with_parent()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # if memory runs out, a program must go and not the trainer
+        file.write("1000")  # if memory runs out, the kernel must kill a program and not the trainer
+    # Nothing is taken on trust: a layer counts only if an escape from it, tried in a child, has failed.
     held = {name: name not in without and isolation.probe(name, outside) for name in isolation.LAYERS}
     outside.close()
     described: dict[str, Any] = dict(held)
@@ -67,33 +72,34 @@ def main() -> None:
         described["landlock"] = isolation.landlock_abi()
     if held["uid"]:
         described["uid"] = isolation.NOBODY
-    lock = isolation.Lockdown({name for name, holds in held.items() if holds})
-    lock.before_fork()
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # too much output kills, which the exit status shows
-    random.seed(0)  # the same program, the same verdict
+    layers = isolation.Isolation({name for name, holds in held.items() if holds})
+    layers.before_fork()
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # too much output kills the child, and the exit status says so
+    random.seed(0)  # the same program gets the same verdict
     control = socket.socket(fileno=CONTROL)
     control.send(json.dumps({"layers": described}).encode())
     gc.collect()
-    gc.freeze()  # a collection in a child would copy every page of the zygote
-    serve(control, lock)
+    gc.freeze()  # a collection in a child would copy every page of the fork server
+    serve(control, layers)
 
 
-def serve(control: socket.socket, lock: isolation.Lockdown) -> None:
-    """Fork a child per request until the judge goes away. Requests and reports are one packet of JSON each."""
-    calls = open(CONTROL, "rb", closefd=False)  # noqa: SIM115  # a child's; unused before the fork
+def serve(control: socket.socket, layers: isolation.Isolation) -> None:
+    """Fork a child for each request until the test runner closes. Requests and reports are one JSON packet each."""
+    calls = open(CONTROL, "rb", closefd=False)  # noqa: SIM115  # for the children; unused before the fork
     while True:
-        packet, descriptors, _, _ = socket.recv_fds(control, 65536, 3)
+        packet, descriptors, _, _ = socket.recv_fds(control, 65536, 2)
         if not packet:
             return
         request = json.loads(packet)
         if request["op"] != "run":
-            continue  # an "end" that crossed the report of a child which had just died
+            continue  # an "end" that was sent while the report of a dead child was on its way
+        report: dict[str, Any] = {}
         try:
             child = os.fork()
         except OSError as error:
-            child, report = -1, {"error": f"the zygote cannot fork: {error}"}
+            child, report = -1, {"error": f"the fork server cannot fork: {error}"}
         if child == 0:
-            run_child(descriptors, calls, lock, request)
+            run_child(descriptors, calls, layers, request)
         for descriptor in descriptors:
             os.close(descriptor)
         if child > 0:
@@ -105,18 +111,32 @@ def watch(child: int, control: socket.socket, cpu_s: float, wall_s: float) -> di
     """
     Wait until a child ends, is no longer needed or has used up its time, then make sure that nothing of it is left.
 
-    CPU time comes first: the wait never needs to be shorter than what is left of it, since one thread cannot use more
-    CPU than the time that passes. Wall time only ends what sleeps.
+    The limit is CPU time. A wait as long as the CPU time left is never too long for one thread, which cannot use more
+    CPU time than passes; the clock is then read again. Wall time only ends programs that sleep.
+
+    Args:
+        child (`int`):
+            Process id.
+        control (`socket.socket`):
+            Socket to the test runner, which asks for the end of the child.
+        cpu_s (`float`):
+            CPU seconds of the child and its threads.
+        wall_s (`float`):
+            Wall seconds.
+
+    Returns:
+        `dict[str, Any]`: `end` (`"cpu"`, `"wall"`, `"died"` or `"done"`), `code` (exit code, negative for a signal)
+        and `cpu_s`.
     """
     deadline = time.monotonic() + wall_s
-    clock = ~child << 3 | 2  # the kernel's identifier of a process's CPU clock
+    clock = ~child << 3 | 2  # the kernel's identifier of the CPU clock of a process
     pidfd = os.pidfd_open(child)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(control, select.POLLIN)
     end, left = "", cpu_s
     while not end:
-        with contextlib.suppress(OSError):  # it has just died: the poll below returns at once
+        with contextlib.suppress(OSError):  # the child has just died: the poll below returns at once
             if (left := cpu_s - time.clock_gettime(clock)) <= 0:
                 end = "cpu"
                 break
@@ -135,7 +155,7 @@ def watch(child: int, control: socket.socket, cpu_s: float, wall_s: float) -> di
     _, status, usage = os.wait4(child, 0)
     if os.getpid() == 1:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)  # whatever it started, should the filter be off
+            os.kill(-1, signal.SIGKILL)  # everything that it started, in case the filter is off
         with contextlib.suppress(ChildProcessError):
             while True:
                 os.waitpid(-1, 0)
@@ -143,16 +163,16 @@ def watch(child: int, control: socket.socket, cpu_s: float, wall_s: float) -> di
 
 
 def run_child(
-    descriptors: list[int], calls: io.BufferedReader, lock: isolation.Lockdown, request: dict[str, Any]
+    descriptors: list[int], calls: io.BufferedReader, layers: isolation.Isolation, request: dict[str, Any]
 ) -> NoReturn:
-    """Lock down, then read and run one program. Nothing that this process says afterwards is believed as such."""
+    """Give up all rights, then read and run one program. From then on, no message of this process is trusted."""
     code = 70
     try:
-        for source, target in zip(descriptors, (CONTROL, 0, 1), strict=True):
+        calls_socket, output = descriptors
+        for source, target in ((calls_socket, CONTROL), (output, 1), (output, 2)):  # 0 is /dev/null already
             os.dup2(source, target)
-        os.dup2(1, 2)
         os.closerange(CONTROL + 1, isolation.MAX_FILES)
-        lock.after_fork(request["cpu_s"], request["memory_mb"])
+        layers.after_fork(request["cpu_s"], request["memory_mb"])
         code = converse(calls.read)
     except MemoryError:
         code = OUT_OF_MEMORY
@@ -163,7 +183,16 @@ def run_child(
 
 
 def converse(read: Callable[[int], bytes]) -> int:
-    """Read the program from the judge, run it, and answer calls of its entry point until the judge hangs up."""
+    """
+    Read the program, run it, and answer calls of its entry point until the test runner closes the socket.
+
+    Args:
+        read (`Callable[[int], bytes]`):
+            Reads from the test runner: first program, prelude and entry point, then one call after the other.
+
+    Returns:
+        `int`: exit code.
+    """
 
     def send(message: dict[str, Any]) -> None:
         try:
@@ -174,30 +203,24 @@ def converse(read: Callable[[int], bytes]) -> int:
             frame = frame[os.write(CONTROL, frame) :]
 
     program, prelude, entry_point = read_trusted(read)
-    as_script = entry_point == ""
-    module = types.ModuleType("__main__" if as_script else "solution")
+    module = types.ModuleType("solution")
     sys.modules[module.__name__] = module
     sys.argv = ["program.py"]
     try:
         exec(compile(prelude, "<prelude>", "exec"), module.__dict__)
-        module.__dict__.pop(entry_point, None)  # the prompt's stub is no answer
+        module.__dict__.pop(entry_point, None)  # the stub of the prompt is not the program's answer
         try:
             code = compile(program, "<program>", "exec")
         except (SyntaxError, ValueError) as error:
             send({"syntax": describe(error)})
             return 1
         exec(code, module.__dict__)
-        if as_script:
-            sys.stdout.flush()
-            return 0
         function = module.__dict__.get(entry_point)
         if not callable(function):
             raise NameError(f"the program defines no function {entry_point!r}")
     except SystemExit as error:
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
         send({"exit": str(error.code)[:100]})
-        return 0 if not error.code else 1
+        return 1
     except MemoryError:
         raise
     except BaseException as error:
@@ -221,7 +244,7 @@ def converse(read: Callable[[int], bytes]) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line, whatever its own methods do."""
+    """Describe an exception in one line, whatever its own methods do."""
     try:
         return f"{type(error).__name__}: {error}"[:200]
     except BaseException:

@@ -1,9 +1,13 @@
-"""How a process gives its rights away, layer by layer, and how each layer is tried before anything relies on it.
+"""Layers of isolation, and a test of each layer before anything relies on it.
 
-Every layer stands alone: the system call filter already denies new processes, sockets and writable files, Landlock
-already denies every file outside the standard library, the namespaces already hide other processes and the network. A
-hole in one is covered by another. The calls go through `ctypes`, since a binding per layer would be more code to trust
-than these few calls.
+- `rlimits`, `threads`: limits on memory, CPU time, output, open files and threads.
+- `seccomp`: an allow list of system calls, which leaves out new processes, sockets and writable files.
+- `landlock`: no file is readable but the standard library, none is writable.
+- `uid`, `capabilities`: no privileges of root.
+- `netns`, `ipcns`, `pidns`: namespaces that hide the network, shared memory and other processes.
+
+Each layer works without the others, so a hole in one is covered by another. The calls go through `ctypes`: a binding
+for each layer would be more code to trust than these few calls.
 """
 
 import contextlib
@@ -42,8 +46,8 @@ _ALL_CLONE_NEW = 0x7E020080  # every namespace bit of clone(2), NEWTIME included
 _LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446  # the same on every architecture
 _LANDLOCK_READ = 1 << 2 | 1 << 3  # read files, list directories
 
-# What a preimported interpreter that only computes needs. Numbers are those of the kernel's uapi headers; a number or
-# an architecture that is not listed gets EPERM.
+# System calls of an interpreter that has imported its modules and only computes, as (x86_64, aarch64) numbers of the
+# kernel's uapi headers. A number that is not listed returns EPERM.
 _COMMON = {
     "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "lseek": (8, 62), "mmap": (9, 222),
     "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134),
@@ -60,14 +64,14 @@ _COMMON = {
     "statx": (332, 291), "rseq": (334, 293), "faccessat2": (439, 439),
 }  # fmt: skip
 _X86_64_ONLY = (4, 6, 7, 21, 23, 33, 37, 89, 201)  # stat lstat poll access select dup2 alarm readlink time
-_FILTERED = {"clone": (56, 220), "fcntl": (72, 25), "ioctl": (16, 29), "openat": (257, 56), "open": (2, None)}
+_FILTERED = {"clone": (56, 220), "fcntl": (72, 25), "ioctl": (16, 29), "openat": (257, 56), "open": (2, -1)}
 _ABSENT = {"clone3": (435, 435), "openat2": (437, 437)}  # ENOSYS makes the C library fall back to what can be filtered
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # AUDIT_ARCH_*, column of the tables above
 
 # fcntl: DUPFD GETFD SETFD GETFL DUPFD_CLOEXEC. F_SETOWN would let the kernel send a signal on the caller's behalf.
 _FCNTL_COMMANDS = (0, 1, 2, 3, 1030)
 _IOCTL_COMMANDS = (0x5401, 0x5413, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONCLEX FIOCLEX
-# Classic BPF: load a word, and, jump if equal, jump if at least, return; and what seccomp makes of the returned value.
+# Classic BPF: load a word, and, jump if equal, jump if at least, return; then the actions that a return value means.
 _LOAD, _AND, _EQUAL, _AT_LEAST, _RET = 0x20, 0x54, 0x15, 0x35, 0x06
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | 0o20000000  # the last is __O_TMPFILE
@@ -94,11 +98,16 @@ class _Program(ctypes.Structure):
 
 def seccomp_program() -> bytes:
     """
-    The system call filter as classic BPF, an allow list: what it does not know returns EPERM, and a call by another
-    architecture's table kills the process.
+    Assemble the system call filter as classic BPF.
+
+    It is an allow list: an unknown number returns EPERM, and a call by another architecture's table (32-bit code on a
+    64-bit kernel) kills the process.
+
+    Returns:
+        `bytes`: the instructions, eight bytes each.
 
     Raises:
-        `OSError`: on an architecture without a table.
+        OSError: On an architecture without a table.
     """
     if platform.machine() not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no system call table for {platform.machine()}")
@@ -125,7 +134,8 @@ def seccomp_program() -> bytes:
     if column == 0:
         cases[_FILTERED["open"][column]] = masked(1, _WRITING, 0)
 
-    # A tree, since the kernel runs a new filter once for every number: in a row that takes longer than a fork.
+    # A binary tree of comparisons: the kernel runs a new filter once for every number to build its own cache, and a
+    # linear list of comparisons would make that slower than a fork.
     def tree(numbers: list[int]) -> list[tuple[int, int, int, int]]:
         if len(numbers) == 1:
             body = cases[numbers[0]]
@@ -134,22 +144,26 @@ def seccomp_program() -> bytes:
         below, above = tree(numbers[:middle]), tree(numbers[middle:])
         return [(_AT_LEAST, len(below), 0, numbers[middle]), *below, *above]
 
+    # Check the architecture first (offset 4 of `struct seccomp_data`), then load the number (offset 0).
     head = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, audit_arch), (_RET, 0, 0, _KILL_PROCESS), (_LOAD, 0, 0, 0)]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in head + tree(sorted(cases)))
 
 
 def landlock_abi() -> int:
-    """The kernel's Landlock version, 0 without Landlock."""
+    """Return the kernel's Landlock version, 0 without Landlock."""
     return max(0, _syscall(_LANDLOCK_CREATE, None, 0, 1))
 
 
 def landlock_ruleset() -> int:
     """
-    A file descriptor of the rules: nothing writable, only the standard library readable, no TCP, no signals and no
-    abstract sockets to the outside, as far as the kernel's version knows them.
+    Create the Landlock rules: nothing is writable, only the standard library is readable, and no TCP, signals or
+    abstract sockets reach the outside, as far as the kernel's version knows them.
+
+    Returns:
+        `int`: file descriptor of the rules.
 
     Raises:
-        `OSError`: without Landlock.
+        OSError: Without Landlock.
     """
     abi = landlock_abi()
     filesystem = (1 << 13) - 1  # version 1
@@ -164,10 +178,10 @@ def landlock_ruleset() -> int:
     return ruleset
 
 
-class Lockdown:
+class Isolation:
     """
-    Gives everything away in two steps: what a zygote can do without goes before any fork and is inherited, the rest in
-    the child between `fork` and reading its program.
+    The layers, put on in two steps: rights that the fork server can do without go before any fork and the children
+    inherit that; the others go in the child, after `fork` and before it reads its program.
 
     Args:
         layers (`set[str]`):
@@ -184,7 +198,7 @@ class Lockdown:
             self._own_memory = int(file.read().split()[0]) * resource.getpagesize()
 
     def before_fork(self) -> None:
-        """Limits that no job changes, no new privileges, capabilities unless the user changes, and Landlock."""
+        """Set the limits that no job changes, forbid new privileges, drop capabilities and enter Landlock."""
         if "rlimits" in self.layers:
             for kind, value in _FIXED_LIMITS:
                 _set_limit(kind, value)
@@ -199,24 +213,25 @@ class Lockdown:
 
     def after_fork(self, cpu_s: float, memory_mb: int) -> None:
         """
-        Change the user, limit this program, and filter; the filter comes last since it denies what the others need.
+        Change the user, set the limits of this program, and filter. The filter is last: it denies the calls that the
+        others need.
 
         Args:
             cpu_s (`float`):
-                CPU seconds; the kernel counts whole ones, so this is only the backstop of the zygote's own clock.
+                CPU seconds. The kernel counts whole ones, so this only backs up the clock of the fork server.
             memory_mb (`int`):
-                MiB of address space on top of what the zygote maps.
+                MiB of address space on top of the fork server's.
         """
         if "uid" in self.layers:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
         if "pidns" not in self.layers:
-            die_with_parent()  # after the change of user, which clears it
+            die_with_parent()  # here, since the change of user clears it
         if "rlimits" in self.layers:
             _set_limit(resource.RLIMIT_CPU, int(cpu_s) + 2)
             _set_limit(resource.RLIMIT_AS, self._own_memory + (memory_mb << 20))
-            _set_limit(resource.RLIMIT_NPROC, MAX_THREADS)  # not before: an ordinary user may run more already
+            _set_limit(resource.RLIMIT_NPROC, MAX_THREADS)  # not earlier: an ordinary user may run more already
         if "seccomp" in self.layers:
             _call(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(self._filter), 0, 0))
 
@@ -247,34 +262,31 @@ def die_with_parent() -> None:
     _call(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
 
-def enter_namespaces() -> set[str]:
+def enter_namespaces() -> None:
     """
     Move this process to a network and an IPC namespace of its own, and its next children to a PID namespace. An
     ordinary user gets a user namespace first.
 
-    Returns:
-        `set[str]`: the layers gained; empty where the kernel or a container's profile refuses.
+    Where the kernel or a container's profile refuses, nothing changes; the probes of the layers find that out.
     """
     wanted = _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWPID
     uid, gid = os.getuid(), os.getgid()
-    if _libc.unshare(wanted) == 0:
-        return {"netns", "ipcns", "pidns"}
-    if _libc.unshare(wanted | _CLONE_NEWUSER) != 0:
-        return set()
+    if _libc.unshare(wanted) == 0 or _libc.unshare(wanted | _CLONE_NEWUSER) != 0:
+        return
+    # In a new user namespace this user keeps its own id; without these maps it would be nobody.
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
-    return {"netns", "ipcns", "pidns"}
 
 
 class Outside:
     """
-    Things made before the namespaces are entered that must be out of reach afterwards: a listening TCP socket and a
-    System V shared memory segment. The segment is marked for removal at once, so it goes when its users do.
+    Two things made before the namespaces are entered, which must be out of reach afterwards: a listening TCP socket
+    and a System V shared memory segment. The segment is marked for removal at once, so it goes when its users do.
     """
 
-    def __init__(self):
-        self._listener = None
+    def __init__(self) -> None:
+        self._listener: socket.socket | None = None
         self.port = 0
         with contextlib.suppress(OSError):  # a machine without loopback has nothing to reach
             self._listener = socket.create_server(("127.0.0.1", 0))
@@ -284,7 +296,7 @@ class Outside:
         _libc.shmctl(self.segment, 0, None)
 
     def close(self) -> None:
-        """Let go of both in this process."""
+        """Close both in this process."""
         _libc.shmdt(ctypes.c_void_p(self._address))
         if self._listener:
             self._listener.close()
@@ -292,16 +304,16 @@ class Outside:
 
 def escapes(layer: str, outside: Outside) -> list[str]:
     """
-    Try, in a process that has put on this one layer, what the layer must prevent.
+    Attempt the actions that a layer must prevent, in a process that has put on this one layer.
 
     Args:
         layer (`str`):
             One of `LAYERS`.
         outside (`Outside`):
-            What the namespaces must hide.
+            Things that the namespaces must hide.
 
     Returns:
-        `list[str]`: what worked and must not have; empty if the layer holds.
+        `list[str]`: the attempts that worked; empty if the layer holds.
     """
     attempts: dict[str, list[tuple[str, Callable[[], Any]]]] = {
         "rlimits": [
@@ -342,14 +354,15 @@ def escapes(layer: str, outside: Outside) -> list[str]:
 
 
 def _start_threads() -> None:
-    go_on, started = threading.Event(), []
+    finish = threading.Event()
+    started: list[threading.Thread] = []
     try:
         for _ in range(MAX_THREADS + 1):
-            thread = threading.Thread(target=go_on.wait, daemon=True)
+            thread = threading.Thread(target=finish.wait, daemon=True)
             thread.start()
             started.append(thread)
     finally:
-        go_on.set()
+        finish.set()
         for thread in started:  # a thread that still held a lock when a later attempt forks would hang the child
             thread.join()
 
@@ -370,16 +383,16 @@ def _fork() -> None:
 
 def probe(layer: str, outside: Outside) -> bool:
     """
-    Whether a layer holds here, found by trying to escape from it in a child that has no other layer on.
+    Find out if a layer holds here, by trying to escape from it in a child that has no other layer on.
 
     Args:
         layer (`str`):
             One of `LAYERS`.
         outside (`Outside`):
-            What the namespaces must hide.
+            Things that the namespaces must hide.
 
     Returns:
-        `bool`: `False` also if the layer cannot even be put on.
+        `bool`: `True` if it holds; `False` if an escape worked or the layer cannot be put on.
     """
     child = os.fork()
     if child == 0:
@@ -387,9 +400,9 @@ def probe(layer: str, outside: Outside) -> bool:
         try:
             # Root may raise its limits again and start any number of threads, so limits need more to be limits.
             needs = {"rlimits": {"capabilities"}, "threads": {"rlimits", "uid"} if os.getuid() == 0 else {"rlimits"}}
-            lock = Lockdown({layer} | needs.get(layer, set()))
-            lock.before_fork()
-            lock.after_fork(cpu_s=60, memory_mb=512)
+            isolation = Isolation({layer} | needs.get(layer, set()))
+            isolation.before_fork()
+            isolation.after_fork(cpu_s=60, memory_mb=512)
             worked = escapes(layer, outside)
             if worked:
                 print(f"sandbox: {layer} does not hold: {', '.join(worked)}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""A pool of judges: several programs at a time, each verdict computed once."""
+"""A pool of test runners: several programs at a time, each verdict computed once."""
 
 import contextlib
 import hashlib
@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from typing import Any, Self
 
 from schoolhouse.sandbox.test_runner import ENVIRONMENT, GRACE_S, ROOT, wall_limit
@@ -20,14 +20,14 @@ from schoolhouse.sandbox.types import Job, SandboxError, Verdict
 from schoolhouse.sandbox.wire_format import read_trusted, write_trusted
 
 
-# What a program may rely on although nothing outside the preimported modules can be read any more.
-_HONEST = Job(
+# An ordinary program must still work when nothing but the preimported modules can be read.
+_ORDINARY = Job(
     program="""
 import dataclasses, datetime, decimal, fractions, re, traceback, unicodedata
 @dataclasses.dataclass
 class Point:
     x: int
-def honest(n):
+def ordinary(n):
     datetime.datetime.strptime("2020-02-29", "%Y-%m-%d")
     "é".encode("idna"), "é".encode("utf-16"), "é".encode("latin-1")
     try:
@@ -36,18 +36,18 @@ def honest(n):
         traceback.format_exc()
     return int(decimal.Decimal(n).sqrt()) + Point(fractions.Fraction(n).numerator).x
 """,
-    tests="assert honest(16) == 20",
+    tests="assert ordinary(16) == 20",
     timeout_s=10.0,
 )
 
 
-class _Judge:
-    """A judge process, seen from the trainer; replaced by another when it hangs or dies."""
+class _TestRunner:
+    """A test runner's process, seen from the trainer. It is replaced when it hangs or dies."""
 
-    def __init__(self, core: int, without: tuple[str, ...]):
+    def __init__(self, core: int, without: tuple[str, ...]) -> None:
         self._arguments = [str(core), *without]
         self._closed = False
-        self._replacing = threading.Lock()  # or a judge started while another thread closes would outlive the sandbox
+        self._replacing = threading.Lock()  # a process started while another thread closes would outlive the sandbox
         self._start()
 
     def _start(self) -> None:
@@ -61,42 +61,42 @@ class _Judge:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # an interrupt from the keyboard is the trainer's to handle
+                start_new_session=True,  # Ctrl-C is for the trainer to handle
             )
 
-    def hello(self) -> dict[str, Any]:
-        """The layers that hold; the judge sends them once, when it is ready."""
+    def layers(self) -> dict[str, Any]:
+        """Wait until it is ready and return the layers that hold, which it sends once."""
         self._socket.settimeout(60)
         try:
             message = read_trusted(self._socket.recv)
         except OSError as error:
             message = {"error": f"no sign of life: {error}"}
         if not message or "error" in message:
-            raise SandboxError(f"the sandbox did not start: {(message or {}).get('error', 'the judge died')}")
+            raise SandboxError(f"the sandbox did not start: {(message or {}).get('error', 'the test runner died')}")
         return message["layers"]
 
     def run(self, job: Job) -> Verdict:
-        """Judge one job."""
+        """Run one job."""
         self._socket.settimeout(wall_limit(job.timeout_s) + 3 * GRACE_S)
         try:
-            self._socket.sendall(write_trusted(asdict(job)))
+            self._socket.sendall(write_trusted(vars(job)))
             if message := read_trusted(self._socket.recv):
                 return Verdict(**message)
-            verdict = Verdict("sandbox_error", None, "the judge died")
+            verdict = Verdict("sandbox_error", None, "the test runner died")
         except TimeoutError:
-            verdict = Verdict("timeout", 0.0, "the tests did not finish on what the program returned")
+            verdict = Verdict("timeout", 0.0, "the tests did not finish on the returned values")
         except OSError as error:
-            verdict = Verdict("sandbox_error", None, f"the judge died: {error}")
+            verdict = Verdict("sandbox_error", None, f"the test runner died: {error}")
         with self._replacing:
             if self._closed:
                 raise SandboxError("the sandbox was closed while this program ran")
             self.kill()
             self._start()
-        self.hello()
+        self.layers()
         return verdict
 
     def kill(self) -> None:
-        """End the judge, its zygote and whatever that runs: one process group."""
+        """End it, its fork server and the running program: they are one process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -111,23 +111,26 @@ class _Judge:
 
 class Sandbox:
     """
-    Runs untrusted Python programs and judges them.
+    Runs untrusted Python programs and their tests.
 
-    A context manager, safe to share between threads; after a fork the copy starts processes of its own.
+    It is a context manager and safe to share between threads. After a fork the copy starts processes of its own.
+
+    Processes: the trainer sends jobs to test runners, which hold the tests; each test runner has a fork server, which
+    holds no tests and no secrets; the fork server forks a child for each program.
 
     Args:
         workers (`int`, *optional*):
             Programs at a time; defaults to the number of cores this process may use.
         allow_weak_isolation (`bool`, *optional*, defaults to `False`):
-            Run programs even where neither system call filter nor Landlock, or no resource limits, hold. Only for
-            programs you trust.
+            Run programs even where resource limits, or both the system call filter and Landlock, do not hold. Only
+            for programs that you trust.
         cache_size (`int`, *optional*, defaults to `100_000`):
-            Verdicts to remember; the least recently used go first. `0` judges every job anew.
+            Verdicts to keep; the least recently used are dropped first. `0` runs every job again.
         without (`tuple[str, ...]`, *optional*, defaults to `()`):
             Layers to leave off, to test that the others hold.
 
     Raises:
-        `SandboxError`: where programs cannot be run safely.
+        SandboxError: Where programs cannot be run safely.
 
     Example:
 
@@ -145,11 +148,11 @@ class Sandbox:
         allow_weak_isolation: bool = False,
         cache_size: int = 100_000,
         without: tuple[str, ...] = (),
-    ):
+    ) -> None:
         if sys.platform != "linux":
             raise SandboxError(
-                f"programs can be judged on Linux only, this is {sys.platform}: leave code rewards and code tasks out "
-                "of the config, or run it in a Linux container"
+                f"programs can run on Linux only, this is {sys.platform}: leave code rewards and code tasks out of "
+                "the recipe, or run it in a Linux container"
             )
         self.workers = workers or len(os.sched_getaffinity(0))
         self._allow_weak_isolation = allow_weak_isolation
@@ -163,13 +166,15 @@ class Sandbox:
         self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
         cores = sorted(os.sched_getaffinity(0))
         # Several trainers on one machine start at different cores.
-        self._judges = [_Judge(cores[(self._process + n) % len(cores)], self._without) for n in range(self.workers)]
-        self._stop = weakref.finalize(self, _kill_all, self._judges, self._process)
+        self._runners = [
+            _TestRunner(cores[(self._process + n) % len(cores)], self._without) for n in range(self.workers)
+        ]
+        self._stop = weakref.finalize(self, _close_all, self._runners, self._process)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="sandbox")
         try:
-            # What is on is known once every layer has been tried in every zygote.
-            every = [judge.hello() for judge in self._judges]
+            # Each fork server tries each layer. A layer counts if it holds in all of them.
+            every = [runner.layers() for runner in self._runners]
             self.layers: dict[str, Any] = {name: min(layers[name] for layers in every) for name in every[0]}
             enough = self.layers["rlimits"] and (self.layers["seccomp"] or self.layers["landlock"])
             if not (enough or self._allow_weak_isolation):
@@ -180,29 +185,29 @@ class Sandbox:
                 )
             for number in range(self.workers):
                 self._free.put(number)
-            verdict = self._judge(_HONEST)
+            verdict = self._run_one(_ORDINARY)
             if not verdict.passed:
-                raise SandboxError(f"an honest program fails in the sandbox: {verdict.status}, {verdict.detail}")
+                raise SandboxError(f"an ordinary program fails in the sandbox: {verdict.status}, {verdict.detail}")
         except BaseException:
             self.close()
             raise
 
     def run(self, jobs: list[Job]) -> list[Verdict]:
         """
-        Judge programs; equal jobs are judged once.
+        Run programs; equal jobs are run once.
 
         Args:
             jobs (`list[Job]`):
-                What to run.
+                The programs and their tests.
 
         Returns:
-            `list[Verdict]`: one verdict per job, in their order.
+            `list[Verdict]`: one verdict for each job, in their order.
 
         Raises:
-            `SandboxError`: if the sandbox was closed or cannot be restarted.
+            SandboxError: If the sandbox was closed or cannot be restarted.
         """
         if os.getpid() != self._process:
-            self._stop.detach()  # the judges, the threads and perhaps a held lock belong to the process that forked
+            self._stop.detach()  # processes, threads and perhaps a held lock belong to the parent
             self._start()
         keys = [hashlib.sha256(repr(astuple(job)).encode("utf-8", "surrogatepass")).digest() for job in jobs]
         verdicts: dict[bytes, Verdict] = {}
@@ -215,13 +220,13 @@ class Sandbox:
                     self._cache.move_to_end(key)
                     verdicts[key] = self._cache[key]
                 elif key not in waiting:
-                    waiting[key] = (job, self._threads.submit(self._judge, job))
+                    waiting[key] = (job, self._threads.submit(self._run_one, job))
         for key, (job, future) in waiting.items():
             try:
                 verdict = verdicts[key] = future.result()
             except CancelledError:
                 raise SandboxError("the sandbox was closed before this program ran") from None
-            # Neither our own failures nor the patience of a busy machine say anything about the next time.
+            # Our own failures and waiting on a busy machine may end differently the next time.
             waited = verdict.status == "timeout" and verdict.cpu_s < job.timeout_s
             if verdict.status != "sandbox_error" and not waited:
                 with self._lock:
@@ -230,21 +235,26 @@ class Sandbox:
                         self._cache.popitem(last=False)
         return [verdicts[key] for key in keys]
 
-    def _judge(self, job: Job) -> Verdict:
+    def _run_one(self, job: Job) -> Verdict:
         number = self._free.get()
         try:
-            verdict = self._judges[number].run(job)
+            verdict = self._runners[number].run(job)
             if verdict.status == "sandbox_error":  # once more, with the replaced processes
-                verdict = self._judges[number].run(job)
+                verdict = self._runners[number].run(job)
         finally:
             self._free.put(number)
         return verdict
 
     def describe(self) -> str:
-        """What is on, in one line for people and logs."""
+        """Return the layers that are on and off, in one line for people and logs."""
         on = [name if value is True else f"{name} {value}" for name, value in self.layers.items() if value]
         off = [name for name, value in self.layers.items() if not value]
         return f"sandbox: {', '.join(on) or 'nothing'}" + (f"; off: {', '.join(off)}" if off else "")
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Process ids of the test runners; fork servers and programs are their descendants."""
+        return [runner.process.pid for runner in self._runners]
 
     def close(self) -> None:
         """End every process of the sandbox."""
@@ -259,7 +269,7 @@ class Sandbox:
         self.close()
 
 
-def _kill_all(judges: list[_Judge], process: int) -> None:
+def _close_all(runners: list[_TestRunner], process: int) -> None:
     if os.getpid() == process:
-        for judge in judges:
-            judge.close()
+        for runner in runners:
+            runner.close()

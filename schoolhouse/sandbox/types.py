@@ -1,11 +1,12 @@
-"""What goes into the sandbox and what comes out."""
+"""Input and output of the sandbox: jobs and verdicts."""
 
 import ast
 import builtins
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 
-STATUSES = (
+Status = Literal[
     "passed",
     "wrong_answer",
     "exception",
@@ -20,7 +21,8 @@ STATUSES = (
     "output_limit",
     "unsupported",
     "sandbox_error",
-)
+]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class SandboxError(RuntimeError):
@@ -30,65 +32,60 @@ class SandboxError(RuntimeError):
 @dataclass(frozen=True)
 class Job:
     """
-    One program to judge, either by tests that call a function of it or by what it prints.
+    One program and the tests that call a function of it.
 
     Args:
         program (`str`):
-            The untrusted source text.
-        tests (`str`, *optional*, defaults to `""`):
+            Untrusted source text.
+        tests (`str`):
             Trusted source text: `assert` statements that call `entry_point`, or a function `check(candidate)` as in
-            HumanEval. It runs in the judge's process and never reaches the program's.
+            HumanEval. It runs in the test runner's process and never reaches the program's.
         entry_point (`str`, *optional*, defaults to `""`):
-            Name of the function that the tests call. Without one it is read off the tests.
+            Name of the function that the tests call. Without one it is read from the tests.
         prelude (`str`, *optional*, defaults to `""`):
             Trusted source text that runs before the program and before the tests (imports, helpers of the prompt).
-        stdin (`str`, *optional*):
-            Standard input of a program judged by its output.
-        expected_stdout (`str`, *optional*):
-            What that program must print; white space at the ends of lines and blank lines at the end do not count.
         timeout_s (`float`, *optional*, defaults to `3.0`):
             CPU seconds of the program. Waiting is bounded too, by `5 * timeout_s + 1` seconds of wall time.
         memory_mb (`int`, *optional*, defaults to `512`):
-            Address space in MiB that the program may add to the bare interpreter's.
+            Address space in MiB that the program may add to that of the bare interpreter.
+
+    Raises:
+        ValueError: If there are no tests, a limit is not above 0, or the tests name no entry point.
     """
 
     program: str
-    tests: str = ""
+    tests: str
     entry_point: str = ""
     prelude: str = ""
-    stdin: str | None = None
-    expected_stdout: str | None = None
     timeout_s: float = 3.0
     memory_mb: int = 512
 
-    def __post_init__(self):
-        if bool(self.tests) == (self.expected_stdout is not None):
-            raise ValueError("a Job needs either `tests` or `expected_stdout`, and not both")
-        if self.stdin is not None and self.expected_stdout is None:
-            raise ValueError("a Job with `stdin` is judged by its output: give `expected_stdout` too")
+    def __post_init__(self) -> None:
+        if not self.tests:
+            raise ValueError("a Job needs `tests`: assert statements or a function check(candidate)")
         if not (self.timeout_s > 0 and self.memory_mb > 0):
             raise ValueError(f"timeout_s={self.timeout_s} and memory_mb={self.memory_mb} must both be above 0")
-        if self.tests and not self.entry_point:
+        if not self.entry_point:
             object.__setattr__(self, "entry_point", entry_point_of(self.tests))
 
 
 @dataclass(frozen=True)
 class Verdict:
     """
-    What became of a job.
+    Outcome of a job.
 
     Args:
-        status (`str`):
+        status (`Status`):
             One of `STATUSES`.
         fraction (`float` or `None`):
             Share of the tests that passed, `None` where `passed` is.
         detail (`str`, *optional*, defaults to `""`):
-            One line for people. It may quote the program: escape it wherever it is shown.
+            One line for people. It may quote the program: escape it where it is shown.
         cpu_s (`float`, *optional*, defaults to `0.0`):
             CPU seconds that the program's process used.
     """
 
-    status: str
+    status: Status
     fraction: float | None
     detail: str = ""
     cpu_s: float = 0.0
@@ -101,8 +98,10 @@ class Verdict:
 
 def entry_point_of(tests: str) -> str:
     """
-    The function that tests are about: the outermost called name that is neither a builtin nor defined by the tests
-    themselves, in an `assert` if there is one; a builtin (`assert sum(1, 2) == 3`) only where there is no other.
+    Name of the function that the tests are about.
+
+    This is the outermost called name that is neither a builtin nor defined by the tests, preferably inside an
+    `assert`. A builtin (`assert sum(1, 2) == 3`) counts only where no other name is called.
 
     Args:
         tests (`str`):
@@ -112,7 +111,7 @@ def entry_point_of(tests: str) -> str:
         `str`: the name.
 
     Raises:
-        `ValueError`: if the tests do not parse or call no function by name.
+        ValueError: If the tests do not parse or call no function by name.
     """
     try:
         tree = ast.parse(tests)
@@ -132,8 +131,8 @@ def entry_point_of(tests: str) -> str:
 
 
 def bound_names(tree: ast.AST) -> set[str]:
-    """Every name that a syntax tree binds anywhere, whatever the scope."""
-    names = set()
+    """Names that a syntax tree binds in any scope."""
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             names.add(node.id)

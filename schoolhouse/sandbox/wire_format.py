@@ -1,8 +1,9 @@
-"""What crosses the border between a candidate's process and the judge: values of exact builtin types, nothing else.
+"""Messages between the process of an untrusted program and the test runner.
 
-A value is a JSON document in which every type that JSON lacks is an object with one tag. Nothing is unpickled and no
-class is named, so a returned object cannot bring its own `__eq__`, `__class__` or `__reduce__` along. Only the trusted
-direction, from the judge to the program, is `marshal`: its reader costs a fresh process nothing.
+Only values of exact builtin types are sent. A value is a JSON document in which every type that JSON lacks is an
+object with one tag: `{"t": [...]}` is a tuple, `{"i": "0x..."}` a large integer. Nothing is unpickled and no class is
+named, so a returned object cannot bring its own `__eq__`, `__class__` or `__reduce__`. Only the trusted direction,
+from the test runner to the program, uses `marshal`: it is built in, so a fresh process need not import it.
 """
 
 import json
@@ -19,12 +20,12 @@ MAX_DEPTH = 100  # containers within containers
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 _HEADER = struct.Struct(">I")
 _SCALARS = frozenset({type(None), bool, str, float})
-_SEQUENCES = {tuple: "t", set: "s", frozenset: "f"}
+_SEQUENCES: dict[type, str] = {tuple: "t", set: "s", frozenset: "f"}
 _DICTS = frozenset({dict, Counter, defaultdict, OrderedDict})
 
 
 class NotPlain(ValueError):
-    """A value that must not, or cannot, cross the border."""
+    """A value that the wire format cannot or must not carry."""
 
 
 class TooBig(NotPlain):
@@ -33,7 +34,7 @@ class TooBig(NotPlain):
 
 def to_plain(value: Any) -> Any:
     """
-    Rewrite a value as what `json.dumps` can carry.
+    Return a value as a document that `json.dumps` accepts.
 
     `Counter`, `defaultdict` and `OrderedDict` become `dict`, a named tuple becomes `tuple`.
 
@@ -46,10 +47,10 @@ def to_plain(value: Any) -> Any:
         `Any`: the JSON document as Python objects.
 
     Raises:
-        `NotPlain`: for any other type.
-        `TooBig`: for more than `MAX_DEPTH` levels or about `MAX_FRAME` bytes.
+        NotPlain: For any other type.
+        TooBig: For more than `MAX_DEPTH` levels or about `MAX_FRAME` bytes.
     """
-    budget = MAX_FRAME
+    budget = MAX_FRAME  # an upper bound of the JSON is counted down, so that a huge value is never serialised
 
     def walk(value: Any, depth: int) -> Any:
         nonlocal budget
@@ -81,27 +82,27 @@ def to_plain(value: Any) -> Any:
             return {"b" if kind is bytes else "y": value.hex()}
         if issubclass(kind, tuple) and hasattr(kind, "_fields"):
             return {"t": [walk(item, depth) for item in tuple.__iter__(value)]}
-        raise NotPlain(f"a value of type {kind.__name__!r}; only builtin types cross the border")
+        raise NotPlain(f"a value of type {kind.__name__!r}; only builtin types can be passed or returned")
 
     return walk(value, 0)
 
 
 def from_plain(document: Any) -> Any:
     """
-    Rebuild the value that `to_plain` wrote; every node is checked, since the writer may be hostile.
+    Return the value that `to_plain` wrote. Every node is checked, since the writer is not trusted.
 
-    Sets and dicts are filled in a Python loop on purpose: keys chosen to collide make it slow, and a signal handler
-    can only interrupt between byte codes.
+    Sets and dicts are filled in a Python loop on purpose: keys that are chosen to collide make this slow, and a signal
+    handler can interrupt only between byte codes.
 
     Args:
         document (`Any`):
-            What `json.loads` returned.
+            Result of `json.loads`.
 
     Returns:
         `Any`: a value whose every part has an exact builtin type.
 
     Raises:
-        `NotPlain`: for an unknown tag, a malformed node, an unhashable key or too many levels.
+        NotPlain: For an unknown tag, a malformed node, an unhashable key or too many levels.
     """
 
     def walk(node: Any, depth: int) -> Any:
@@ -115,8 +116,9 @@ def from_plain(document: Any) -> Any:
             return [walk(item, depth) for item in node]
         if len(node) != 1:
             raise NotPlain("a node without exactly one tag")
-        ((tag, content),) = node.items()
-        if type(content) is not (str if tag in ("i", "b", "y") else list):
+        ((tag, value),) = node.items()
+        content: Any = value
+        if type(value) is not (str if tag in ("i", "b", "y") else list):
             raise NotPlain(f"a node {tag[:20]!r} with the wrong content")
         if tag == "t":
             return tuple([walk(item, depth) for item in content])
@@ -145,10 +147,10 @@ def from_plain(document: Any) -> Any:
 
 def write_answer(message: dict[str, Any]) -> bytes:
     """
-    A message of a program's process: four bytes of length, big-endian, then JSON in ASCII.
+    Frame a message of a program's process: four bytes of length, big-endian, then JSON in ASCII.
 
     Raises:
-        `TooBig`: if the JSON is longer than `MAX_FRAME` bytes.
+        TooBig: If the JSON is longer than `MAX_FRAME` bytes.
     """
     body = _to_json(message).encode("ascii")
     if len(body) > MAX_FRAME:
@@ -158,17 +160,17 @@ def write_answer(message: dict[str, Any]) -> bytes:
 
 def read_answer(read: Callable[[int], bytes]) -> Any:
     """
-    The next message of a program's process, which may have written anything.
+    Read the next message of a program's process, which may have written anything.
 
     Args:
         read (`Callable[[int], bytes]`):
             Returns up to that many bytes, none at the end of the stream.
 
     Returns:
-        `Any`: what `json.loads` makes of the frame, or `None` at the end of the stream, even within a frame.
+        `Any`: the JSON value of the frame, or `None` at the end of the stream, even within a frame.
 
     Raises:
-        `NotPlain`: for a length over `MAX_FRAME`, refused before anything is allocated, or a body that is no JSON.
+        NotPlain: For a length over `MAX_FRAME`, refused before anything is allocated, or a body that is not JSON.
     """
     header = _read_exactly(read, _HEADER.size)
     if header is None:
@@ -182,17 +184,17 @@ def read_answer(read: Callable[[int], bytes]) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise NotPlain(f"a message that is no JSON: {str(error)[:80]}") from None
+        raise NotPlain(f"a message that is not JSON: {str(error)[:80]}") from None
 
 
 def write_trusted(message: Any) -> bytes:
-    """A message of one of our own processes: four bytes of length, then `marshal`, which needs no Python to read."""
+    """Frame a message of one of our own processes: four bytes of length, then `marshal`."""
     body = marshal.dumps(message)
     return _HEADER.pack(len(body)) + body
 
 
 def read_trusted(read: Callable[[int], bytes]) -> Any:
-    """What `write_trusted` wrote, `None` at the end of the stream. Never for what an untrusted process wrote."""
+    """Read a message of `write_trusted`, `None` at the end of the stream. Never use it on untrusted bytes."""
     header = _read_exactly(read, _HEADER.size)
     body = header and _read_exactly(read, _HEADER.unpack(header)[0])
     return marshal.loads(body) if body else None

@@ -1,4 +1,4 @@
-"""The hostile suite: nothing is paid, nothing is left, and the next honest program passes, as root or as anybody."""
+"""Malicious programs: none passes, none leaves anything behind, and the next ordinary program passes, for any user."""
 
 import json
 import os
@@ -11,18 +11,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hostile_programs import MARK, PROGRAMS, judge_all
+from malicious_programs import MARK, PROGRAMS, run_all
 
 
 ORDINARY_USER = 65534
 
 if sys.platform != "linux":
-    pytest.skip("programs are judged on Linux only", allow_module_level=True)
+    pytest.skip("programs run on Linux only", allow_module_level=True)
 
 
 @pytest.fixture
 def surroundings(tmp_path, monkeypatch):
-    """What the programs are to find, harm or reach: a process, a listening socket, a readable file, a secret."""
+    """Targets of the programs: a process, a listening socket, a readable file, a secret."""
     secret = Path(f"/var/tmp/{os.getpid()}_sandbox_secret")  # readable by everybody, unlike pytest's own folders
     secret.write_text("hunter2")
     secret.chmod(0o666)
@@ -54,8 +54,8 @@ def leftovers():
 def assert_harmless(outcome):
     rows = outcome["rows"]
     assert len(rows) == sum(map(len, PROGRAMS.values())) >= 80
-    assert [row for row in rows if row["passed"] is not False] == []  # neither paid nor excused
-    assert [row for row in rows if row["honest"] != "passed"] == []
+    assert [row for row in rows if row["passed"] is not False] == []  # neither passed nor excused
+    assert [row for row in rows if row["next"] != "passed"] == []
     assert [row for row in rows if row["left"]] == []
     assert leftovers() == []
     deadline = time.monotonic() + 60
@@ -70,17 +70,17 @@ def assert_harmless(outcome):
     )
 
 
-def test_hostile_programs_gain_nothing(surroundings):
+def test_malicious_programs_gain_nothing(surroundings):
     victim, listener, secret = surroundings
-    assert_harmless(judge_all(victim.pid, listener.getsockname()[1], str(secret)))
+    assert_harmless(run_all(victim.pid, listener.getsockname()[1], str(secret)))
 
 
-def test_hostile_programs_gain_nothing_from_an_ordinary_user(surroundings):
+def test_malicious_programs_gain_nothing_from_an_ordinary_user(surroundings):
     if os.getuid():
         pytest.skip("this user is an ordinary one: the other test covers it")
     victim, listener, secret = surroundings
     user = {"user": ORDINARY_USER, "group": ORDINARY_USER, "extra_groups": [], "cwd": "/"}
-    script = Path(__file__).with_name("hostile_programs.py")
+    script = Path(__file__).with_name("malicious_programs.py")
     # An interpreter under root's home cannot be executed by anybody else: fall back on the system's.
     check = f"import sys; assert sys.version_info >= (3, 11); open({str(script)!r})"
     for python in (sys.executable, "/usr/bin/python3"):

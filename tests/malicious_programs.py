@@ -1,9 +1,9 @@
 # ruff: noqa: E501  (programs read better unbroken)
-"""Programs that try to be paid without solving the task, to get out, to stay, or to break the judge.
+"""Programs that try to pass without solving the task, to get out, to stay, or to break the sandbox.
 
 The task: `solve(n)` is n*n + 3*n + 7, which no program is told. Many do know it and use it only *after* an escape has
-worked, so that a verdict "passed" is the proof of an escape. Run as a script this file judges every one of them, each
-followed by an honest program, and prints the outcome as JSON: `python hostile_programs.py VICTIM_PID PORT SECRET`.
+worked, so that a verdict "passed" is the proof of an escape. Run as a script this file runs every one of them, each
+followed by an ordinary program, and prints the outcome as JSON: `python malicious_programs.py VICTIM_PID PORT SECRET`.
 """
 
 import json
@@ -14,8 +14,8 @@ from pathlib import Path
 
 
 TESTS = "\n".join(f"assert solve({n}) == {n * n + 3 * n + 7}" for n in (0, 2, 5, 11, 203))
-HONEST = "import math, re, collections\ndef solve(n):\n    return n * n + 3 * n + 7\n"
-MARK = "schoolhouse_hostile"
+ORDINARY = "import math, re, collections\ndef solve(n):\n    return n * n + 3 * n + 7\n"
+MARK = "schoolhouse_malicious"
 
 _HEAD = """
 import ctypes, errno, os, platform, signal, sys, time
@@ -225,8 +225,8 @@ PROGRAMS = {
         "json": "import json, sys\njson.loads = json.dumps = lambda *a, **k: True\nsys.modules['json'] = None\n"
         "def solve(n): return None",
         "marshal": "import marshal\nmarshal.loads = lambda b: None\nmarshal.dumps = lambda v: b''\ndef solve(n): return None",
-        "codec": "import schoolhouse.sandbox.wire_format as c\nc.to_plain = c.write_answer = lambda v: True\ndef solve(n): return None",
-        "judge imported": "import schoolhouse.sandbox.test_runner as j\nj.Tally.__exit__ = lambda *a: True\nj.verdict = lambda *a: "
+        "wire format": "import schoolhouse.sandbox.wire_format as c\nc.to_plain = c.write_answer = lambda v: True\ndef solve(n): return None",
+        "test runner imported": "import schoolhouse.sandbox.test_runner as j\nj.Tally.__exit__ = lambda *a: True\nj.verdict = lambda *a: "
         "{'status': 'passed', 'fraction': 1.0, 'detail': '', 'cpu_s': 0.0}\ndef solve(n): return None",
         "trace function": "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef solve(n): return None",
         "int's comparison": "import ctypes\ntable = ctypes.c_void_p.from_address(id(int) + 200)\n"
@@ -353,8 +353,8 @@ PROGRAMS = {
         "perf": escape("raw(298, 241, ctypes.create_string_buffer(128), 0, -1, -1, 0)"),
         "userfaultfd": escape("raw(323, 282, 1)"),
         "shared memory": escape("raw(29, 194, 0x5C4001, 4096, 0o1666)"),
-        "message queue": escape("raw(240, 180, b'schoolhouse_hostile', 0o102, 0o666, None)"),
-        "keyring": escape("raw(248, 217, b'user', b'schoolhouse_hostile', b'x', 1, -4)"),
+        "message queue": escape("raw(240, 180, b'schoolhouse_malicious', 0o102, 0o666, None)"),
+        "keyring": escape("raw(248, 217, b'user', b'schoolhouse_malicious', b'x', 1, -4)"),
         "x32 table": escape("assert platform.machine() == 'x86_64'\nraw(0x40000000 + 57, 0)"),
         "32-bit gate": escape("assert platform.machine() == 'x86_64'" + _SHELLCODE_32),
         "host name": escape("raw(170, 161, b'x', 1)"),
@@ -481,19 +481,19 @@ def processes(pid):
     return [pid, *(found for child in children for found in processes(child))]
 
 
-def judge_all(victim, port, secret, workers=4):
-    """Judge every program, each followed by an honest one on the same worker; rows with what happened."""
+def run_all(victim, port, secret, workers=4):
+    """Run every program, each followed by an ordinary one on the same worker, and return rows of outcomes."""
     from schoolhouse.sandbox import Job, Sandbox
 
     def run(share):
         rows = []
         with Sandbox(workers=1, cache_size=0) as sandbox:
-            idle = len(processes(sandbox._judges[0].process.pid))
+            idle = len(processes(sandbox.process_ids[0]))
             for category, name, source in share:
                 job = Job(fill(source, victim, port, secret), tests=TESTS, timeout_s=0.25, memory_mb=128)
                 (verdict,) = sandbox.run([job])
-                (after,) = sandbox.run([Job(HONEST, tests=TESTS, timeout_s=3)])
-                left = len(processes(sandbox._judges[0].process.pid)) - idle
+                (after,) = sandbox.run([Job(ORDINARY, tests=TESTS, timeout_s=3)])
+                left = len(processes(sandbox.process_ids[0])) - idle
                 rows.append(
                     {
                         "category": category,
@@ -501,11 +501,11 @@ def judge_all(victim, port, secret, workers=4):
                         "status": verdict.status,
                         "passed": verdict.passed,
                         "detail": verdict.detail,
-                        "honest": after.status,
+                        "next": after.status,
                         "left": left,
                     }
                 )
-            started = processes(sandbox._judges[0].process.pid)
+            started = processes(sandbox.process_ids[0])
         return rows, started, sandbox.layers
 
     everything = [(category, name, source) for category, group in PROGRAMS.items() for name, source in group.items()]
@@ -524,4 +524,4 @@ def judge_all(victim, port, secret, workers=4):
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    print(json.dumps(judge_all(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))
+    print(json.dumps(run_all(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schoolhouse.evaluation.arguments import EvalArguments, parse_arguments
+from schoolhouse.config.parser import RecipeParser
+from schoolhouse.evaluation.arguments import EvalArguments
 from schoolhouse.evaluation.tasks import TASKS
 
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    parser = RecipeParser((EvalArguments,), __doc__, check="read tasks, tokenizer and adapter, load no model")
+    (arguments,) = parser.parse_args(argv)
     try:
-        arguments = parse_arguments(argv)
         if arguments.compare:
             from schoolhouse.evaluation.compare import compare_runs
 
@@ -41,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print("eval/run.py: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
+    if parser.check and not arguments.compare:
+        print("\n".join(f"{prepared.task.name}: {len(prepared.items)} items" for prepared in prepared_tasks))
+        return 0
 
     from schoolhouse.core.files import write_json, write_json_lines
     from schoolhouse.evaluation import tables

@@ -109,7 +109,7 @@ def test_an_unreadable_file_is_one_line(tmp_path, capsys, content, line, message
         (["--bf16", "--fp16"], "--fp16: excludes bf16"),
         (["--save_steps", "2.5"], "--save_steps: --save_steps must be an integer if bigger than 1"),
         (["--model_name_or_path", "./nowhere"], "--model_name_or_path: './nowhere' does not exist"),
-        (["recipe.yaml"], "command line: recipe.yaml: a value without a flag; a recipe is given as --config FILE"),
+        (["recipe.yaml"], "command line: recipe.yaml: a value without a flag; a YAML file is given as --config"),
     ],
 )
 def test_an_error_in_a_flag_names_the_flag(capsys, flags, expected):

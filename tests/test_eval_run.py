@@ -306,6 +306,14 @@ def test_a_yaml_file_sets_what_flags_set_and_flags_win(base, paths, tmp_path):
     assert results["tasks"]["svamp"]["max_new_tokens"] == 4
 
 
+def test_check_reads_the_tasks_and_loads_no_model(base, paths, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("schoolhouse.core.models.load_model", None)
+    argv = ["--model_name_or_path", base, "--tasks", "svamp", "--task_paths", json.dumps({"svamp": paths["svamp"]})]
+    main([*argv, "--limit", "3", "--output_dir", str(tmp_path / "out"), "--check"])
+    assert capsys.readouterr().out == "svamp: 3 items\n"
+    assert not (tmp_path / "out").exists()
+
+
 # Errors
 
 
@@ -314,7 +322,7 @@ def fails(capsys, *argv):
         main(list(argv))
     assert caught.value.code == 2
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and captured.err.startswith("eval/run.py: error: ")
+    assert captured.out == "" and captured.err.count("\n") == 1
     return captured.err
 
 
@@ -322,29 +330,30 @@ def fails(capsys, *argv):
     ("flags", "expected"),
     [
         (["--tasks", "svampp"], "unknown task 'svampp'; known: gsm8k, "),
-        (["--limit", "0"], "limit is 0: it must be at least 1"),
-        (["--limit", "ten"], "--limit is 'ten': it wants a whole number"),
-        (["--limit", "[1"], "--limit is '[1'"),
-        (["--temperature", "-1"], "temperature is -1.0"),
-        (["--temperature", "nan"], "temperature is nan"),
-        (["--top_p", "0"], "top_p is 0.0"),
+        (["--limit", "0"], "--limit: must be at least 1, got 0"),
+        (["--limit", "ten"], "--limit: expected an integer, got 'ten'"),
+        (["--limit", "[1"], "--limit: '[1' is no YAML"),
+        (["--temperature", "-1"], "--temperature: must be 0 or more, got -1"),
+        (["--temperature", "nan"], "--temperature: expected a number, got 'nan'"),
+        (["--top_p", "0"], "--top_p: must be above 0 and at most 1, got 0"),
         (["--num_samples", "4"], "num_samples is 4 at temperature 0"),
-        (["--batch", "4"], "unrecognized arguments: --batch 4"),
-        (["--dtype", "fp8"], "choose float32, bfloat16 or float16"),
-        (["--task_paths", "{gsm8k: x}"], "task_paths names gsm8k, which is not among the tasks"),
+        (["--batch", "4"], "--batch: unknown flag; did you mean batch_size?"),
         (
-            ["--task_paths", "{svamp: nowhere.jsonl}"],
-            "task_paths: svamp is to be read from nowhere.jsonl, which does not",
+            ["--dtype", "fp8"],
+            "--dtype: 'fp8' is not a choice; choices: float32, bfloat16 or float16",
         ),
-        (["--task_paths", "svamp"], "a mapping, {task: path}"),
+        (["--task_paths", "{gsm8k: x}"], "--task_paths.gsm8k: is not among the tasks (svamp)"),
+        (["--task_paths", "{svamp: nowhere.jsonl}"], "--task_paths.svamp: nowhere.jsonl does not exist"),
+        (["--task_paths", "svamp"], "--task_paths: expected a mapping, got 'svamp'"),
         (["--tasks", "heldout_bpb"], "has no text of its own: --task_paths"),
-        (["--model_name_or_path", "./nowhere"], "model folder ./nowhere does not exist"),
+        (["--model_name_or_path", "./nowhere"], "--model_name_or_path: './nowhere' does not exist, seen from "),
         (["--model_name_or_path", "outputs/nowhere"], "model folder outputs/nowhere does not exist"),
         (["--adapter_name_or_path", "outputs/nowhere"], "adapter outputs/nowhere has no adapter_config.json"),
         (["--adapter_name_or_path", "."], "adapter . has no adapter_config.json"),
         (["--max_new_tokens", "600"], "exceed the model's context of 512 tokens"),
-        (["--config", "nowhere.yaml"], "config file nowhere.yaml does not exist"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml:1: cannot be read: No such file or directory"),
         (["--compare", "x", "y"], "x holds no results.json"),
+        (["--compare", "x"], "--compare: names 1 folders: give two, before and after"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -364,22 +373,22 @@ def test_a_wrong_argument_is_one_line(base, paths, tmp_path, capsys, monkeypatch
         (
             "tasks: svamp\nmodel_name_or_pth: x\n",
             2,
-            "unknown key 'model_name_or_pth'; did you mean 'model_name_or_path'",
+            "model_name_or_pth: unknown key; did you mean model_name_or_path?",
         ),
-        ("zzz: 1\n", 1, "known keys: model_name_or_path, "),
-        ("limit: 3\n\nlimit: 4\n", 3, "key 'limit' is given twice"),
-        ("# two\nlimit: 2.5\n", 2, "limit is 2.5: it wants a whole number"),
-        ("limit: true\n", 1, "it wants a whole number"),
-        ("temperature: warm\n", 1, "it wants a number"),
-        ("tasks: 3\n", 1, "names with commas between"),
-        ("output_dir: [a]\n", 1, "it wants a text"),
-        ("task_paths: {svamp: 3}\n", 1, "a mapping"),
-        ("seed: null\n", 1, "it wants a whole number"),
-        ("tasks: !!python/object:os.system {}\n", 1, "could not determine a constructor"),
-        ("- tasks\n", 1, "holds no keys"),
-        ("", 1, "holds no keys"),
-        ("tasks: svamp\n  limit: 3\n", 2, "not valid YAML"),
-        ("? [a]\n: 1\n", 1, "unknown key"),
+        ("zzz: 1\n", 1, "zzz: unknown key; known keys: model_name_or_path, "),
+        ("limit: 3\n\nlimit: 4\n", 3, "limit: duplicate key, first set on line 1"),
+        ("# two\nlimit: 2.5\n", 2, "limit: expected an integer, got 2.5"),
+        ("limit: true\n", 1, "expected an integer, got true"),
+        ("temperature: warm\n", 1, "expected a number, got 'warm'"),
+        ("tasks: 3\n", 1, "expected a list, got 3"),
+        ("output_dir: [a]\n", 1, "expected text, got a list"),
+        ("task_paths: {svamp: 3}\n", 1, "task_paths.svamp: expected text, got 3"),
+        ("seed: null\n", 1, "expected an integer, got nothing"),
+        ("tasks: !!python/object:os.system {}\n", 1, "no YAML tags"),
+        ("- tasks\n", 1, "expected `key: value` lines, got a list"),
+        ("", 1, "the file is empty"),
+        ("tasks: svamp\n  limit: 3\n", 2, "YAML syntax: a stray indent"),
+        ("? [a]\n: 1\n", 1, "keys must be text"),
     ],
 )
 def test_a_broken_config_names_file_and_line(tmp_path, capsys, text, line, expected):

@@ -214,7 +214,7 @@ def test_names_in_results_do_not_lead_out_of_the_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nowhere", "--output_dir", "out"], "nowhere holds no results.json"), (["nowhere"], "output_dir is missing")],
+    [(["nowhere", "--output_dir", "out"], "nowhere holds no results.json"), (["nowhere"], "--output_dir: missing")],
 )
 def test_a_mistake_is_one_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -96,8 +96,8 @@ class RecipeParser:
     def _build_flags(self, description: str | None, check: str | None) -> FlagParser:
         flags = FlagParser(
             description=description,
-            usage=f"%(prog)s --config FILE {'[--check] ' if check else ''}[--KEY VALUE ...]",
-            epilog="Nested values are YAML: --dataset_columns '{prompt: question}'. A flag wins over the file.",
+            usage=f"%(prog)s [--config FILE] {'[--check] ' if check else ''}[--KEY VALUE ...]",
+            epilog="Nested values are YAML: --KEY '{name: value}'. A flag wins over the file.",
         )
         flags.add_argument("--config", metavar="FILE", help="YAML file with the keys below")
         if check:
@@ -199,7 +199,7 @@ class RecipeParser:
     def _refuse_unknown_flags(self, unknown: list[str]) -> None:
         for text in unknown[:1]:
             if not text.startswith("-"):
-                _exit(f"command line: {text}: a value without a flag; a recipe is given as --config FILE")
+                _exit(f"command line: {text}: a value without a flag; a YAML file is given as --config FILE")
             name = text.lstrip("-").partition("=")[0]
             _exit(f"--{name}: unknown flag; {self._advice(name)}")
 

@@ -9,16 +9,16 @@ from trl import GRPOConfig
 @dataclass
 class PPOConfig(GRPOConfig):
     """
-    [`~trl.GRPOConfig`] for [`PPOTrainer`]. What both methods have keeps GRPO's name: `num_iterations` are PPO's epochs
-    on the same samples, `epsilon` is its clip range, `steps_per_generation` over `gradient_accumulation_steps` its
-    minibatches.
+    [`~trl.GRPOConfig`] for [`PPOTrainer`]. Settings of both methods keep GRPO's name: `num_iterations` is the number
+    of PPO's epochs on the same samples, `epsilon` its clip range, `steps_per_generation` over
+    `gradient_accumulation_steps` the number of its minibatches.
 
     Args:
         num_generations (`int`, *optional*, defaults to `1`):
             Completions of each prompt; there are no groups to compare, so one will do.
         kl_coef (`float`, *optional*, defaults to `0.05`):
-            Reward lost per nat of KL divergence to the reference, in the reward of every token. With 0 the divergence
-            is measured all the same.
+            Penalty per nat of KL divergence from the reference, in the reward of every token. With 0 the divergence is
+            still measured.
         gamma (`float`, *optional*, defaults to `1.0`):
             Discount per token.
         lam (`float`, *optional*, defaults to `0.95`):
@@ -35,15 +35,15 @@ class PPOConfig(GRPOConfig):
         whiten_advantages (`bool`, *optional*, defaults to `True`):
             Bring the advantages of a batch to mean 0 and variance 1.
         missing_eos_penalty (`float`, *optional*):
-            Taken from the score of a completion without an end: with a chat template a reward model cannot see that
-            it was cut off.
+            Penalty in the score of a completion without an end: with a chat template a reward model cannot see that it
+            was cut off.
 
     Raises:
         ValueError: for values out of range, for settings of GRPO that PPO has no use for, and under DeepSpeed or FSDP.
     """
 
     num_generations: int | None = field(default=1, metadata={"help": "Completions of each prompt."})
-    kl_coef: float = field(default=0.05, metadata={"help": "Reward lost per nat of KL divergence to the reference."})
+    kl_coef: float = field(default=0.05, metadata={"help": "Penalty per nat of KL divergence from the reference."})
     gamma: float = field(default=1.0, metadata={"help": "Discount per token."})
     lam: float = field(default=0.95, metadata={"help": "Lambda of generalized advantage estimation."})
     vf_coef: float = field(default=1.0, metadata={"help": "Weight of the value loss."})
@@ -56,7 +56,7 @@ class PPOConfig(GRPOConfig):
     value_warmup_steps: int = field(default=0, metadata={"help": "Steps in which the value model learns alone."})
     whiten_advantages: bool = field(default=True, metadata={"help": "Whiten the advantages of a batch."})
     missing_eos_penalty: float | None = field(
-        default=None, metadata={"help": "Taken from the score of a completion that was cut off."}
+        default=None, metadata={"help": "Penalty in the score of a completion that was cut off."}
     )
 
     def __post_init__(self):
@@ -88,7 +88,7 @@ class PPOConfig(GRPOConfig):
         if self.num_generations != 1:
             super().__post_init__()
             return
-        # The parent wants groups of two and a batch that they fill: it checks one that is, and gets the real one back.
+        # The parent insists on groups of two or more that fill a batch. Show it valid ones, then set the real ones.
         steps, batch, evaluated = self.steps_per_generation, self.generation_batch_size, self.num_generations_eval
         if steps is not None and batch is not None:
             raise ValueError("give generation_batch_size or steps_per_generation, not both")

@@ -1,9 +1,9 @@
 """
-PPO's arithmetic as pure tensor functions: rewards per token, advantages, clipped losses.
+Pure tensor functions of PPO: rewards of tokens, advantages, clipped losses.
 
 Shapes: B completions, T tokens of the longest. A mask is 1 on the tokens that the policy chose; it may be ragged on
-either side and have gaps (a tool's answer in the middle of a completion). Whatever stands on a masked token, NaN
-included, is never read.
+either side and have gaps (a tool's answer in the middle of a completion). Values on masked tokens, NaN included, are
+never read.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """
-    Sum over unmasked entries.
+    Return the sum of unmasked entries.
 
     Args:
         values (`torch.Tensor`):
@@ -54,7 +54,7 @@ def penalize_missing_eos(scores: Tensor, ended: Tensor, penalty: float | None) -
         ended (`torch.Tensor`):
             Shape (B,), boolean: the completion has its end-of-sequence token.
         penalty (`float`, *optional*):
-            Subtracted where it has none; `None` for no penalty.
+            Penalty where it has none; `None` for no penalty.
 
     Returns:
         `torch.Tensor`: shape (B,).
@@ -64,7 +64,7 @@ def penalize_missing_eos(scores: Tensor, ended: Tensor, penalty: float | None) -
 
 def token_rewards(scores: Tensor, logps: Tensor, ref_logps: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """
-    Reward of every token: the KL penalty where the token was chosen, the score on the last one.
+    Return the reward of every token: the KL penalty on each, the score on the last one.
 
     r_t = -kl_coef · (log π(a_t) - log π_ref(a_t)) + score · [t is last]: the k1 estimate of the KL divergence, whose
     sum over a completion is unbiased ([Ziegler et al., 2019](https://huggingface.co/papers/1909.08593), eq. 2).
@@ -92,7 +92,7 @@ def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
     """
-    Generalized advantage estimation over the unmasked tokens alone.
+    Estimate advantages by GAE (generalized advantage estimation), over the unmasked tokens alone.
 
     δ_t = r_t + γ·V_t' - V_t and A_t = δ_t + γλ·A_t', where t' is the next unmasked token; past the last one, both V
     and A are 0 ([Schulman et al., 2015](https://huggingface.co/papers/1506.02438), eq. 16).
@@ -116,6 +116,7 @@ def generalized_advantages(
     mask = mask.bool()
     advantages = torch.zeros_like(values)
     advantage, value = torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0])
+    # Backwards, with the advantage and the value of the next unmasked token in hand. A masked token hands them on.
     for t in reversed(range(values.size(1))):
         chosen = mask[:, t]
         delta = rewards[:, t] + gamma * value - values[:, t]
@@ -152,7 +153,8 @@ def clipped_value_loss(
     values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, cliprange: float, tokens: Tensor | float
 ) -> Tensor:
     """
-    Half the squared error of the values, or of the values kept within `cliprange` of the old ones if that is worse.
+    Return half the squared error of the values, or of the values clipped to `cliprange` around the old ones, whichever
+    is larger: a value gains nothing from moving further than that on the same samples.
 
     Args:
         values (`torch.Tensor`):
@@ -166,7 +168,7 @@ def clipped_value_loss(
         cliprange (`float`):
             In units of the reward.
         tokens (`torch.Tensor` or `float`):
-            What the sum is divided by: the unmasked tokens of the whole batch, not of this part of it.
+            Divisor of the sum: the unmasked tokens of the whole batch, not of this part of it.
 
     Returns:
         `torch.Tensor`: a scalar.

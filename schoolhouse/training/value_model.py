@@ -1,4 +1,4 @@
-"""Models that hold no weights of their own: other adapters and heads on the policy's frozen tensors."""
+"""Value model and reward models on the policy's frozen tensors: an adapter and a head each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAD = "score"
 
 def shared_classifier(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """
-    A one-label classifier whose tensors are the policy's own frozen ones, in a module tree of its own.
+    Return a one-label classifier whose tensors are the policy's own frozen ones, in a module tree of its own.
 
     Switching adapters on one module while gradients are recorded gives wrong gradients under gradient checkpointing;
     a second tree over the same tensors costs no more than its adapter.
@@ -34,7 +34,7 @@ def shared_classifier(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
     shared = {id(tensor): tensor for tensor in [*policy.parameters(), *policy.buffers()] if not tensor.requires_grad}
-    twin = copy.deepcopy(policy, shared)
+    twin = copy.deepcopy(policy, shared)  # the memo makes it reuse the shared tensors instead of copying them
     if isinstance(twin, PeftModel):
         twin = twin.unload()
     config = copy.deepcopy(twin.config)
@@ -50,17 +50,17 @@ def shared_classifier(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 def value_model(policy: PreTrainedModel | PeftModel, reward_adapter: str | None = None) -> PreTrainedModel | PeftModel:
     """
-    The model that tells what a completion will earn from each of its tokens on.
+    Return the value model: from each token of a completion, the expected sum of its later rewards.
 
     Args:
         policy ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
-            What is trained. Its frozen tensors are shared; a policy without adapters gets a whole copy.
+            Policy. Its frozen tensors are shared; a policy without adapters gets a whole copy.
         reward_adapter (`str`, *optional*):
-            Folder of a reward adapter on the same base to begin with; otherwise it begins with the policy's LoRA
-            tensors and a head of zeros.
+            Folder of a reward adapter on the same base to start from: it knows already what will be rewarded. By
+            default the value model starts from the policy's LoRA tensors and a head of zeros.
 
     Returns:
-        [`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]: for [`token_values`], without dropout.
+        [`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]: the model without dropout, for [`token_values`].
     """
     from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from trl.trainer.utils import disable_dropout_in_model
@@ -92,7 +92,7 @@ def value_model(policy: PreTrainedModel | PeftModel, reward_adapter: str | None 
 
 def token_values(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, completion_length: int) -> Tensor:
     """
-    Values before each token of the completions is chosen.
+    Return the value before each token of the completions is chosen.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -109,5 +109,6 @@ def token_values(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tens
     """
     classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = classifier.base_model(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    # The state before token t is that of token t - 1, so the first one is the prompt's last.
     hidden = hidden[:, -completion_length - 1 : -1]
     return classifier.score(hidden.float()).squeeze(-1).float()

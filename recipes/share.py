@@ -1,15 +1,16 @@
 """
-Share an adapter on the Hub with a card that can be believed, and check one that was shared.
+Share an adapter on the Hub with a card made of measurements, and check one that was shared.
 
-python recipes/share.py push outputs/tiny/sft user/my-adapter --base_model user/my-base
-python recipes/share.py pull user/my-adapter --output_dir outputs/theirs
-python recipes/share.py verify user/my-adapter --limit 200
-python recipes/share.py merge outputs/tiny/sft/adapter --output_dir outputs/merged --dtype bfloat16
+    python recipes/share.py push outputs/tiny/sft user/my-adapter --base_model user/my-base
+    python recipes/share.py pull user/my-adapter --output_dir outputs/theirs
+    python recipes/share.py verify user/my-adapter --limit 200
+    python recipes/share.py merge outputs/tiny/sft/adapter --output_dir outputs/merged --dtype bfloat16
 
 `push` takes a run folder, or the folder of a pipeline, whose stages become sub-folders. The repository is private
-unless you say --public. `verify` exits with 0 for "reproduced", 1 for "differs" and 3 for "cannot tell". A merged
-model becomes a GGUF file with llama.cpp:
-python convert_hf_to_gguf.py outputs/merged --outfile model.gguf --outtype q8_0
+unless you say --public. `verify` exits with 0 for "reproduced", 1 for "differs" and 3 for "cannot tell"; errors exit
+with 2. A merged model becomes a GGUF file with llama.cpp:
+
+    python convert_hf_to_gguf.py outputs/merged --outfile model.gguf --outtype q8_0
 """
 
 import argparse
@@ -17,7 +18,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from itertools import chain
 from pathlib import Path
 
 from schoolhouse.config.paths import shipped
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(required=True, metavar="push|pull|verify|merge")
 
@@ -46,9 +46,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     action.add_argument("--license", help="your decision, where none follows from base and data")
     visibility = action.add_mutually_exclusive_group()
     visibility.add_argument("--public", action="store_true", default=None, help="everybody may see it")
-    visibility.add_argument("--private", dest="public", action="store_false", help="only you (the default)")
+    visibility.add_argument("--private", dest="public", action="store_false", help="only you may see it (the default)")
     action.add_argument("--overwrite", action="store_true", help="replace a different adapter that is there")
-    action.add_argument("--dry_run", metavar="FOLDER", help="write what would be uploaded there instead")
+    action.add_argument("--dry_run", metavar="FOLDER", help="write there what would be uploaded, and upload nothing")
 
     for name, function in (("pull", pull_adapter), ("verify", verify_claims)):
         action = actions.add_parser(name, help="download and check" if name == "pull" else "measure the claims again")
@@ -63,10 +63,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
             action.add_argument("--task_paths", help="local data for tasks, as eval/run.py takes it")
             action.add_argument("--limit", type=int, help="items per task; by default as many as the claim")
 
-    action = actions.add_parser("merge", help="adapter and base as one checkpoint, after a parity check")
+    action = actions.add_parser("merge", help="write adapter and base as one checkpoint, after a parity check")
     action.set_defaults(action=merge_adapter)
     action.add_argument("adapter", help="Hub id or folder of the adapter")
-    action.add_argument("--output_dir", required=True)
+    action.add_argument("--output_dir", required=True, help="folder of the merged model; must not exist")
     action.add_argument("--base_model", help="folder or Hub id of the base, instead of the one the adapter names")
     action.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     return parser.parse_args(argv)
@@ -75,29 +75,32 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def push_adapter(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
 
-    from schoolhouse.hub.artifacts import read_stages
-    from schoolhouse.hub.push import build_files, check_account, push
+    from schoolhouse.hub.artifacts import read_artifacts
+    from schoolhouse.hub.bundle import build_files
+    from schoolhouse.hub.client import check_account
+    from schoolhouse.hub.push import push
 
-    stages = read_stages(arguments.folder, arguments.results)
+    artifacts = read_artifacts(arguments.folder, arguments.results)
     api = HfApi()
     repo_id = check_account(api, arguments.repo_id)
     public = ask_visibility(repo_id) if arguments.public is None else arguments.public
-    files = build_files(api, repo_id, stages, arguments.base_model, arguments.license, public)
+    files = build_files(api, repo_id, artifacts, arguments.base_model, arguments.license, public)
     size = sum(map(len, files.values())) / 1e6
-    names = ", ".join(stage.name for stage in stages)
+    names = ", ".join(artifact.name for artifact in artifacts)
     print(f"{'public' if public else 'private'} repository {repo_id}: {names}; {len(files)} files, {size:.1f} MB")
     if arguments.dry_run:
         for path, content in files.items():
             (Path(arguments.dry_run) / path).parent.mkdir(parents=True, exist_ok=True)
             (Path(arguments.dry_run) / path).write_bytes(content)
         return 0
-    commit = push(api, repo_id, files, [stage.tag for stage in stages], public, arguments.overwrite)
-    print(f"{api.endpoint}/{repo_id} at {commit[:12]}, tags {', '.join(stage.tag for stage in stages)}")
+    tags = [artifact.tag for artifact in artifacts]
+    commit = push(api, repo_id, files, tags, public, arguments.overwrite)
+    print(f"{api.endpoint}/{repo_id} at {commit[:12]}, tags {', '.join(tags)}")
     return 0
 
 
 def ask_visibility(repo_id: str) -> bool:
-    """Whether the repository shall be public; without somebody to ask it is private."""
+    """Ask whether the repository shall be public; without a terminal it is private."""
     if not sys.stdin.isatty():
         return False
     return input(f"Shall everybody be able to see {repo_id}? [y/N] ").strip().lower() in ("y", "yes")
@@ -108,11 +111,11 @@ def pull_adapter(arguments: argparse.Namespace) -> int:
 
     from schoolhouse.hub.pull import pull
 
-    lineage = pull(HfApi(), arguments.repo_id, Path(arguments.output_dir), arguments.revision)
-    base = one_line(lineage["base"]["name"])
-    for stage in lineage["stages"]:
-        print(f"{one_line(stage['name'])}: {Path(arguments.output_dir) / stage['folder']}, on {base}")
-    print(f"{len(lineage['files'])} files are those of the lineage")
+    folder = Path(arguments.output_dir)
+    lineage = pull(HfApi(), arguments.repo_id, folder, arguments.revision)
+    for stage in lineage.stages:
+        print(f"{one_line(stage.name)}: {folder / stage.folder}, on {one_line(lineage.base.name)}")
+    print(f"{len(lineage.files)} files are those of the lineage")
     return 0
 
 
@@ -120,36 +123,42 @@ def verify_claims(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
 
     from schoolhouse.hub.pull import pull
-    from schoolhouse.hub.verify import DIFFERS, REPRODUCED, judge, overall, read_claims
+    from schoolhouse.hub.verify import Verdict, check_claim, overall, read_claims
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.output_dir or scratch) / "adapter"
         lineage = pull(HfApi(), arguments.repo_id, folder, arguments.revision)
-        stages = {stage["name"]: stage["folder"] for stage in lineage["stages"]}
-        if arguments.stage not in (None, *stages):
-            raise ValueError(f"--stage {arguments.stage}: there is {', '.join(map(one_line, stages))}")
-        claims = {stage: read_claims(folder, stages[stage]) for stage in stages if arguments.stage in (None, stage)}
-        asked = arguments.tasks.split(",") if arguments.tasks else list(chain(*claims.values()))
-        if unclaimed := [task for task in asked if task not in chain(*claims.values())]:
-            raise ValueError(f"--tasks {unclaimed[0]}: claimed is {', '.join(map(one_line, chain(*claims.values())))}")
+        folders = {stage.name: stage.folder for stage in lineage.stages}
+        if arguments.stage not in (None, *folders):
+            raise ValueError(f"--stage {arguments.stage}: there is {', '.join(map(one_line, folders))}")
+        stages = [arguments.stage] if arguments.stage else list(folders)
+        claims = {stage: read_claims(folder, folders[stage]) for stage in stages}
+        claimed = {task for tasks in claims.values() for task in tasks}
+        asked = set(arguments.tasks.split(",")) if arguments.tasks else claimed
+        if asked - claimed:
+            there = ", ".join(map(one_line, sorted(claimed)))
+            raise ValueError(f"--tasks {min(asked - claimed)}: claimed is {there}")
         verdicts = []
-        for stage, claimed in claims.items():
-            wanted = [task for task in claimed if task in asked]
+        for stage in stages:
+            wanted = {task: claim for task, claim in claims[stage].items() if task in asked}
             if not wanted:
                 print(f"{one_line(stage)}: claims nothing")
                 continue
-            base, results = arguments.base_model or lineage["base"]["name"], Path(scratch, "eval", stages[stage])
-            found = measure_again(base, folder / stages[stage], wanted, arguments, results)
-            for task in wanted:
-                verdict, why = judge(claimed[task], found["tasks"][task])
+            base = arguments.base_model or lineage.base.name
+            results = Path(scratch, "eval", folders[stage])
+            measure_again(base, folder / folders[stage], list(wanted), arguments, results)
+            found = read_claims(results)
+            for task, claim in wanted.items():
+                verdict, why = check_claim(claim, found[task])
                 verdicts.append(verdict)
                 print(f"{one_line(stage)} {one_line(task)}: {verdict} ({one_line(why)})")
-    print(verdict := overall(verdicts))
-    return {REPRODUCED: 0, DIFFERS: 1}.get(verdict, 3)
+    verdict = overall(verdicts)
+    print(verdict)
+    return {Verdict.REPRODUCED: 0, Verdict.DIFFERS: 1, Verdict.UNKNOWN: 3}[verdict]
 
 
-def measure_again(base: str, adapter: Path, tasks: list[str], arguments: argparse.Namespace, folder: Path) -> dict:
-    """results.json of eval/run.py on the adapter, in a process of its own."""
+def measure_again(base: str, adapter: Path, tasks: list[str], arguments: argparse.Namespace, folder: Path) -> None:
+    """Evaluate the adapter with eval/run.py in a process of its own; the results are in `folder`."""
     script = shipped("eval/run.py")
     command = [sys.executable, str(script), "--model_name_or_path", base, "--adapter_name_or_path", str(adapter)]
     command += ["--tasks", ",".join(tasks), "--output_dir", str(folder)]
@@ -158,7 +167,6 @@ def measure_again(base: str, adapter: Path, tasks: list[str], arguments: argpars
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
         raise ValueError(f"eval/run.py ended with {run.returncode}: {one_line(run.stderr[-500:], 500)}")
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def merge_adapter(arguments: argparse.Namespace) -> int:

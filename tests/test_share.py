@@ -12,9 +12,10 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from transformers import TrainingArguments
 
-from schoolhouse.hub.artifacts import read_stages
-from schoolhouse.hub.model_card import derive_licence
-from schoolhouse.hub.push import build_files, push
+from schoolhouse.hub.artifacts import read_artifacts
+from schoolhouse.hub.bundle import build_files
+from schoolhouse.hub.license import derive_license
+from schoolhouse.hub.push import push
 from schoolhouse.hub.push_after_training import PushTarget, prepare_push, push_after_training
 from tests.share_runs import TOKEN, call, change_record, command, elsewhere, in_fresh_process, loopback, make_run
 from tests.tiny_models import make_tiny_model
@@ -58,7 +59,7 @@ def test_card_carries_metadata_n_and_interval_and_no_local_path(api, base, run, 
     assert "n=311" in entries[0].notes and "0.550 to 0.650" in entries[0].notes
     info = api.model_info(repo_id)
     assert info.private
-    stage = read_stages(str(run))[0]
+    stage = read_artifacts(str(run))[0]
     tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo_id).tags}
     assert tags == {stage.tag: info.sha}
 
@@ -66,8 +67,8 @@ def test_card_carries_metadata_n_and_interval_and_no_local_path(api, base, run, 
 @pytest.fixture
 def prepared(api, base, run, repo_id, monkeypatch):
     """What a push uploads, its tags; and no waiting between attempts."""
-    stages = read_stages(str(run))
-    files = build_files(api, repo_id, stages, base[1], None, public=False)
+    stages = read_artifacts(str(run))
+    files = build_files(api, repo_id, stages, base[1])
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return files, [stages[0].tag]
 
@@ -210,7 +211,7 @@ def test_different_adapter_is_only_replaced_when_told(hub, api, base, run, repo_
     assert (
         hub.files(repo_id)["adapter_model.safetensors"] == (other / "adapter/adapter_model.safetensors").read_bytes()
     )
-    files = set(build_files(api, repo_id, read_stages(str(other)), base[1], None, public=False))
+    files = set(build_files(api, repo_id, read_artifacts(str(other)), base[1]))
     assert set(hub.files(repo_id)) == files | {".gitattributes", "plot.svg"}  # no claim or token of the first is left
     assert len(hub.repositories[repo_id].tags) == 2
 
@@ -237,7 +238,7 @@ def test_public_push_needs_a_licence(hub, base, repo_id, tmp_path, capsys):
     ],
 )
 def test_licence_is_derived_only_where_it_is_clear(base, data, license, clashes):
-    derived, found = derive_licence(base, list(data.items()))
+    derived, found = derive_license(base, list(data.items()))
     assert (derived, len(found)) == (license, clashes)
 
 

@@ -17,9 +17,9 @@ from huggingface_hub import ModelCard
 from schoolhouse.core.escape import markdown, one_line
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.core.redaction import anonymize
-from schoolhouse.hub.artifacts import read_stages
+from schoolhouse.hub.artifacts import read_artifacts
+from schoolhouse.hub.bundle import build_files
 from schoolhouse.hub.model_card import eval_command
-from schoolhouse.hub.push import build_files
 from schoolhouse.hub.secret_scan import find_secrets
 from tests.share_runs import call, change_record, loopback, make_run, write_results
 
@@ -203,16 +203,16 @@ def test_a_link_out_of_the_folder_is_not_followed(base, tmp_path):
     (tmp_path / "diary").write_text("private")
     (run / "adapter/vocab.txt").symlink_to(tmp_path / "diary")
     with pytest.raises(ValueError, match=r"vocab\.txt is a link out of the folder"):
-        read_stages(str(run))
+        read_artifacts(str(run))
 
 
 def test_an_adapter_that_changes_between_its_check_and_its_upload_is_refused(api, base, repo_id, tmp_path):
     run = make_run(tmp_path / "run", base[0])
-    stages = read_stages(str(run))
+    stages = read_artifacts(str(run))
     weights = run / "adapter/adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="changed while it was read"):
-        build_files(api, repo_id, stages, base[1], None, public=False)
+        build_files(api, repo_id, stages, base[1])
 
 
 @pytest.mark.parametrize("name", ["x`](http:--evil)", "../../outside", "a b", "ä"])
@@ -223,10 +223,10 @@ def test_a_stage_has_a_name_that_is_a_folder_and_a_tag(base, tmp_path, name):
     pipeline.mkdir(parents=True, exist_ok=True)
     (pipeline / "pipeline.json").write_text(json.dumps({"schema": 1, "stages": stages}))
     with pytest.raises(ValueError, match=r"stage .*: use letters"):
-        read_stages(str(pipeline))
+        read_artifacts(str(pipeline))
     change_record(run, command=[f"{name.rpartition('/')[2]}é.py"])
     with pytest.raises(ValueError, match=r"stage .*: use letters"):
-        read_stages(str(run))
+        read_artifacts(str(run))
 
 
 def test_private_data_sets_keep_their_licences_apart(api, base, repo_id, tmp_path):
@@ -236,7 +236,7 @@ def test_private_data_sets_keep_their_licences_apart(api, base, repo_id, tmp_pat
         for name, license in [("a", "cc-by-nc-4.0"), ("b", "mit")]
     ]  # fmt: skip
     run = make_run(tmp_path / "run", base[0], data=data)
-    card = build_files(api, repo_id, read_stages(str(run)), base[1], None, public=False)["README.md"].decode()
+    card = build_files(api, repo_id, read_artifacts(str(run)), base[1])["README.md"].decode()
     assert "cc-by-nc-4.0, which binds more" in card and "| `bbbbbbbbbbbb` |" in card and "alice" not in card
     assert ModelCard(card).data.license is None
 
@@ -257,7 +257,7 @@ def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, r
     run = make_run(tmp_path / "run", base[0], data=data, config=config)
     write_results(run, task=evil, version=evil, by_level={evil: {"value": 0.1, "interval": [0, 0.2], "n": 9}, "b": {
         "value": 0.9, "interval": [0.8, 1], "n": 9}})  # fmt: skip
-    files = build_files(api, repo_id, read_stages(str(run)), base[1], "mit", public=False)
+    files = build_files(api, repo_id, read_artifacts(str(run)), base[1], "mit")
     card = files["README.md"].decode()
     assert "\x1b" not in card and "\u202e" not in card
 
@@ -275,7 +275,7 @@ def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, r
 
 def test_a_command_in_a_card_is_one_for_a_shell(base, tmp_path):
     run = write_results(make_run(tmp_path / "run", base[0]))
-    (stage,) = read_stages(str(run))
+    (stage,) = read_artifacts(str(run))
     command = "python eval/run.py --tasks svamp --note 'a --b; <c>' --output_dir /home/alice/x --task_paths /home/b/c"
     words = eval_command(stage.results[0] | {"command": command}, base[1], "owner/x", stage)
     assert shlex.split(" ".join(words))[-8:] == [

@@ -14,10 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.evaluation.statistics import wilson
-from schoolhouse.hub.artifacts import file_hash
+from schoolhouse.hub.lineage import BaseOnHub, Lineage, LineageStage, check_lineage, file_hash
 from schoolhouse.hub.merge import merge
-from schoolhouse.hub.pull import check_lineage
-from schoolhouse.hub.verify import judge, overall, read_claims
+from schoolhouse.hub.verify import Claim, check_claim, overall, read_claims
 from tests.share_runs import call, command, elsewhere, loopback
 from tests.tiny_models import make_tiny_model
 
@@ -25,14 +24,13 @@ from tests.tiny_models import make_tiny_model
 pytest_plugins = ["tests.share_fixtures"]
 
 
-def claim(right: int, n: int, **more):
-    return {
-        "version": 1,
-        "higher_is_better": True,
-        "n": n,
-        "value": right / n,
-        "interval": list(wilson(right, n)),
-    } | more
+def claim(right: int, n: int, **more) -> dict:
+    value = {"version": 1, "higher_is_better": True, "n": n, "value": right / n, "interval": list(wilson(right, n))}
+    return value | more
+
+
+def verdict_on(claimed: dict, found: dict) -> str:
+    return check_claim(Claim.model_validate(claimed), Claim.model_validate(found))[0]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +48,8 @@ def claim(right: int, n: int, **more):
         (claim(150, 300), claim(0, 300, value=None, interval=None), "cannot tell"),
     ],
 )
-def test_claim_is_judged_by_the_interval_of_the_difference(claimed, found, verdict):
-    assert judge(claimed, found)[0] == verdict
+def test_claim_is_checked_by_the_interval_of_the_difference(claimed, found, verdict):
+    assert verdict_on(claimed, found) == verdict
 
 
 def test_honest_claim_seldom_differs_and_an_inflated_one_mostly_does():
@@ -60,8 +58,8 @@ def test_honest_claim_seldom_differs_and_an_inflated_one_mostly_does():
     def asked(share, n):
         return claim(int((torch.rand(n, generator=generator) < share).sum()), n)
 
-    honest = [judge(asked(0.5, 400), asked(0.5, 200))[0] for _ in range(400)]
-    inflated = [judge(asked(0.7, 400), asked(0.5, 200))[0] for _ in range(400)]
+    honest = [verdict_on(asked(0.5, 400), asked(0.5, 200)) for _ in range(400)]
+    inflated = [verdict_on(asked(0.7, 400), asked(0.5, 200)) for _ in range(400)]
     assert honest.count("differs") / 400 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
     assert inflated.count("differs") / 400 > 0.95
 
@@ -124,12 +122,10 @@ def test_merge_that_computes_something_else_writes_nothing(pair, tmp_path, monke
 def make_lineage(folder: Path, adapter: Path) -> Path:
     for path in adapter.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    lineage = {
-        "base": {"name": "owner/base"},
-        "stages": [{"name": "sft", "folder": "", "adapter": adapter_hash(str(adapter))}],
-        "files": {path.name: file_hash(path.read_bytes()) for path in folder.iterdir()},
-    }
-    (folder / "lineage.json").write_text(json.dumps(lineage))
+    stage = LineageStage(name="sft", folder="", adapter=adapter_hash(str(adapter)), parent=None, reward_models=[])
+    base = BaseOnHub(name="owner/base", revision="b" * 40, hash="c" * 64)
+    files = {path.name: file_hash(path.read_bytes()) for path in folder.iterdir()}
+    (folder / "lineage.json").write_text(Lineage(base=base, stages=[stage], files=files).to_json())
     return folder
 
 
@@ -168,7 +164,7 @@ def make_claims(folder: Path, published=0.5, **claims) -> Path:
 
 def test_claims_are_read_where_both_files_say_the_same(tmp_path):
     honest = claim(150, 300)
-    assert read_claims(make_claims(tmp_path, svamp=honest)) == {"svamp": honest}
+    assert read_claims(make_claims(tmp_path, svamp=honest)) == {"svamp": Claim.model_validate(honest)}
     (tmp_path / "results.json").unlink()
     (tmp_path / ".eval_results/svamp.yaml").unlink()
     assert read_claims(tmp_path) == {}
@@ -224,7 +220,7 @@ def test_pull_brings_what_was_pushed(api, base, run, repo_id, pull, tmp_path):
         ("adapter_model.safetensors", lambda old: old[:-1] + bytes([old[-1] ^ 1]), "it was changed after the push"),
         ("results.json", lambda old: old.replace(b"0.6", b"0.9"), "results.json is not the file that lineage.json"),
         ("lineage.json", lambda old: b"{}", "not of the form"),
-        ("lineage.json", lambda old: old.replace(b'"files": {', b'"files": {"chat_template.jinja": 1,'), "missing"),
+        ("lineage.json", lambda old: old.replace(b'"files": {', b'"files": {"chat_template.jinja": "1",'), "missing"),
     ],
 )
 def test_pull_refuses_what_differs_from_the_lineage(hub, api, base, run, repo_id, pull, path, change, told):

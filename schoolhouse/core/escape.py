@@ -39,6 +39,20 @@ def markdown(text: object, limit: int = 200) -> str:
     return re.sub(r":(?=//)|(?<=www)\.", r"\\\g<0>", line, flags=re.IGNORECASE)  # GitHub links bare addresses
 
 
+def code_span(text: object) -> str:
+    """
+    Write a code span, also in a table cell.
+
+    Args:
+        text (`object`):
+            Anything; its `str` is taken.
+
+    Returns:
+        `str`: Markdown, in which the text cannot close the span or the cell: backticks and `|` are left out.
+    """
+    return f"`{re.sub('[`|]', '', one_line(text))}`"
+
+
 def fenced(code: str, language: str = "") -> str:
     """
     Write a code block that its content cannot close.

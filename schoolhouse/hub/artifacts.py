@@ -1,11 +1,11 @@
-"""What is shared: one stage's adapter with its record and results, or the stages of a pipeline."""
+"""What is shared: the adapter of one run with its manifest and results, or the adapters of a pipeline."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +15,69 @@ from schoolhouse.evaluation.results import read_results
 
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-WEIGHTS = "adapter_model.safetensors"
-# Of an adapter folder nothing else is uploaded.
-FILES = (
-    "adapter_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+WEIGHTS_FILE = "adapter_model.safetensors"
+# Nothing else of an adapter folder is uploaded.
+ADAPTER_FILES = (
+    "adapter_config.json", WEIGHTS_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja",
     "reward_statistics.json",
 )  # fmt: skip
 
 
 @dataclass
-class Stage:
+class Artifact:
     """
     One adapter to share.
 
     Args:
         name (`str`):
-            Of the stage, `sft`.
+            Name of its stage, `sft`.
         adapter (`Path`):
             Folder of the adapter.
         record (`dict[str, Any]`):
             Its run.json.
-        folder (`str`):
+        hash (`str`):
+            [`~schoolhouse.core.models.adapter_hash`].
+        folder (`str`, *optional*, defaults to `""`):
             Sub-folder in the repository; empty for the root.
         results (`list[dict[str, Any]]`, *optional*):
             results.json of this adapter, and of the base alone.
-        origin (`str`, *optional*):
+        origin (`str`, *optional*, defaults to `""`):
             Run folder, as the pipeline and other stages' recipes name it.
-        hash (`str`, *optional*):
-            [`~schoolhouse.core.models.adapter_hash`].
     """
 
     name: str
     adapter: Path
     record: dict[str, Any]
+    hash: str
     folder: str = ""
     results: list[dict[str, Any]] = field(default_factory=list)
     origin: str = ""
-    hash: str = ""
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
+        """Content of adapter_config.json."""
         return _read_json(self.adapter / "adapter_config.json")
 
     @property
+    def is_reward_model(self) -> bool:
+        """Whether it is used for scores and not for texts."""
+        return self.config.get("task_type") == "SEQ_CLS"
+
+    @property
     def own_results(self) -> list[dict[str, Any]]:
+        """Results of this adapter."""
         return [results for results in self.results if results["hashes"]["adapter"] is not None]
 
     @property
     def tag(self) -> str:
+        """Tag of its commit on the Hub."""
         return f"{self.name}-{self.hash[:8]}"
 
 
-def read_stages(path: str, results: list[str] | None = None) -> list[Stage]:
+def read_artifacts(path: str, results: list[str] | None = None) -> list[Artifact]:
     """
-    The stages that a path stands for.
+    Read the adapters in a folder.
 
     Args:
         path (`str`):
@@ -78,43 +86,43 @@ def read_stages(path: str, results: list[str] | None = None) -> list[Stage]:
             Folders of results, beside `eval` of the run folder.
 
     Returns:
-        `list[Stage]`: one, or the finished stages of a pipeline that made an adapter.
+        `list[Artifact]`: one, or those of the finished stages of a pipeline.
 
     Raises:
-        ValueError: whatever of it may not be shared, in one line.
+        ValueError: what may not be shared of it, in one line.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"{path} is no folder: name a run folder, its adapter folder, or a pipeline's folder")
     if (folder / "pipeline.json").is_file():
-        return _pipeline(folder, results or [])
-    return [_stage(folder, results or [])]
+        return _read_pipeline(folder, results or [])
+    return [_read_artifact(folder, results or [])]
 
 
-def _pipeline(folder: Path, results: list[str]) -> list[Stage]:
+def _read_pipeline(folder: Path, results: list[str]) -> list[Artifact]:
     pipeline = _read_json(folder / "pipeline.json")
     if pipeline.get("schema") != 1:
         raise ValueError(f"{folder / 'pipeline.json'} is not a pipeline of schema 1")
-    # The folders named there are relative to wherever the pipeline was started; they are those of the stages' names.
+    # Folders in it are relative to where the pipeline was started; here each stage is in the folder of its name.
     entries = {entry["name"]: entry for entry in pipeline["stages"] if entry["status"] == "done"}
     of_base = [folder / name / "eval" for name, entry in entries.items() if entry["recipe"] is None and entry["eval"]]
-    stages = []
+    artifacts = []
     for name, entry in entries.items():
         if (folder / name / "adapter").is_dir():
-            stage = _stage(folder / name, [*results, *map(str, of_base)], name)
-            stage.folder, stage.origin = name, entry["folder"]
-            stages.append(stage)
-    if not stages:
+            artifact = _read_artifact(folder / name, [*results, *map(str, of_base)], name)
+            artifact.folder, artifact.origin = name, entry["folder"]
+            artifacts.append(artifact)
+    if not artifacts:
         raise ValueError(f"{folder} holds no finished stage with an adapter")
-    if len({stage.record["model"]["hash"] for stage in stages}) > 1:
-        raise ValueError(f"{folder}: its stages stand on different base models; push them one by one")
-    return stages
+    if len({artifact.record["model"]["hash"] for artifact in artifacts}) > 1:
+        raise ValueError(f"{folder}: its stages have different base models; push them one by one")
+    return artifacts
 
 
-def _stage(folder: Path, results: list[str], name: str | None = None) -> Stage:
+def _read_artifact(folder: Path, results: list[str], stage: str | None = None) -> Artifact:
     adapter = folder if (folder / "adapter_config.json").is_file() else folder / "adapter"
     refuse_unsafe(adapter if adapter.is_dir() else folder)
-    for file in ("adapter_config.json", WEIGHTS):
+    for file in ("adapter_config.json", WEIGHTS_FILE):
         if not (adapter / file).is_file():
             raise ValueError(f"{folder} is no adapter: it has no {file}; name a folder that a recipe made")
     run = next((place / "run.json" for place in (adapter.parent, adapter) if (place / "run.json").is_file()), None)
@@ -127,31 +135,31 @@ def _stage(folder: Path, results: list[str], name: str | None = None) -> Stage:
             f"{run} (status {record.get('status')}) is not the record of this adapter as it is now: run the recipe to "
             "its end"
         )
-    base = Stage("", adapter, record).config.get("base_model_name_or_path")
+    artifact = Artifact(stage or Path(record["command"][0]).stem, adapter, record, digest)
+    base = artifact.config.get("base_model_name_or_path")
     if base not in (None, record["model"]["name"]):
         raise ValueError(f"{adapter} names the base {base}, its run.json {record['model']['name']}: they do not match")
-    stage = Stage(name or Path(record["command"][0]).stem, adapter, record, hash=digest)
-    if not re.fullmatch(r"[\w-]{1,60}", stage.name, re.ASCII):  # it is a folder, a tag and a heading there
-        raise ValueError(f"stage {one_line(stage.name)!r}: use letters, digits, _ and -")
+    if not re.fullmatch(r"[\w-]{1,60}", artifact.name, re.ASCII):  # on the Hub it is a folder, a tag and a heading
+        raise ValueError(f"stage {one_line(artifact.name)!r}: use letters, digits, _ and -")
     own = [str(run.parent / "eval")] if (run.parent / "eval" / "results.json").is_file() else []
     for place in dict.fromkeys([*results, *own]):
         found = read_results(place)
         if found["hashes"]["model"] != record["model"]["hash"]:
             raise ValueError(f"{place} was measured on another base model than that of {adapter}")
         if found["hashes"]["adapter"] in (digest, None):
-            stage.results.append(found)
-        elif name is None:  # in a pipeline it may be another stage's
+            artifact.results.append(found)
+        elif stage is None:  # in a pipeline they may be another stage's
             raise ValueError(f"{place} was measured with another adapter than {adapter}: evaluate again")
-    return stage
+    return artifact
 
 
 def refuse_unsafe(folder: Path) -> None:
     """
-    Refuse a folder in which a file would be unpickled by whoever loads it, or leads out of the folder.
+    Refuse a folder with a file that would be unpickled by whoever loads it, or a link out of the folder.
 
     Args:
         folder (`Path`):
-            Looked through with its sub-folders.
+            Folder, searched with its sub-folders.
 
     Raises:
         ValueError: naming the file.
@@ -168,42 +176,3 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
-
-
-def file_hash(content: bytes) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def base_hash_on_hub(api: Any, base: str, revision: str | None = None) -> str:
-    """
-    [`model_hash`] of a base on the Hub as a folder would have it, without its weights' download.
-
-    Args:
-        api ([`~huggingface_hub.HfApi`]):
-            Client.
-        base (`str`):
-            Hub id.
-        revision (`str`, *optional*):
-            Branch, tag or commit.
-
-    Returns:
-        `str`: the hash.
-    """
-    from schoolhouse.core.models import folder_digest
-
-    paths = [file for file in api.list_repo_tree(base, revision=revision) if getattr(file, "size", None) is not None]
-    weights = sorted(
-        file.path for file in paths if file.path.startswith("model") and file.path.endswith(".safetensors")
-    )
-    if "config.json" not in {file.path for file in paths} or not weights:
-        raise ValueError(f"{base} is no model with safetensors weights")
-    config = json.loads(Path(api.hf_hub_download(base, "config.json", revision=revision)).read_text(encoding="utf-8"))
-    known = {file.path: file.lfs.sha256 for file in paths if file.path in weights and file.lfs is not None}
-    digests = [
-        bytes.fromhex(known[path])
-        if path in known
-        else hashlib.sha256(Path(api.hf_hub_download(base, path, revision=revision)).read_bytes()).digest()
-        for path in weights
-    ]
-    return folder_digest(config, digests)

@@ -1,19 +1,22 @@
-"""The model card: what an adapter is and how well it does, from run.json and results.json and nothing else."""
+"""The model card: how an adapter was made and how well it does, from run.json and results.json and nothing else."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from schoolhouse.core.escape import fenced, markdown
+from schoolhouse.core.escape import code_span, fenced, markdown, one_line
 from schoolhouse.core.redaction import anonymize
 from schoolhouse.data import dataset_names, load_dataset_spec
 from schoolhouse.evaluation.results import sampling_of
-from schoolhouse.hub.artifacts import Stage
+from schoolhouse.hub.artifacts import Artifact
+from schoolhouse.hub.lineage import BaseOnHub
 
 
 # Benchmarks with a data set on the Hub: (id, name of the configuration or split that is asked).
@@ -25,10 +28,6 @@ BENCHMARKS = {
     "humaneval": ("openai/openai_humaneval", "default"),
     "ifeval": ("google/IFEval", "default"),
 }
-PERMISSIVE = {
-    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0", "cc-by-3.0", "cc-by-4.0",
-    "odc-by", "pddl",
-}  # fmt: skip
 _SMALL = 100
 _KINDS = {
     "sft": "supervised fine-tuning",
@@ -38,92 +37,19 @@ _KINDS = {
 }
 
 
-def derive_licence(base: str | None, data: list[tuple[str, str | None]]) -> tuple[str | None, list[str]]:
-    """
-    The license of an adapter, from those of what it was made of.
-
-    Only clear cases are decided: what is permissive throughout takes the base's license. All else is flagged and left
-    to the owner.
-
-    Args:
-        base (`str` or `None`):
-            The base model's.
-        data (`list[tuple[str, str | None]]`):
-            Name and license of each data set.
-
-    Returns:
-        `tuple`: the license, or `None` where none can be derived, and one line for each clash.
-    """
-    clashes = [] if base else ["the base model states no license"]
-    base = base and base.lower()
-    for name, license in data:
-        if not license:
-            clashes.append(f"the data set {name} states no license")
-        elif base in PERMISSIVE and license.lower() not in PERMISSIVE:
-            clashes.append(f"the data set {name} is under {license}, which binds more than the base's {base}")
-        elif base and license.lower() not in PERMISSIVE | {base}:
-            clashes.append(f"the base is under {base}, the data set {name} under {license}")
-    return (base if base and not clashes else None), clashes
-
-
-def training_data(stages: list[Stage]) -> list[tuple[str, dict[str, Any]]]:
-    """
-    The data sets that stages were trained on.
-
-    Args:
-        stages (`list[Stage]`):
-            The stages.
-
-    Returns:
-        `list[tuple[str, dict]]`: name, without a local path, and entry of run.json; the same content once.
-    """
-    entries = [entry for stage in stages for entry in stage.record["data"] if entry["role"] == "train"]
-    return [(anonymize(entry["name"]), entry) for entry in {entry["sha256"]: entry for entry in entries}.values()]
-
-
-def eval_results(stage: Stage) -> dict[str, str]:
-    """
-    A stage's results in the Hub's form.
-
-    Args:
-        stage (`Stage`):
-            With its results.
-
-    Returns:
-        `dict[str, str]`: `<task>.yaml` -> content; tasks without a data set on the Hub are only in the card.
-    """
-    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
-
-    files = {}
-    for results in stage.own_results:
-        for name, task in results["tasks"].items():
-            if name in BENCHMARKS and task["value"] is not None:
-                entry = EvalResultEntry(
-                    *BENCHMARKS[name],
-                    value=task["value"],
-                    notes=f"{stage.name}: n={task['n']} items, 95% interval {_interval(task)}; share of right answers "
-                    f"(0 to 1), {_sampling(sampling_of(results, name))}; "
-                    f"task {name} version {task['version']} of Schoolhouse",
-                )
-                files[f"{name}.yaml"] = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
-    return files
-
-
 def model_card(
-    repo_id: str, stages: list[Stage], base: str, revision: str | None, license: str | None, clashes: list[str]
+    repo_id: str, artifacts: list[Artifact], base: BaseOnHub, license: str | None, clashes: list[str]
 ) -> str:
     """
-    README.md of a repository.
+    Write README.md of a repository.
 
     Args:
         repo_id (`str`):
             Where it will lie.
-        stages (`list[Stage]`):
+        artifacts (`list[Artifact]`):
             One in the root, or several in sub-folders.
-        base (`str`):
-            Hub id of the base model.
-        revision (`str` or `None`):
-            Commit of the base.
+        base (`BaseOnHub`):
+            The base model.
         license (`str` or `None`):
             The adapter's.
         clashes (`list[str]`):
@@ -132,270 +58,324 @@ def model_card(
     Returns:
         `str`: metadata and Markdown; every text from records is escaped.
     """
-    title = repo_id.split("/")[1]
-    parts = [_metadata(stages, base, license), f"# {markdown(title)}", _about(stages, base, revision)]
-    if stages[0].folder:
-        rows = [
-            f"| [`{stage.folder}`](#stage-{stage.folder.lower()}) | {_kind(stage)} | {_after(stage, stages)} | "
-            f"`{stage.tag}` |"
-            for stage in stages
-        ]
-        parts.append("\n".join(["| Sub-folder | Made by | Begun from | Tag |", "|---|---|---|---|", *rows]))
-    parts += ["## Results", _results(stages), "## Load it", *_usage(repo_id, stages, base)]
-    if not stages[0].folder:
-        parts += ["## What it fails at", _failures(stages[0])]
-    parts += ["## Intended use and license", _licence(stages, license, clashes), "## Training data", _data(stages)]
-    for stage in stages:
-        if stage.folder:
-            parts += [f"## Stage {stage.folder}", "### What it fails at", _failures(stage)]
-        parts += [f"{'###' if stage.folder else '##'} Run it again", *_training(stage, stages, base, repo_id)]
-    return "\n\n".join(parts) + "\n"
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
-
-def _metadata(stages: list[Stage], base: str, license: str | None) -> str:
-    from huggingface_hub import ModelCardData
-
-    hubs = [load_dataset_spec(name).hub_id for name, _ in training_data(stages) if name in dataset_names()]
-    tasks = {stage.config.get("task_type") for stage in stages}
-    card = ModelCardData(
-        base_model=base,
-        library_name="peft",
-        license=license,
-        datasets=sorted({name for name in hubs if name}) or None,
-        tags=["schoolhouse", "lora", *(stage.name for stage in stages)],
-        pipeline_tag="text-classification" if tasks == {"SEQ_CLS"} else "text-generation",
-        base_model_relation="adapter",
+    # `ModelCard.from_template` renders the same template without escaping: one forgotten call, and a text of the data
+    # is markup. Here `finalize` escapes every value that is not already Markdown.
+    environment = Environment(
+        loader=PackageLoader("schoolhouse.hub"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else markdown(value, limit=1000),
     )
-    return f"---\n{card.to_yaml()}\n---"
+    environment.globals |= {
+        "code": lambda text: Markup(code_span(text)),
+        "fenced": lambda *parts: Markup(fenced(*parts)),
+        "failures": _failures,
+        "rerun": lambda artifact: _rerun(artifact, artifacts, base.name, repo_id),
+    }
+    environment.filters |= {
+        "kind_of": _kind,
+        "parent_of": lambda artifact: Markup(_parent(artifact, artifacts)),
+    }
+    data = training_data(artifacts)
+    text = environment.get_template("model_card.md.jinja").render(
+        metadata=_metadata(artifacts, base.name, license),
+        title=repo_id.split("/")[1],
+        base=base,
+        base_url=f"https://huggingface.co/{base.name}",
+        artifacts=artifacts,
+        is_pipeline=bool(artifacts[0].folder),
+        table=_results_table(artifacts),
+        usage=_usage(repo_id, artifacts, base.name),
+        license=license,
+        clashes=clashes,
+        data=data,
+        overlaps=_overlaps(data),
+    )
+    return text.strip() + "\n"
 
 
-def _about(stages: list[Stage], base: str, revision: str | None) -> str:
-    noun = f"{len(stages)} LoRA adapters, one per stage of a pipeline," if stages[0].folder else "A LoRA adapter"
-    kinds = list(dict.fromkeys(_kind(stage) for stage in stages))
-    at = f" at revision `{revision[:12]}`" if revision else ""
-    about = f"{noun} on [{markdown(base)}](https://huggingface.co/{base}){at}, made by {', '.join(kinds)}"
-    if len(data := training_data(stages)) == 1:
-        about += f" from {data[0][1]['used_rows']:,} rows of {markdown(data[0][0])}"
-    return about + "."
-
-
-def _kind(stage: Stage) -> str:
-    recipe = Path(stage.record["command"][0]).stem
-    return _KINDS.get(recipe, markdown(recipe))
-
-
-def _usage(repo_id: str, stages: list[Stage], base: str) -> list[str]:
-    blocks = {}
-    for stage in stages:
-        sub = f', subfolder="{stage.folder}"' if stage.folder else ""
-        is_scorer = stage.config.get("task_type") == "SEQ_CLS"
-        kind, extra = ("SequenceClassification", ", num_labels=1") if is_scorer else ("CausalLM", "")
-        others = [s.folder for s in stages if (s.config.get("task_type") == "SEQ_CLS") == is_scorer and s != stage]
-        blocks[kind] = fenced(  # of stages that load alike the last one
-            f"from peft import PeftModel\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n\n"
-            f'model = AutoModelFor{kind}.from_pretrained("{base}"{extra})\n'
-            f'model = PeftModel.from_pretrained(model, "{repo_id}"{sub})'
-            + (f"  # or {', '.join(others)}" if others else "")
-            + f'\ntokenizer = AutoTokenizer.from_pretrained("{repo_id}"{sub})',
-            "python",
-        )
-    return list(blocks.values())
-
-
-def _after(stage: Stage, stages: list[Stage]) -> str:
-    parent = stage.record.get("parent_adapter")
-    if parent is None:
-        return "the base"
-    known = next((other.folder for other in stages if other.hash == parent["hash"]), None)
-    return f"`{known}`" if known else f"adapter `{parent['hash'][:12]}`"
-
-
-def eval_command(results: dict[str, Any], base: str, repo_id: str, stage: Stage) -> list[str]:
+def training_data(artifacts: list[Artifact]) -> list[dict[str, Any]]:
     """
-    The command of an eval as a stranger can run it.
+    List the data sets that adapters were trained on.
+
+    Args:
+        artifacts (`list[Artifact]`):
+            The adapters.
+
+    Returns:
+        `list[dict]`: entries of run.json without local paths; the same content once.
+    """
+    entries = [entry for artifact in artifacts for entry in artifact.record["data"] if entry["role"] == "train"]
+    return anonymize(list({entry["sha256"]: entry for entry in entries}.values()))
+
+
+def eval_results(artifact: Artifact) -> dict[str, str]:
+    """
+    Write an adapter's results in the Hub's form.
+
+    Args:
+        artifact (`Artifact`):
+            With its results.
+
+    Returns:
+        `dict[str, str]`: `<task>.yaml` -> content; tasks without a data set on the Hub are only in the card.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    files = {}
+    for results in artifact.own_results:
+        for name, task in results["tasks"].items():
+            if name in BENCHMARKS and task["value"] is not None:
+                entry = EvalResultEntry(
+                    *BENCHMARKS[name],
+                    value=task["value"],
+                    notes=f"{artifact.name}: n={task['n']} items, 95% interval {_interval(task)}; share of right "
+                    f"answers (0 to 1), {_sampling(sampling_of(results, name))}; "
+                    f"task {name} version {task['version']} of Schoolhouse",
+                )
+                files[f"{name}.yaml"] = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+    return files
+
+
+def eval_command(results: dict[str, Any], base: str, repo_id: str, artifact: Artifact) -> list[str]:
+    """
+    Write the command of an evaluation as a stranger can run it.
 
     Args:
         results (`dict[str, Any]`):
             results.json.
         base (`str`):
-            Hub id of the base, for the folder it was measured in.
+            Hub id of the base, instead of the folder it was measured in.
         repo_id (`str`):
             Where the adapter lies now.
-        stage (`Stage`):
-            Of a pipeline, the adapter is in the folder that `share.py pull` brings.
+        artifact (`Artifact`):
+            One of a pipeline is in the folder that `share.py pull` brings.
 
     Returns:
         `list[str]`: its words, quoted for a shell, without local paths.
     """
     title = repo_id.split("/")[1]
     words = shlex.split(results["command"])
-    names = {results["model"]: base, results["adapter"]: f"{title}/{stage.folder}" if stage.folder else repo_id}
+    names = {results["model"]: base, results["adapter"]: f"{title}/{artifact.folder}" if artifact.folder else repo_id}
     if "--output_dir" in words[:-1]:
         names[words[words.index("--output_dir") + 1]] = f"outputs/{title}-eval"
     return [shlex.quote(anonymize(names.get(word, word))) for word in words]
 
 
-def _results(stages: list[Stage]) -> str:
-    measured = [results for stage in stages for results in stage.own_results]
-    if not measured:
-        return "**Not measured.** Nothing is claimed."
-    columns = [(stage.folder or "This adapter", stage.own_results) for stage in stages if stage.own_results]
-    if base := [results for results in stages[0].results if results["hashes"]["adapter"] is None]:
-        columns.insert(0, ("Base", base))
-    cells: dict[tuple[str, Any], dict[str, str]] = {}  # row -> column -> cell
-    for column, found in columns:
-        for name, task in ((name, task) for results in found for name, task in results["tasks"].items()):
-            better = "" if task["higher_is_better"] else ", lower is better"
-            own = f", {_drawn(task['sampling'])}" if "sampling" in task else ""
-            row = f"{markdown(name)} (version {markdown(task['version'])}{own}{better})"
-            cells.setdefault((row, task["n"]), {})[column] = _estimate(task)
-            clean = task.get("uncontaminated")
-            if clean and clean["n"] and clean["n"] != task["n"]:
-                row = f"{row}: items that share nothing with the training data"
-                cells.setdefault((row, clean["n"]), {})[column] = _estimate(clean)
-    names = [column for column, _ in columns]
-    unknown = [stage.folder for stage in stages if not stage.own_results]
-    lines = ["| Task | n | " + " | ".join(names) + " |", "|---|---|" + "---|" * len(names)]
-    lines += [
-        f"| {row} | {markdown(n)} | " + " | ".join(found.get(column, "—") for column in names) + " |"
-        for (row, n), found in cells.items()
-        if set(found) - {"Base"}
+def _metadata(artifacts: list[Artifact], base: str, license: str | None) -> str:
+    from huggingface_hub import ModelCardData
+
+    names = [entry["name"] for entry in training_data(artifacts)]
+    hub_ids = {load_dataset_spec(name).hub_id for name in names if name in dataset_names()}
+    return ModelCardData(
+        base_model=base,
+        library_name="peft",
+        license=license,
+        datasets=sorted(filter(None, hub_ids)) or None,
+        tags=["schoolhouse", "lora", *(artifact.name for artifact in artifacts)],
+        pipeline_tag="text-classification"
+        if all(artifact.is_reward_model for artifact in artifacts)
+        else "text-generation",
+        base_model_relation="adapter",
+    ).to_yaml()
+
+
+def _kind(artifact: Artifact) -> str:
+    recipe = Path(artifact.record["command"][0]).stem
+    return _KINDS.get(recipe, recipe)
+
+
+def _parent(artifact: Artifact, artifacts: list[Artifact]) -> str:
+    parent = artifact.record.get("parent_adapter")
+    if parent is None:
+        return "the base"
+    known = next((other.folder for other in artifacts if other.hash == parent["hash"]), None)
+    return code_span(known) if known else f"adapter {code_span(parent['hash'][:12])}"
+
+
+def _usage(repo_id: str, artifacts: list[Artifact], base: str) -> list[str]:
+    """Code that loads each kind of model; of several adapters of one kind it names the last, and the others beside."""
+    blocks = {}
+    for artifact in artifacts:
+        subfolder = f', subfolder="{artifact.folder}"' if artifact.folder else ""
+        is_scorer = artifact.is_reward_model
+        others = [a.folder for a in artifacts if a.is_reward_model == is_scorer and a is not artifact]
+        kind, labels = ("SequenceClassification", ", num_labels=1") if is_scorer else ("CausalLM", "")
+        blocks[kind] = "\n".join(
+            [
+                f"from peft import PeftModel\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n",
+                f'model = AutoModelFor{kind}.from_pretrained("{base}"{labels})',
+                f'model = PeftModel.from_pretrained(model, "{repo_id}"{subfolder})'
+                + (f"  # or {', '.join(others)}" if others else ""),
+                f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{subfolder})',
+            ]
+        )
+    return list(blocks.values())
+
+
+@dataclass
+class _ResultRow:
+    """A line of the table of results: a task, its number of items, and a cell for each column."""
+
+    task: str
+    n: int
+    cells: list[str]
+
+
+@dataclass
+class _ResultsTable:
+    """Results of the base and of each adapter that was measured."""
+
+    columns: list[str]
+    rows: list[_ResultRow]
+    unmeasured: list[str]
+    sampling: str
+
+
+def _results_table(artifacts: list[Artifact]) -> _ResultsTable:
+    measured = {artifact.folder or "This adapter": artifact.own_results for artifact in artifacts}
+    columns = {name: results for name, results in measured.items() if results}
+    of_base = [results for results in artifacts[0].results if results["hashes"]["adapter"] is None]
+    if columns and of_base:
+        columns = {"Base": of_base} | columns
+    cells: dict[tuple[str, int], dict[str, str]] = {}  # (task, n) -> column -> cell
+    for column, found in columns.items():
+        for results in found:
+            for name, task in results["tasks"].items():
+                better = "" if task["higher_is_better"] else ", lower is better"
+                own = f", {_drawn(task['sampling'])}" if task.get("sampling") else ""
+                label = f"{one_line(name)} (version {one_line(task['version'])}{own}{better})"
+                cells.setdefault((label, task["n"]), {})[column] = _estimate(task)
+                clean = task.get("uncontaminated")
+                if clean and clean["n"] and clean["n"] != task["n"]:
+                    label += ": items that share nothing with the training data"
+                    cells.setdefault((label, clean["n"]), {})[column] = _estimate(clean)
+    return _ResultsTable(
+        columns=list(columns),
+        rows=[
+            _ResultRow(label, n, [found.get(column, "—") for column in columns])
+            for (label, n), found in cells.items()
+            if found.keys() - {"Base"}
+        ],
+        unmeasured=[name for name, results in measured.items() if not results],
+        sampling=_sampling(next(iter(columns.values()))[0]["sampling"]) if columns else "",
+    )
+
+
+def _failures(artifact: Artifact) -> list[str]:
+    """What the measurements say against the adapter, one line for each task."""
+    if not artifact.own_results:
+        return ["Nobody knows: it was not measured."]
+    of_base = [results for results in artifact.results if results["hashes"]["adapter"] is None]
+    base = {name: task for results in of_base for name, task in results["tasks"].items()}
+    lines = [
+        f"{one_line(name)}: {'; '.join(told)}."
+        for results in artifact.own_results
+        for name, task in results["tasks"].items()
+        if (told := list(_failures_of_task(task, base.get(name))))
     ]
-    return "\n".join(lines) + (
-        "\n\nShare of n items answered right (bits per byte for held-out text) with its 95 % interval; "
-        f"{_sampling(measured[0]['sampling'])}." + (f" Not measured: {', '.join(unknown)}." if unknown else "")
-    )
+    return lines or ["None was recorded by the measurements above; what they do not ask was not looked at."]
 
 
-def _failures(stage: Stage) -> str:
-    lines = []
-    base = {
-        name: task
-        for found in stage.results
-        if found["hashes"]["adapter"] is None
-        for name, task in found["tasks"].items()
-    }
-    for name, task in ((name, task) for results in stage.own_results for name, task in results["tasks"].items()):
-        told, metrics, before = [], task["metrics"], base.get(name)
-        if task["value"] is not None and task["higher_is_better"] and task["value"] < 0.5:
-            told.append(f"{1 - task['value']:.0%} of the answers are wrong")
-        levels = {level: part for level, part in task.get("by_level", {}).items() if part["interval"]}
-        if len(levels) > 1 and task["higher_is_better"]:
-            level, worst = min(levels.items(), key=lambda item: item[1]["value"])
-            if worst["interval"][1] < task["value"]:
-                told.append(f"worst at level {markdown(level)}, {_estimate(worst)} with n = {worst['n']}")
-        if metrics.get("truncated", 0) > 0.02:
-            told.append(
-                f"{metrics['truncated']:.0%} of the answers did not end within {task['max_new_tokens']} tokens"
-            )
-        if metrics.get("format_ok", 1) < 0.98:
-            told.append(f"{1 - metrics['format_ok']:.0%} of the answers were not in the asked form")
-        if metrics.get("ungraded"):
-            told.append(f"{metrics['ungraded']} samples could not be graded and are left out")
-        if before and task["interval"] and before["interval"]:
-            low, high = sorted((before, task), key=lambda part: part["value"])
-            if low["interval"][1] >= high["interval"][0]:
-                told.append("the intervals of base and adapter overlap, so this shows no change")
-            elif (task["value"] > before["value"]) != task["higher_is_better"]:
-                told.append("it does worse than the base")
-        if task["n"] < _SMALL:
-            told.append(f"only {task['n']} items were asked, which tells little")
-        if told:
-            lines.append(f"{markdown(name)}: {'; '.join(told)}.")
-    if not stage.own_results:
-        lines = ["Nobody knows: it was not measured."]
-    elif not lines:
-        lines = ["None was recorded by the measurements above; what they do not ask was not looked at."]
-    return "\n".join(f"- {line}" for line in lines)
+def _failures_of_task(task: dict[str, Any], before: dict[str, Any] | None) -> Iterator[str]:
+    metrics = task["metrics"]
+    if task["value"] is not None and task["higher_is_better"] and task["value"] < 0.5:
+        yield f"{1 - task['value']:.0%} of the answers are wrong"
+    levels = {level: part for level, part in task.get("by_level", {}).items() if part["interval"]}
+    if len(levels) > 1 and task["higher_is_better"]:
+        level, worst = min(levels.items(), key=lambda item: item[1]["value"])
+        if worst["interval"][1] < task["value"]:
+            yield f"worst at level {one_line(level)}, {_estimate(worst)} with n = {worst['n']}"
+    if metrics.get("truncated", 0) > 0.02:
+        yield f"{metrics['truncated']:.0%} of the answers did not end within {task['max_new_tokens']} tokens"
+    if metrics.get("format_ok", 1) < 0.98:
+        yield f"{1 - metrics['format_ok']:.0%} of the answers were not in the asked form"
+    if metrics.get("ungraded"):
+        yield f"{metrics['ungraded']} samples could not be graded and are left out"
+    if before and task["interval"] and before["interval"]:
+        low, high = sorted((before, task), key=lambda part: part["value"])
+        if low["interval"][1] >= high["interval"][0]:
+            yield "the intervals of base and adapter overlap, so this shows no change"
+        elif (task["value"] > before["value"]) != task["higher_is_better"]:
+            yield "it does worse than the base"
+    if task["n"] < _SMALL:
+        yield f"only {task['n']} items were asked, which tells little"
 
 
-def _training(stage: Stage, stages: list[Stage], base: str, repo_id: str) -> list[str]:
-    title, pipeline = (
-        repo_id.split("/")[1],
-        {f"{other.origin}/adapter": other.folder for other in stages if other.folder},
-    )
-    text = json.dumps(stage.record["config"])
-    for path, folder in pipeline.items():  # a stage's path to another is one into what `pull` brings
-        text = text.replace(json.dumps(path), json.dumps(f"{title}/{folder}"))
-    record = anonymize(stage.record)
-    config = anonymize(json.loads(text)) | {
-        "model_name_or_path": base,
-        "output_dir": f"outputs/{title}/{stage.folder}".rstrip("/"),
-    }
-    parent = record.get("parent_adapter")
-    needed = "; `verify` measures the claims of this card again" if stage.own_results else ""
-    if parent and parent["hash"] not in {other.hash for other in stages}:
-        config["adapter_name_or_path"] = name = f"adapter-{parent['hash'][:12]}"
-        needed += f"; it goes on from another adapter, which is not here and has to lie in `{name}`"
-    lines = [f"python recipes/share.py pull {repo_id} --output_dir {title}"] if stage.folder else []
+@dataclass
+class _Rerun:
+    """How to train and measure an adapter again; `missing_parent` is a folder where another adapter has to lie."""
+
+    revision: str
+    is_dirty: bool
+    commands: str
+    recipe: str
+    facts: list[str]
+    missing_parent: str | None
+
+
+def _rerun(artifact: Artifact, artifacts: list[Artifact], base: str, repo_id: str) -> _Rerun:
+    title = repo_id.split("/")[1]
+    record = anonymize(artifact.record)
+    text = json.dumps(artifact.record["config"])
+    for other in artifacts if artifact.folder else []:
+        # A path to the adapter of another stage becomes one into the folder that `pull` brings.
+        text = text.replace(json.dumps(f"{other.origin}/adapter"), json.dumps(f"{title}/{other.folder}"))
+    config = anonymize(json.loads(text))
+    config |= {"model_name_or_path": base, "output_dir": f"outputs/{title}/{artifact.folder}".rstrip("/")}
+    parent, missing_parent = record.get("parent_adapter"), None
+    if parent and parent["hash"] not in {other.hash for other in artifacts}:
+        config["adapter_name_or_path"] = missing_parent = f"adapter-{parent['hash'][:12]}"
+
+    lines = [f"python recipes/share.py pull {repo_id} --output_dir {title}"] if artifact.folder else []
     script = shlex.quote(f"recipes/{record['command'][0]}")
     lines.append(f"accelerate launch --config_file accelerate_config.yaml {script} --config recipe.yaml")
-    for results in stage.own_results:
-        words = eval_command(results, base, repo_id, stage)
+    for results in artifact.own_results:
+        words = eval_command(results, base, repo_id, artifact)
         lines.append(" ".join(f"\\\n  {word}" if word.startswith("--") else word for word in words))
-    if stage.own_results:
-        lines.append(
-            f"python recipes/share.py verify {repo_id}" + (f" --stage {stage.folder}" if stage.folder else "")
-        )
-    lora, hardware, git = stage.config, record["hardware"], record["git"] or {}
-    facts = [f"LoRA of rank {lora['r']}, alpha {lora['lora_alpha']}", f"{record['steps']} steps"]
-    facts += [f"{name} tokens: {count:,}" for name, count in (record.get("tokens") or {}).items()]
-    facts.append(
-        f"{record['seconds']:.0f} s on "
-        + markdown(", ".join(hardware["accelerators"]) or f"{hardware['cores']} CPU cores")
+    if artifact.own_results:
+        stage = f" --stage {artifact.folder}" if artifact.folder else ""
+        lines.append(f"python recipes/share.py verify {repo_id}{stage}")
+
+    hardware, git = record["hardware"], record["git"] or {}
+    tokens = [f"{name} tokens: {count:,}" for name, count in (record.get("tokens") or {}).items()]
+    device = ", ".join(hardware["accelerators"]) or f"{hardware['cores']} CPU cores"
+    packages = [name for name in record["versions"] if name in ("transformers", "trl", "peft", "torch")]
+    return _Rerun(
+        revision=git.get("revision", "unknown")[:12],
+        is_dirty=bool(git.get("dirty")),
+        commands="\n".join(lines),
+        recipe=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        facts=[
+            f"LoRA of rank {artifact.config['r']}, alpha {artifact.config['lora_alpha']}",
+            f"{record['steps']} steps",
+            *tokens,
+            f"{record['seconds']:.0f} s on {device}",
+            ", ".join(f"{name} {record['versions'][name]}" for name in packages),
+        ],
+        missing_parent=missing_parent,
     )
-    versions = [
-        f"{name} {markdown(version)}"
-        for name, version in record["versions"].items()
-        if name in ("transformers", "trl", "peft", "torch")
-    ]
-    changes = " with local changes" if git.get("dirty") else ""
+
+
+def _overlaps(data: list[dict[str, Any]]) -> list[str]:
     return [
-        f"From a checkout of Schoolhouse (this was revision `{git.get('revision', 'unknown')[:12]}`{changes}), with "
-        f"the recipe below as `recipe.yaml`{needed}:",
-        fenced("\n".join(lines), "bash"),
-        fenced(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "yaml"),
-        "; ".join([*facts, ", ".join(versions)]) + ". `run.json` has the whole record and `lineage.json` the hash of "
-        "every file and of the adapter's parent.",
+        f"{overlap['eval_share']:.1%} of {one_line(other)} also occurs in {one_line(entry['name'])}."
+        for entry in data
+        for other, overlap in (entry.get("overlap") or {}).items()
+        if overlap["eval_rows"]
     ]
 
 
-def _data(stages: list[Stage]) -> str:
-    rows = ["| Data set | Rows | License | Revision | SHA-256 |", "|---|---|---|---|---|"]
-    notes = []
-    for name, entry in training_data(stages):
-        cells = [markdown(name), f"{entry['used_rows']:,}", markdown(entry["license"] or "not stated")]
-        cells += [markdown(anonymize(entry["revision"]) or "—"), f"`{entry['sha256'][:12]}`"]
-        rows.append("| " + " | ".join(cells) + " |")
-        for other, overlap in (entry.get("overlap") or {}).items():
-            if overlap["eval_rows"]:
-                notes.append(
-                    f"- {overlap['eval_share']:.1%} of {markdown(anonymize(other))} also occurs in {markdown(name)}."
-                )
-    return "\n".join(rows) + ("\n\n" + "\n".join(notes) if notes else "")
+def _estimate(part: dict[str, Any]) -> str:
+    return "—" if part["value"] is None else f"{part['value']:.3f} ({_interval(part)})"
 
 
-def _licence(stages: list[Stage], license: str | None, clashes: list[str]) -> str:
-    is_scorer = all(stage.config.get("task_type") == "SEQ_CLS" for stage in stages)
-    use = (
-        "For scoring answers in training and study, within the kind of text it was trained on; a score is no fact."
-        if is_scorer
-        else "For study and research on small models, within what the results show; not for decisions about people."
-    )
-    lines = [use, f"License: **{markdown(license)}**." if license else "**No license is given.**"]
-    if clashes:
-        lines.append(
-            "Licences that do not simply fit together:\n\n" + "\n".join(f"- {markdown(line)}" for line in clashes)
-        )
-    return "\n\n".join(lines)
-
-
-def _estimate(task: dict[str, Any]) -> str:
-    return "—" if task["value"] is None else f"{task['value']:.3f} ({_interval(task)})"
-
-
-def _interval(task: dict[str, Any]) -> str:
-    return "no interval" if not task["interval"] else f"{task['interval'][0]:.3f} to {task['interval'][1]:.3f}"
+def _interval(part: dict[str, Any]) -> str:
+    return "no interval" if not part["interval"] else f"{part['interval'][0]:.3f} to {part['interval'][1]:.3f}"
 
 
 def _sampling(sampling: dict[str, Any]) -> str:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from huggingface_hub import HfApi
 
 from schoolhouse.core.escape import one_line
-from schoolhouse.hub.artifacts import read_stages
-from schoolhouse.hub.push import build_files, check_account, push
+from schoolhouse.hub.artifacts import read_artifacts
+from schoolhouse.hub.bundle import build_files
+from schoolhouse.hub.client import check_account
+from schoolhouse.hub.push import push
 
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def prepare_push(training_args: TrainingArguments, base: str) -> PushTarget:
             "`python recipes/share.py push <output_dir> owner/name --base_model owner/base`"
         )
     api = HfApi(token=training_args.hub_token)
-    repo_id = check_account(api, training_args.hub_model_id or Path(training_args.output_dir).name)
+    repo_id = check_account(api, training_args.hub_model_id or Path(str(training_args.output_dir)).name)
     return PushTarget(api, repo_id, public=training_args.hub_private_repo is False)
 
 
@@ -77,9 +79,9 @@ def push_after_training(folder: Path, target: PushTarget) -> None:
             From [`prepare_push`].
     """
     try:
-        stages = read_stages(str(folder))
-        files = build_files(target.api, target.repo_id, stages, None, None, target.public)
-        push(target.api, target.repo_id, files, [stage.tag for stage in stages], target.public)
+        artifacts = read_artifacts(str(folder))
+        files = build_files(target.api, target.repo_id, artifacts, public=target.public)
+        push(target.api, target.repo_id, files, [artifact.tag for artifact in artifacts], target.public)
     except (ValueError, OSError) as error:
         command = f"python recipes/share.py push {folder} {target.repo_id}"
         print(f"trained, but not pushed: {one_line(error, 600)}; try `{command}`")

@@ -1,12 +1,14 @@
-"""Whether what a card claims can be measured again."""
+"""Check whether the results that a model card claims can be measured again."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from schoolhouse.core.escape import one_line
 from schoolhouse.evaluation.results import read_results
@@ -17,12 +19,30 @@ WIDEST = 0.1
 # Share of the same items that may come out otherwise in another precision or on another device.
 FLIPS = 0.02
 
-REPRODUCED, DIFFERS, UNKNOWN = "reproduced", "differs", "cannot tell"
+
+class Verdict(StrEnum):
+    """Outcome of measuring a claim again."""
+
+    REPRODUCED = "reproduced"
+    DIFFERS = "differs"
+    UNKNOWN = "cannot tell"
 
 
-def read_claims(folder: Path, stage: str = "") -> dict[str, dict[str, Any]]:
+class Claim(BaseModel):
+    """A result of one task: the part of results.json that is compared."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    version: int | str
+    higher_is_better: bool
+    n: int
+    value: float | None
+    interval: tuple[float, float] | None
+
+
+def read_claims(folder: Path, stage: str = "") -> dict[str, Claim]:
     """
-    What a downloaded repository claims of a stage.
+    Read what a downloaded repository claims of a stage.
 
     Args:
         folder (`Path`):
@@ -31,92 +51,95 @@ def read_claims(folder: Path, stage: str = "") -> dict[str, dict[str, Any]]:
             Sub-folder of the stage.
 
     Returns:
-        `dict[str, dict]`: task -> its part of results.json; empty where nothing is claimed.
+        `dict[str, Claim]`: by task; empty where nothing is claimed.
 
     Raises:
         ValueError: a file of another form, or `.eval_results` that say something else than results.json.
     """
-    claims = read_results(folder / stage).get("tasks") if (folder / stage / "results.json").is_file() else {}
-    published = {}
+    claims, published = {}, {}
     try:
-        for claim in claims.values():
-            judge(claim, claim)
+        if (folder / stage / "results.json").is_file():
+            tasks = read_results(folder / stage)["tasks"]
+            claims = {task: Claim.model_validate(result) for task, result in tasks.items()}
         for path in sorted((folder / ".eval_results").glob("*.yaml")):
             place, _, task = path.stem.rpartition("-")
             if place == stage:
                 published[task] = yaml.safe_load(path.read_text(encoding="utf-8"))[0]["value"]
-        differing = [task for task, value in published.items() if claims[task]["value"] != value]
+        differing = [task for task, value in published.items() if claims[task].value != value]
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise ValueError(
-            f"results.json or .eval_results is not of the form that is pushed: {one_line(error)}"
-        ) from None
+        told = one_line(error)
+        raise ValueError(f"results.json or .eval_results is not of the form that is pushed: {told}") from None
     if differing:
         task = differing[0]
-        raise ValueError(
-            f".eval_results says {one_line(published[task])} of {one_line(task)}, results.json something else"
-        )
+        told = f"{one_line(published[task])} of {one_line(task)}"
+        raise ValueError(f".eval_results says {told}, results.json something else")
     return claims
 
 
-def judge(claimed: dict[str, Any], found: dict[str, Any]) -> tuple[str, str]:
+def check_claim(claimed: Claim, found: Claim) -> tuple[Verdict, str]:
     """
     Compare a claimed result of one task with one that was measured now.
 
     On all the items of the claim only rounding may make a difference. On fewer items the difference has an interval:
-    Newcombe's, which puts together the two intervals' arms (Newcombe, 1998, Statistics in Medicine 17, method 10).
+    Newcombe's hybrid score interval (Newcombe, 1998, Statistics in Medicine 17, method 10). Its lower arm is the root
+    of the summed squares of the measurement's lower and the claim's upper arm, and its upper arm the other way round.
 
     Args:
-        claimed (`dict[str, Any]`):
-            A task of results.json.
-        found (`dict[str, Any]`):
+        claimed (`Claim`):
+            From results.json.
+        found (`Claim`):
             The same task, measured again, perhaps on fewer items.
 
     Returns:
-        `tuple[str, str]`: `"reproduced"`, `"differs"` or `"cannot tell"`, and why.
+        `tuple[Verdict, str]`: the verdict, and why.
     """
     numbers = f"claimed {_number(claimed)}, measured {_number(found)}"
-    if claimed["version"] != found["version"]:
-        return UNKNOWN, f"the claim is of version {claimed['version']} of the task, here is version {found['version']}"
-    if claimed["value"] is None or found["value"] is None or not claimed["interval"]:
-        return UNKNOWN, f"{numbers}: no value, or no interval"
-    if not claimed["interval"][0] - 1e-9 <= claimed["value"] <= claimed["interval"][1] + 1e-9:
-        return DIFFERS, f"{numbers}: the claim lies outside its own interval"
-    difference = found["value"] - claimed["value"]
-    if found["n"] == claimed["n"]:
-        allowed = max(FLIPS, 2 / found["n"])
+    if claimed.version != found.version:
+        told = f"the claim is of version {claimed.version} of the task, here is version {found.version}"
+        return Verdict.UNKNOWN, told
+    if claimed.value is None or found.value is None or not claimed.interval:
+        return Verdict.UNKNOWN, f"{numbers}: no value, or no interval"
+    claimed_low, claimed_high = claimed.interval
+    if not claimed_low - 1e-9 <= claimed.value <= claimed_high + 1e-9:
+        return Verdict.DIFFERS, f"{numbers}: the claim lies outside its own interval"
+    difference = found.value - claimed.value
+    if found.n == claimed.n:
+        allowed = max(FLIPS, 2 / found.n)  # always at least two items
         if abs(difference) > allowed:
-            return DIFFERS, f"{numbers}: on the same items at most {allowed:.3f} is rounding"
-        return (REPRODUCED, numbers) if found["n"] >= 10 else (UNKNOWN, f"{numbers}: n too small")
-    if not found["interval"]:
-        return UNKNOWN, f"{numbers}: n too small"
-    (claimed_low, claimed_high), (low, high) = claimed["interval"], found["interval"]
-    below = difference - math.hypot(found["value"] - low, claimed_high - claimed["value"])
-    above = difference + math.hypot(high - found["value"], claimed["value"] - claimed_low)
+            return Verdict.DIFFERS, f"{numbers}: on the same items at most {allowed:.3f} is rounding"
+        return (Verdict.REPRODUCED, numbers) if found.n >= 10 else (Verdict.UNKNOWN, f"{numbers}: n too small")
+    if not found.interval:
+        return Verdict.UNKNOWN, f"{numbers}: n too small"
+    low, high = found.interval
+    below = difference - math.hypot(found.value - low, claimed_high - claimed.value)
+    above = difference + math.hypot(high - found.value, claimed.value - claimed_low)
     numbers += f", difference {below:+.3f} to {above:+.3f}"
     if below > 0 or above < 0:
-        return DIFFERS, numbers
-    scale = 1 if found["higher_is_better"] else abs(claimed["value"])
-    return (UNKNOWN, f"{numbers}: n too small") if (high - low) / 2 > WIDEST * scale else (REPRODUCED, numbers)
+        return Verdict.DIFFERS, numbers
+    # Bits per byte have no range from 0 to 1: their interval is judged relative to the claim.
+    scale = 1 if found.higher_is_better else abs(claimed.value)
+    is_wide = (high - low) / 2 > WIDEST * scale
+    return (Verdict.UNKNOWN, f"{numbers}: n too small") if is_wide else (Verdict.REPRODUCED, numbers)
 
 
-def overall(verdicts: list[str]) -> str:
+def overall(verdicts: Sequence[Verdict]) -> Verdict:
     """
-    One verdict for several tasks.
+    Return one verdict for several tasks.
 
     Args:
-        verdicts (`list[str]`):
+        verdicts (`Sequence[Verdict]`):
             Of the tasks.
 
     Returns:
-        `str`: `"differs"` if any does, `"reproduced"` if all are.
+        `Verdict`: `DIFFERS` if any does, `REPRODUCED` if all are.
     """
-    if DIFFERS in verdicts:
-        return DIFFERS
-    return REPRODUCED if verdicts and set(verdicts) == {REPRODUCED} else UNKNOWN
+    if Verdict.DIFFERS in verdicts:
+        return Verdict.DIFFERS
+    return Verdict.REPRODUCED if verdicts and set(verdicts) == {Verdict.REPRODUCED} else Verdict.UNKNOWN
 
 
-def _number(task: dict[str, Any]) -> str:
-    if task["value"] is None:
+def _number(claim: Claim) -> str:
+    if claim.value is None:
         return "nothing"
-    interval = f" ({task['interval'][0]:.3f} to {task['interval'][1]:.3f})" if task["interval"] else ""
-    return f"{task['value']:.3f}{interval} with n={task['n']}"
+    interval = f" ({claim.interval[0]:.3f} to {claim.interval[1]:.3f})" if claim.interval else ""
+    return f"{claim.value:.3f}{interval} with n={claim.n}"

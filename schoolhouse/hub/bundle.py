@@ -1,0 +1,201 @@
+"""All files of a shared repository: adapters, card, run manifests, results and lineage, scanned before they leave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schoolhouse.core.escape import one_line
+from schoolhouse.core.models import folder_digest
+from schoolhouse.core.redaction import anonymize
+from schoolhouse.hub.artifacts import ADAPTER_FILES, WEIGHTS_FILE, Artifact
+from schoolhouse.hub.client import retried
+from schoolhouse.hub.license import derive_license
+from schoolhouse.hub.lineage import LINEAGE_FILE, BaseOnHub, Lineage, LineageStage, file_hash
+from schoolhouse.hub.model_card import eval_command, eval_results, model_card, training_data
+from schoolhouse.hub.secret_scan import find_secrets
+
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+def build_files(
+    api: HfApi,
+    repo_id: str,
+    artifacts: list[Artifact],
+    base_model: str | None = None,
+    license: str | None = None,
+    public: bool = False,
+) -> dict[str, bytes]:
+    """
+    Build everything that will be uploaded.
+
+    Args:
+        api ([`~huggingface_hub.HfApi`]):
+            Client, asked about the base.
+        repo_id (`str`):
+            `owner/name`.
+        artifacts (`list[Artifact]`):
+            Adapters, all on one base.
+        base_model (`str`, *optional*):
+            Hub id of the base, where the manifest knows only a folder.
+        license (`str`, *optional*):
+            The owner's decision, instead of the derived one.
+        public (`bool`, *optional*, defaults to `False`):
+            Whether strangers will see it.
+
+    Returns:
+        `dict[str, bytes]`: path -> content.
+
+    Raises:
+        ValueError: a base that does not match, no license for a public push, an adapter that changes meanwhile, a
+            secret (and where).
+    """
+    base = find_base(api, artifacts, base_model)
+    card_data = retried(lambda: api.model_info(base.name)).card_data
+    derived, clashes = derive_license(
+        card_data.get("license") if card_data else None,
+        [(entry["name"], entry["license"]) for entry in training_data(artifacts)],
+    )
+    license = license or derived
+    if public and license is None:
+        raise ValueError(
+            f"a public card needs a license, and none follows ({'; '.join(map(one_line, clashes))}): --license"
+        )
+    files: dict[str, bytes] = {}
+    for artifact in artifacts:
+        files |= _artifact_files(repo_id, artifact, base.name)
+    files["README.md"] = model_card(repo_id, artifacts, base, license, clashes).encode()
+    lineage = Lineage(
+        schema=1,
+        base=base,
+        stages=[
+            LineageStage(
+                name=artifact.name,
+                folder=artifact.folder,
+                adapter=artifact.hash,
+                parent=(artifact.record.get("parent_adapter") or {}).get("hash"),
+                reward_models=[model["hash"] for model in artifact.record.get("reward_models", [])],
+            )
+            for artifact in artifacts
+        ],
+        files={path: file_hash(content) for path, content in sorted(files.items())},
+    )
+    files[LINEAGE_FILE] = lineage.to_json().encode()
+    owner = repo_id.partition("/")[0]
+    found = [line for path, content in files.items() for line in find_secrets(path, content, (owner,))]
+    if found:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise ValueError(f"nothing was uploaded: {'; '.join(found[:5])}{more}")
+    return files
+
+
+def _artifact_files(repo_id: str, artifact: Artifact, base: str) -> dict[str, bytes]:
+    prefix = f"{artifact.folder}/" if artifact.folder else ""
+    names = [name for name in ADAPTER_FILES if (artifact.adapter / name).is_file()]
+    files = {prefix + name: (artifact.adapter / name).read_bytes() for name in names}
+    # Each file is read once: the bytes that are hashed and scanned here are those that are uploaded.
+    weights = hashlib.sha256(files[prefix + WEIGHTS_FILE]).digest()
+    if folder_digest(json.loads(files[f"{prefix}adapter_config.json"]), [weights]) != artifact.hash:
+        raise ValueError(f"{artifact.adapter} changed while it was read: push again")
+    files[f"{prefix}adapter_config.json"] = _json(artifact.config | {"base_model_name_or_path": base})
+    record = anonymize(artifact.record)
+    record["model"]["name"] = record["config"]["model_name_or_path"] = base
+    files[f"{prefix}run.json"] = _json(record)
+    if artifact.own_results:
+        merged = dict(artifact.own_results[0])
+        merged["tasks"] = {name: task for found in artifact.own_results for name, task in found["tasks"].items()}
+        merged["command"] = " ".join(eval_command(merged, base, repo_id, artifact))
+        merged |= {"model": base, "adapter": repo_id}
+        files[f"{prefix}results.json"] = _json(anonymize(merged))
+    for name, content in eval_results(artifact).items():
+        files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()
+    return files
+
+
+def find_base(api: HfApi, artifacts: list[Artifact], base_model: str | None) -> BaseOnHub:
+    """
+    Find the base on the Hub that the adapters belong to.
+
+    Args:
+        api ([`~huggingface_hub.HfApi`]):
+            Client.
+        artifacts (`list[Artifact]`):
+            Adapters, all on one base.
+        base_model (`str` or `None`):
+            Hub id that the user named.
+
+    Returns:
+        `BaseOnHub`: the base.
+
+    Raises:
+        ValueError: if only a folder is known, or the base on the Hub is another one.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    model = artifacts[0].record["model"]
+    is_folder = len(model["hash"]) == 64  # the SHA-256 of a folder; a model from the Hub is known by its commit
+    name = base_model or (model["name"] if not is_folder else None)
+    if name is None or Path(name).is_dir():
+        raise ValueError(
+            f"the base is only known as the folder {model['name']}: name it on the Hub, --base_model owner/name"
+        )
+    try:
+        info = retried(lambda: api.model_info(name, revision=None if is_folder else model["hash"]))
+        commit = str(info.sha)
+        found = retried(lambda: base_hash_on_hub(api, name, commit)) if is_folder else commit
+    except HFValidationError as error:
+        raise ValueError(f"--base_model {one_line(name)} is no Hub id: {one_line(error)}") from None
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403, 404):
+            raise ValueError(
+                f"the base {one_line(name)} is not on the Hub, or not at the commit of the training"
+            ) from None
+        raise
+    if found != model["hash"]:
+        raise ValueError(
+            f"the base {one_line(name)} on the Hub does not match the one that was trained on ({model['name']})"
+        )
+    return BaseOnHub(name=name, revision=commit, hash=model["hash"])
+
+
+def base_hash_on_hub(api: HfApi, base: str, revision: str | None = None) -> str:
+    """
+    Return the [`~schoolhouse.core.models.model_hash`] that a base on the Hub would have as a folder.
+
+    Weights that the Hub stores as large files are not downloaded: their SHA-256 is known.
+
+    Args:
+        api ([`~huggingface_hub.HfApi`]):
+            Client.
+        base (`str`):
+            Hub id.
+        revision (`str`, *optional*):
+            Branch, tag or commit.
+
+    Returns:
+        `str`: the hash.
+    """
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = api.list_repo_tree(base, revision=revision)
+    files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    weights = sorted(path for path in files if path.startswith("model") and path.endswith(".safetensors"))
+    if "config.json" not in files or not weights:
+        raise ValueError(f"{base} is no model with safetensors weights")
+
+    def read(path: str) -> bytes:
+        return Path(api.hf_hub_download(base, path, revision=revision)).read_bytes()
+
+    digests = [
+        bytes.fromhex(lfs.sha256) if (lfs := files[path].lfs) else hashlib.sha256(read(path)).digest()
+        for path in weights
+    ]
+    return folder_digest(json.loads(read("config.json")), digests)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -50,9 +50,9 @@ output_dir: out
 evals: [tiny_heldout]
 stages:
   - {name: sft, recipe: sft, config: sft.yaml, evals: [tiny_heldout]}
-  - {name: math, recipe: grpo, config: math.yaml, after: sft}
-  - {name: judge, recipe: reward, config: judge.yaml, after: sft}
-  - {name: ppo, recipe: ppo, config: ppo.yaml, after: sft}
+  - {name: math, recipe: grpo, config: math.yaml, parent: sft}
+  - {name: judge, recipe: reward, config: judge.yaml, parent: sft}
+  - {name: ppo, recipe: ppo, config: ppo.yaml, parent: sft}
 """
 
 
@@ -114,8 +114,8 @@ def test_a_settled_pipeline_has_nothing_to_do_also_when_only_evals_change(school
     assert stale() == []
     replace(
         "pipeline.yaml",
-        "after: sft}\n  - {name: judge",
-        "after: sft, evals: [tiny_facts], minutes: 3}\n  - {name: judge",
+        "parent: sft}\n  - {name: judge",
+        "parent: sft, evals: [tiny_facts], minutes: 3}\n  - {name: judge",
     )
     assert stale() == []
 
@@ -130,7 +130,7 @@ def test_a_settled_pipeline_has_nothing_to_do_also_when_only_evals_change(school
         (lambda: Path("ppo.jsonl").write_text("{} \n"), ["ppo"]),
         (lambda: make_tiny_model(Path("base"), seed=1), ["sft", "math", "judge", "ppo"]),
         (
-            lambda: replace("pipeline.yaml", "math.yaml, after: sft", "math.yaml, after: sft, overrides: {seed: 1}"),
+            lambda: replace("pipeline.yaml", "math.yaml, parent: sft", "math.yaml, parent: sft, overrides: {seed: 1}"),
             ["math"],
         ),
         (lambda: Path("out/math/adapter/adapter_model.safetensors").write_text("other"), ["math"]),
@@ -259,11 +259,11 @@ def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks(school):
     "old, new, message",
     [
         ("recipe: grpo", "recipe: gpro", r"pipeline.yaml:8: stages\[1\].recipe: unknown recipe 'gpro'; known: sft"),
-        ("math.yaml, after: sft", "math.yaml, after: ppo", r"pipeline.yaml:8: .*'ppo' is no earlier stage"),
-        ("math.yaml, after: sft", "math.yaml", r"pipeline.yaml:8: .*after is missing: math.yaml continues out/sft"),
+        ("math.yaml, parent: sft", "math.yaml, parent: ppo", r"pipeline.yaml:8: .*'ppo' is no earlier stage"),
+        ("math.yaml, parent: sft", "math.yaml", r"pipeline.yaml:8: .*parent is missing: math.yaml continues out/sft"),
         ("name: judge", "name: sft", r"pipeline.yaml:9: .*'sft' is taken"),
         ("name: judge", "name: ../x", r"pipeline.yaml:9: .*use letters"),
-        ("after: sft}\n  - {name: judge", "aftr: sft}\n  - {name: judge", r"pipeline.yaml:8: .*did you mean after"),
+        ("parent: sft}\n  - {name: judge", "parnt: sft}\n  - {name: judge", r"pipeline.yaml:8: .*did you mean parent"),
         ("config: ppo.yaml", "config: none.yaml", r"pipeline.yaml:10: .*none.yaml does not exist"),
         ("name: judge", "name: Sft", r"pipeline.yaml:9: .*'Sft' is taken"),
         ("name: judge", "name: report", r"pipeline.yaml:9: .*'report' is taken"),
@@ -271,13 +271,13 @@ def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks(school):
         ("evals: [tiny_heldout]\n", "evals: [tiny_held]\n", r"pipeline.yaml:5: evals: unknown task 'tiny_held'"),
         ("evals: [tiny_heldout]}", "evals: [tiny_preferences]}", r"pipeline.yaml:7: .*asks a reward model"),
         (
-            "judge.yaml, after: sft",
-            "judge.yaml, after: sft, evals: [tiny_facts]",
+            "judge.yaml, parent: sft",
+            "judge.yaml, parent: sft, evals: [tiny_facts]",
             r":9: .*asks a language",
         ),
         (
-            "ppo.yaml, after",
-            "ppo.yaml, overrides: {output_dir: x}, after",
+            "ppo.yaml, parent",
+            "ppo.yaml, overrides: {output_dir: x}, parent",
             r":10: .*the pipeline sets it",
         ),
         ("config: math.yaml", "config: ppo.yaml", r"pipeline.yaml:8: .*judge/adapter is made by a later stage"),
@@ -615,7 +615,7 @@ def test_a_pipeline_killed_ten_times_ends_with_the_same_adapters(tmp_path, monke
     Path("b.yaml").write_text(recipe + "adapter_name_or_path: out/a/adapter\noutput_dir: out/b\n")
     Path("pipeline.yaml").write_text(
         "model_name_or_path: base\noutput_dir: whole\nstages:\n  - {name: a, recipe: sft, config: a.yaml}\n"
-        "  - {name: b, recipe: sft, config: b.yaml, after: a, evals: [tiny_facts]}\n"
+        "  - {name: b, recipe: sft, config: b.yaml, parent: a, evals: [tiny_facts]}\n"
     )
     command = [sys.executable, ROOT / "recipes/pipeline.py", "--config", "pipeline.yaml", "--output_dir"]
     began = time.monotonic()
@@ -649,7 +649,7 @@ def test_a_stage_that_fails_or_is_killed_in_its_eval_costs_no_other(tmp_path, mo
     replace("b.yaml", "tiny/sft", "tiny/stf")
     Path("pipeline.yaml").write_text(
         "model_name_or_path: base\noutput_dir: out\nstages:\n  - {name: a, recipe: sft, config: a.yaml}\n"
-        "  - {name: b, recipe: sft, config: b.yaml, after: a, evals: [tiny_facts]}\n"
+        "  - {name: b, recipe: sft, config: b.yaml, parent: a, evals: [tiny_facts]}\n"
     )
     command = [sys.executable, ROOT / "recipes/pipeline.py", "--config", "pipeline.yaml"]
     failed = subprocess.run(command, capture_output=True, text=True)

@@ -246,7 +246,7 @@ def test_a_function_of_ones_own_applies_where_its_columns_are():
     ],
 )  # fmt: skip
 def test_old_names_of_parameters_work_and_warn_of_the_new_ones(old, new):
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(FutureWarning) as warned:
         (reward,) = build_rewards([old], 10)
     assert reward.function == REWARDS[old["name"]](**new)
     told = " ".join(str(warning.message) for warning in warned)

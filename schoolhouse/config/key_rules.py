@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from schoolhouse.config.errors import ConfigError, KeyPath, key_label
+from schoolhouse.config.errors import ConfigError, KeyPath
 
 
 # Names that older TRL and transformers versions, and other tools, gave to a key. The first of the new names that the
@@ -63,22 +63,6 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "train_on_inputs": ("completion_only_loss",),
 }
 
-# Parameters of rewards that were renamed: the old names work for one more version, with a warning.
-RENAMED_REWARD_PARAMETERS: dict[str, dict[str, str]] = {
-    "code": {"pays": "credit"},
-    "cosine": {
-        "right_short": "max_value_correct",
-        "right_long": "min_value_correct",
-        "wrong_short": "min_value_wrong",
-        "wrong_long": "max_value_wrong",
-        "cut_off": "exceed_penalty",
-        "max_length": "max_len",
-    },
-    "overlong": {"soft": "soft_punish_cache", "max_length": "max_completion_len"},
-    "repetition": {"ngram": "ngram_size"},
-    "reward_model": {"lam": "uncertainty_coef"},
-}
-
 # Keys without a successor: what to do instead.
 REMOVED: dict[str, str] = {
     "warmup_ratio": "transformers removed it: set warmup_steps to a value below 1, a share of all steps",
@@ -107,12 +91,20 @@ REMOVED: dict[str, str] = {
 # Keys of the first version of Schoolhouse, which work for one more version with a warning: the kind of mapping that
 # holds them -> old name -> new name.
 FORMER_KEYS: dict[str, dict[str, str]] = {
-    # the keys of a recipe or of an evaluation
     "recipe": {},
-    # an entry of `rewards`, by the name of the reward
-    "rewards.overlong": {},
-    # an entry of a pipeline's `stages`
-    "stages": {},
+    "stages": {"after": "parent"},
+    "rewards.code": {"pays": "credit"},
+    "rewards.cosine": {
+        "right_short": "max_value_correct",
+        "right_long": "min_value_correct",
+        "wrong_short": "min_value_wrong",
+        "wrong_long": "max_value_wrong",
+        "cut_off": "exceed_penalty",
+        "max_length": "max_len",
+    },
+    "rewards.overlong": {"soft": "soft_punish_cache", "max_length": "max_completion_len"},
+    "rewards.repetition": {"ngram": "ngram_size"},
+    "rewards.reward_model": {"lam": "uncertainty_coef"},
 }
 
 # Bounds that neither TRL nor transformers checks before the model is loaded: in words, as a test, and of which keys.
@@ -175,17 +167,16 @@ LORA_KEYS = {
 NEEDS_LORA = ("adapter_name_or_path", "trainable_new_tokens", "load_in_4bit", "load_in_8bit")
 
 
-def apply_renames(where: str, values: Mapping[str, Any], path: KeyPath = ()) -> dict[str, Any]:
+def apply_renames(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     Give keys of the first version their new names, with a warning for each.
 
     Args:
         where (`str`):
-            Kind of the mapping, a key of [`FORMER_KEYS`]; one that is not there has no renamed keys.
+            Kind of the mapping, a key of [`FORMER_KEYS`]: `"recipe"`, `"stages"` for an entry of a pipeline, or
+            `"rewards.NAME"` for an entry of `rewards`. A kind that is not listed has no renamed keys.
         values (`Mapping[str, Any]`):
             Keys and values as the user wrote them.
-        path (`tuple`, *optional*, defaults to `()`):
-            Path to the mapping, for warnings and errors.
 
     Returns:
         `dict[str, Any]`: the same values in the same order.
@@ -196,8 +187,8 @@ def apply_renames(where: str, values: Mapping[str, Any], path: KeyPath = ()) -> 
     former = FORMER_KEYS.get(where, {})
     for old in filter(former.__contains__, values):
         if former[old] in values:
-            raise ConfigError((*path, old), f"is the former name of {former[old]}, which is set too: remove it")
-        text = f"{key_label((*path, old))} is now called {former[old]}: the old name works for one more version"
+            raise ConfigError((old,), f"is the former name of {former[old]}, which is set too: remove it")
+        text = f"{where}: {old} is now called {former[old]}; the old name works for one more version"
         warnings.warn(text, FutureWarning, stacklevel=2)
     return {former.get(key, key): value for key, value in values.items()}
 

@@ -211,7 +211,8 @@ class RecipeParser:
 
     def _read_config(self, config: str) -> dict[str, Any]:
         try:
-            self._file = read_yaml(config).rename("recipe")
+            self._file = read_yaml(config)
+            self._file.rename("recipe")
         except ConfigError as error:
             _exit(str(error))
         self.config_path = self._file.path

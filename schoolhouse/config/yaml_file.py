@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,7 +14,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from schoolhouse.config.errors import ConfigError, KeyPath, key_label, render
-from schoolhouse.config.key_rules import FORMER_KEYS, apply_renames
+from schoolhouse.config.key_rules import apply_renames
 from schoolhouse.config.paths import find_file
 from schoolhouse.config.value_types import to_config_error
 
@@ -52,7 +51,7 @@ class YamlFile:
 
     path: Path
     values: dict[str, Any]
-    lines: Mapping[KeyPath, int]
+    lines: dict[KeyPath, int]
 
     def place(self, path: KeyPath) -> str:
         """Return `file:line` of a key, or of the nearest key above it that the file holds."""
@@ -72,15 +71,21 @@ class YamlFile:
         label = f"{key_label(path)}: " if path else ""
         return ConfigError((), f"{self.place(path)}: {label}{message}")
 
-    def rename(self, where: str) -> "YamlFile":
-        """Return the file with new names for former ones among its own keys; see [`apply_renames`]."""
+    def rename(self, where: str, path: KeyPath = ()) -> None:
+        """Give the former keys of the mapping at `path` their new names, in place; see [`apply_renames`]."""
+        mapping: Any = self.values
+        for part in path:
+            mapping = mapping[part]
+        if not isinstance(mapping, dict):
+            return  # its type is an error of its own
         try:
-            values = apply_renames(where, self.values)
+            renamed = apply_renames(where, mapping)
         except ConfigError as error:
-            raise self.error(error.path, error.message) from None
-        former = FORMER_KEYS.get(where, {})
-        lines = {(former.get(str(path[0]), path[0]), *path[1:]): line for path, line in self.lines.items()}
-        return YamlFile(self.path, values, lines)
+            raise self.error((*path, *error.path), error.message) from None
+        for old, new in zip(mapping, renamed, strict=True):
+            self.lines[*path, new] = self.lines[*path, old]
+        mapping.clear()
+        mapping.update(renamed)
 
     def parse(self, kind: type[T]) -> T:
         """

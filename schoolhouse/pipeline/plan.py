@@ -27,7 +27,7 @@ class StageEntry(TypedDict, total=False):
     recipe: str
     config: str
     overrides: dict[str, Any]
-    after: str
+    parent: str
     evals: list[str]
     minutes: float
 
@@ -134,6 +134,9 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
         ValueError: one line that names file and line.
     """
     file = read_yaml(path)
+    stages = file.values.get("stages")
+    for index in range(len(stages) if isinstance(stages, list) else 0):
+        file.rename("stages", ("stages", index))
     values = file.parse(PipelineEntry)
 
     def fail(where: KeyPath, message: str) -> NoReturn:
@@ -162,19 +165,19 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
             fail((*where, "name"), f"{entry['name']!r} is taken: name each stage once, and none `base` or `report`")
         if entry["recipe"] not in RECIPES:
             fail((*where, "recipe"), f"unknown recipe {entry['recipe']!r}; known: {', '.join(RECIPES)}")
-        if (after := entry.get("after")) is not None and after not in before[1:]:
-            fail((*where, "after"), f"{after!r} is no earlier stage; earlier: {', '.join(before[1:]) or 'none'}")
+        if (after := entry.get("parent")) is not None and after not in before[1:]:
+            fail((*where, "parent"), f"{after!r} is no earlier stage; earlier: {', '.join(before[1:]) or 'none'}")
         _check_evals((*where, "evals"), entry["recipe"], entry.get("evals", []), fail)
         if not find_file(entry["config"]).is_file():
             fail((*where, "config"), f"{entry['config']} does not exist, seen from {Path.cwd()}")
         if taken := [key for key in _OF_THE_PIPELINE if key in entry.get("overrides", {})]:
             fail(
-                (*where, "overrides", taken[0]), "the pipeline sets it, by model_name_or_path, output_dir and `after`"
+                (*where, "overrides", taken[0]), "the pipeline sets it, by model_name_or_path, output_dir and `parent`"
             )
         recipes.append(read_yaml(entry["config"]).values)
     own = [str(recipe.get("output_dir") or "").rstrip("/") for recipe in recipes]
     for index, (entry, recipe) in enumerate(zip(values["stages"], recipes, strict=True)):
-        where, name, after = ("stages", index), entry["name"], entry.get("after")
+        where, name, after = ("stages", index), entry["name"], entry.get("parent")
         settings = recipe | entry.get("overrides", {})
         used: set[int] = set()
         try:
@@ -186,11 +189,11 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
         except ValueError as error:
             fail((*where, "config"), str(error))
         config |= {"model_name_or_path": base, "output_dir": str(folder / name)}
-        # A parent named only by the recipe's own path is the pipeline's `after`, or nobody's.
+        # A parent named only by the recipe's own path is the pipeline's `parent`, or nobody's.
         if after is not None:
             config["adapter_name_or_path"] = str(folder / after / "adapter")
         elif recipe.get("adapter_name_or_path"):
-            fail(where, f"after is missing: {entry['config']} continues {recipe['adapter_name_or_path']}")
+            fail(where, f"parent is missing: {entry['config']} continues {recipe['adapter_name_or_path']}")
         used_names = {values["stages"][number]["name"] for number in used}
         parents = [stage.name for stage in stages if stage.name == after or stage.name in used_names]
         stage = Stage(name, entry["recipe"], entry["config"], folder / name, config, entry.get("overrides", {}))

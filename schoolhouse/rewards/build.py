@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from schoolhouse.config.errors import ConfigError, nearest
-from schoolhouse.config.key_rules import RENAMED_REWARD_PARAMETERS
+from schoolhouse.config.key_rules import apply_renames
 from schoolhouse.config.user_code import load_function
 from schoolhouse.config.value_types import check_type
 from schoolhouse.rewards.base import Completion, Reward, RewardFunction, Row, Values
@@ -144,10 +143,7 @@ def _built_in(name: str, parameters: dict[str, Any], max_completion_length: int)
     cls = REWARDS[name]
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    for old, new in RENAMED_REWARD_PARAMETERS.get(name, {}).items():
-        if old in parameters:
-            warnings.warn(f"rewards: {name}: {old} is now called {new}; the old name will go", stacklevel=4)
-            parameters.setdefault(new, parameters.pop(old))
+    parameters = apply_renames(f"rewards.{name}", parameters)
     for limit in _COMPLETION_LIMITS:
         if limit in fields and parameters.get(limit) is None:
             parameters[limit] = max_completion_length

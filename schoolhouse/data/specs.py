@@ -14,6 +14,7 @@ from schoolhouse.config.paths import shipped
 from schoolhouse.config.user_code import load_function
 from schoolhouse.config.yaml_file import YamlError, load_mapping
 from schoolhouse.data.columns import missing_text, prompt_text
+from schoolhouse.data.files import MissingSplitError
 from schoolhouse.data.loading import LoadReport, Table, open_table, read_rows, rename_columns, to_dataset
 
 
@@ -134,7 +135,7 @@ class DatasetSpec(BaseModel):
 
     def check_keys(self) -> None:
         """Raise a `ValueError` where keys contradict each other."""
-        given = [key for key in _SOURCES if getattr(self, key)]
+        given = sorted((key for key in _SOURCES if getattr(self, key)), key=lambda key: self._lines[key,])
         if len(given) > 1:
             raise self.error(given[1], f"excludes {given[0]}: the rows come from one place")
         if self.rows and not self.splits:
@@ -196,8 +197,10 @@ def load_dataset_spec(name: str) -> DatasetSpec:
     try:
         spec = DatasetSpec.model_validate(values)
     except ValidationError as invalid:
-        error = invalid.errors()[0]
-        path = next((error["loc"][:n] for n in range(len(error["loc"]), 0, -1) if error["loc"][:n] in lines), ())
+        # The error deepest in the file is the one of the alternative that was meant.
+        error, path = max(
+            ((error, _path_in_file(error["loc"], lines)) for error in invalid.errors()), key=lambda pair: len(pair[1])
+        )
         message = error["msg"][0].lower() + error["msg"][1:]
         if error["type"] == "extra_forbidden":
             known = [field.alias or key for key, field in DatasetSpec.model_fields.items()]
@@ -206,6 +209,13 @@ def load_dataset_spec(name: str) -> DatasetSpec:
     spec._name, spec._file, spec._lines = name, file, lines
     spec.check_keys()
     return spec
+
+
+def _path_in_file(location: tuple[str | int, ...], lines: dict[KeyPath, int]) -> KeyPath:
+    path: KeyPath = ()
+    for part in location:  # pydantic puts names of types between the keys
+        path = (*path, part) if (*path, part) in lines else path
+    return path
 
 
 def open_dataset(
@@ -245,7 +255,8 @@ def open_dataset(
     by_hash = spec.split if isinstance(spec.split, HashSplit) else None
     if spec.rows:
         if split not in spec.splits:
-            raise spec.error("splits", f"there is no split {split!r}; known are {', '.join(spec.splits)}")
+            known = f"there is no split {split!r}; known are {', '.join(spec.splits)}"
+            raise MissingSplitError(str(spec.error("splits", known)))
         given = {**spec.parameters, **spec.splits[split], **parameters}
         return Table(spec.rows, spec.call("rows", split, max_rows=max_rows, **given))
     location = path or spec.location
@@ -318,6 +329,8 @@ def _validator(spec: DatasetSpec) -> Callable[[dict[str, Any]], str | None]:
 def _select_split(spec: DatasetSpec, table: Table, split: str) -> Table:
     rows: Iterable[dict[str, Any] | str] = table.rows
     column = spec.split.by_hash_of
+    if not any(isinstance(row, dict) and row.get(column) for row in rows):
+        raise spec.error("split", f"no row has the column {column!r}, by which the rows are divided")
     # A row without the column is malformed; it is reported with the train split.
     sides = [spec.split.split_of(row) if isinstance(row, dict) and row.get(column) else "train" for row in rows]
     chosen = [index for index, side in enumerate(sides) if side == split]

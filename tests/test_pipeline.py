@@ -144,6 +144,23 @@ def test_a_change_reaches_the_stage_and_its_children_and_no_other(school, change
     assert stale() == expected
 
 
+def test_a_data_set_belongs_to_the_stage_that_names_it(school):
+    Path("rows.py").write_text("def load(split, size): return [{'prompt': 'a', 'completion': 'b'}] * size\n")
+    Path("mine.yaml").write_text("rows: rows.py:load\nsplits: {train: {size: 4}, test: {size: 2}}\n")
+    replace("judge.yaml", "dataset_name: prompt-completion", "datasets: [{name: mine.yaml}]")
+    settle(load())
+    assert stale() == []
+    for change, expected in (
+        (lambda: replace("mine.yaml", "rows:", "# made by code\nlicense: MIT\nrows:"), []),
+        (lambda: replace("mine.yaml", "size: 4", "size: 5"), ["judge", "ppo"]),
+        (lambda: replace("rows.py", "'b'", "'c'"), ["judge", "ppo"]),
+        (lambda: replace("judge.yaml", "mine.yaml", "tiny/preferences"), ["judge", "ppo"]),
+    ):
+        change()
+        assert stale() == expected
+        settle(load())
+
+
 def _copy_of_the_code(folder):
     for name in ("recipes", "eval", "schoolhouse"):
         for file in (path for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".jinja", ".css", ".js")):
@@ -178,15 +195,19 @@ def test_every_way_to_import_a_module_makes_it_part_of_the_code(tmp_path):
         "schoolhouse/sandbox/inner.py": "",
         "schoolhouse/report/page.py": "",
         "eval/run.py": "",
+        "eval/tasks/sums.yaml": "",
+        "data/tiny/sums.yaml": "",
         "recipes/ppo.py": "",
     }.items():
         (code / name).parent.mkdir(parents=True, exist_ok=True)
         (code / name).write_text(text)
-    others = ("eval/run.py", "recipes/ppo.py", "schoolhouse/report/page.py")
+    tasks = ("eval/tasks/sums.yaml", "data/tiny/sums.yaml")
+    others = ("eval/run.py", "recipes/ppo.py", "schoolhouse/report/page.py", *tasks)
     for path in sorted(code.rglob("*.*")):
         file = str(path.relative_to(code))
         assert _changes_the_hash("recipes/sft.py", file, code) == (file not in others), file
     assert not _changes_the_hash("recipes/sft.py", "recipes/sft.py", code, "# a comment\n")
+    assert all(_changes_the_hash("eval/run.py", file, code) for file in tasks)
 
 
 LOADED = """

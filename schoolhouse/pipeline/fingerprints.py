@@ -10,6 +10,7 @@ from typing import Any
 
 from schoolhouse.config.paths import shipped
 from schoolhouse.core.models import adapter_hash, folder_digest
+from schoolhouse.data.specs import is_dataset_spec, load_dataset_spec
 from schoolhouse.pipeline.plan import Pipeline, Stage
 
 
@@ -30,7 +31,8 @@ def set_keys(pipeline: Pipeline) -> None:
     Give every stage its key, parents first: a key holds its parents' keys, so a change reaches all descendants.
 
     A key has six parts: `settings`, the recipe with its overrides but for where it lies; `files`, the content of every
-    file or folder that the settings name, such as data, reward functions, chat templates and adapters from elsewhere;
+    file or folder that the settings name, such as data, reward functions, chat templates and adapters from elsewhere,
+    and the description of every data set;
     `code`, the recipe's script and all of this repository that it may run; `base`; `parents`; and `launch`.
     Library versions are no part: an upgrade would train everything anew. run.json has them, and the plan says which
     stages were trained with others.
@@ -179,6 +181,11 @@ def code_hash(script: str, root: Path | None = None) -> str:
         and not (name := file.relative_to(package).as_posix()).startswith((*left_out, "shipped/"))
     }
     files[script] = root / script if root else shipped(script)
+    if script == "eval/run.py":
+        # Tasks read data sets. A recipe's own data set is in the part `files` of its key.
+        for name in ("data", "eval/tasks"):
+            folder = root / name if root else shipped(name)
+            files |= {f"{name}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.yaml")}
     return _digest([[name, _source_hash(file)] for name, file in sorted(files.items())])
 
 
@@ -205,6 +212,10 @@ def _without_places(value: Any, where: tuple, pipeline: Pipeline, files: dict[st
     """
     A config in which a path is only a name: what lies there is in `files`, and the pipeline's own folder is anywhere.
     """
+    is_dataset = where[-1:] == ("dataset_name",) or (where[:1], where[-1:]) == (("datasets",), ("name",))
+    if is_dataset and is_dataset_spec(value):
+        files[".".join(map(str, where))] = _dataset_digest(value)
+        return Path(value).name
     if isinstance(value, dict):
         return {key: _without_places(item, (*where, key), pipeline, files) for key, item in sorted(value.items())}
     if isinstance(value, list):
@@ -223,6 +234,13 @@ def _without_places(value: Any, where: tuple, pipeline: Pipeline, files: dict[st
         return value
     files[".".join(map(str, where))] = content
     return path.name + function.partition(":")[2]
+
+
+def _dataset_digest(name: str) -> str:
+    """Hash of a data set's YAML file, but for what it says of the data, and of the files that it names."""
+    spec = load_dataset_spec(name)
+    described = spec.model_dump(exclude={"description", "origin", "license"})
+    return _digest([described, *map(_content, spec.files()[1:])])
 
 
 def _content(path: Path) -> str | None:

@@ -21,6 +21,8 @@ from schoolhouse.evaluation.tasks import TASKS
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from schoolhouse.evaluation.run_task import PreparedTask
 
 
@@ -47,9 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(f"{prepared.task.name}: {len(prepared.items)} items" for prepared in prepared_tasks))
         return 0
 
-    from schoolhouse.core.files import write_json, write_json_lines
+    from schoolhouse.core.files import write_json
     from schoolhouse.evaluation import tables
-    from schoolhouse.evaluation.results import build_results, summarise
 
     if arguments.compare:
         if arguments.output_dir:
@@ -57,9 +58,31 @@ def main(argv: list[str] | None = None) -> int:
         tables.print_comparison(comparison)
         return 0
 
+    from schoolhouse.core.manifest import AdapterSource, ModelSource
+    from schoolhouse.core.run import open_evaluation
+
+    model = ModelSource(name=arguments.model_name_or_path, revision=arguments.revision, hash=hashes["model"])
+    adapter = arguments.adapter_name_or_path
+    evaluated = AdapterSource(name=adapter, hash=hashes["adapter"]) if adapter else None
+    with open_evaluation(__file__, Path(arguments.output_dir), arguments.written(), model, evaluated):
+        evaluate(arguments, argv, tokenizer, prepared_tasks, hashes)
+    return 0
+
+
+def evaluate(
+    arguments: EvalArguments,
+    argv: list[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    prepared_tasks: "list[PreparedTask]",
+    hashes: dict[str, Any],
+) -> None:
+    """Load the model, run the tasks, and write samples and results."""
+    from schoolhouse.core.files import write_json, write_json_lines
     from schoolhouse.core.models import load_model
     from schoolhouse.core.reward_models import load_scorer
+    from schoolhouse.evaluation import tables
     from schoolhouse.evaluation.preference import describe_preferences
+    from schoolhouse.evaluation.results import build_results, summarise
     from schoolhouse.evaluation.run_task import run_task
     from schoolhouse.evaluation.sample_cache import SampleStore
 
@@ -111,7 +134,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     write_json(folder / "results.json", results)
     tables.print_results(results)
-    return 0
 
 
 def _own_sampling(prepared: "PreparedTask", sampling: dict[str, Any]) -> dict[str, Any]:

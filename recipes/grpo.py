@@ -9,6 +9,7 @@ came in. The run folder is that of `recipes/sft.py`, and the same command again 
 the very same weights where it stopped between two batches of samples.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from transformers import set_seed
 
-    from schoolhouse.core.run import RunManifest
+    from schoolhouse.core.run import Run
     from schoolhouse.data import load_training_data
     from schoolhouse.rewards import reward_models
     from schoolhouse.training.callbacks import RunCallback
@@ -78,32 +79,34 @@ def main(argv: list[str] | None = None) -> int:
 
         with config_errors(parser, "push_to_hub"):
             target = prepare_push(training_args, model_args.model_name_or_path)
+    models = [reward.model for reward in reward_models(rewards)]
     with config_errors(parser, "model_name_or_path"):
-        given = (parser, training_args, model_args, data, tokenizer, reward_models(rewards))
-        record = RunManifest.begin(*given) if training else None
-    stop = RunCallback(record)
-    trainer = GRPOTrainer(
-        load_policy(model_args, training_args, tokenizer),
-        reward_funcs=rewards,
-        args=training_args,
-        train_dataset=data.train,
-        eval_dataset=data.test if training_args.eval_strategy != "no" else None,
-        processing_class=tokenizer,
-        callbacks=[stop],
-    )
-    if not training:
-        preflight(parser, trainer, data.train, practice_args.preflight_prompts)
-        return 0
-    if practice_args.preflight_prompts and record.checkpoint is None:
-        record.save(preflight=preflight(parser, trainer, data.train, practice_args.preflight_prompts))
-    trainer.train(resume_from_checkpoint=record.checkpoint)
-    if stop.stopped_by:
-        record.interrupt(trainer)
-        return 128 + stop.stopped_by
-    product = save_policy(trainer, record.folder, tokenizer)
-    record.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
-    if target is not None and record.is_writer:
-        push_after_training(record.folder, target)
+        given = (__file__, parser, training_args, model_args, data.sources, tokenizer, models)
+        run = Run.open(*given) if training else None
+    with run or contextlib.nullcontext():
+        stop = RunCallback(run)
+        trainer = GRPOTrainer(
+            load_policy(model_args, training_args, tokenizer),
+            reward_funcs=rewards,
+            args=training_args,
+            train_dataset=data.train,
+            eval_dataset=data.test if training_args.eval_strategy != "no" else None,
+            processing_class=tokenizer,
+            callbacks=[stop],
+        )
+        if not training:
+            preflight(parser, trainer, data.train, practice_args.preflight_prompts)
+            return 0
+        if practice_args.preflight_prompts and run.checkpoint is None:
+            run.save(preflight=preflight(parser, trainer, data.train, practice_args.preflight_prompts))
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+        if stop.stopped_by:
+            run.interrupt(trainer)
+            return 128 + stop.stopped_by
+        product = save_policy(trainer, run.folder, tokenizer)
+        run.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+    if target is not None and run.is_writer:
+        push_after_training(run.folder, target)
     return 0
 
 

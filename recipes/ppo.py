@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     from transformers import set_seed
 
     from schoolhouse.core.reward_models import member_folders
-    from schoolhouse.core.run import RunManifest
+    from schoolhouse.core.run import Run
     from schoolhouse.data import load_training_data
     from schoolhouse.rewards import reward_models
     from schoolhouse.training import PPOTrainer
@@ -64,30 +64,32 @@ def main(argv: list[str] | None = None) -> int:
 
         with config_errors(parser, "push_to_hub"):
             target = prepare_push(training_args, model_args.model_name_or_path)
+    models = [reward.model for reward in reward_models(rewards)]
     with config_errors(parser, "model_name_or_path"):
-        record = RunManifest.begin(parser, training_args, model_args, data, tokenizer, reward_models(rewards))
-    stop, gauge = RunCallback(record), OveroptimizationCallback(record.folder, gold_args)
-    paying = reward_models(reward for reward in rewards if reward.weight)
-    judges = [judge.model for judge in paying if judge.shares_base(model_args.model_name_or_path)]
-    trainer = PPOTrainer(
-        load_policy(model_args, training_args, tokenizer),
-        reward_funcs=rewards,
-        args=training_args,
-        train_dataset=data.train,
-        eval_dataset=data.test if training_args.eval_strategy != "no" else None,
-        processing_class=tokenizer,
-        callbacks=[stop, gauge],
-        value_adapter=member_folders(judges[0])[0] if judges and model_args.use_peft else None,
-    )
-    trainer.train(resume_from_checkpoint=record.checkpoint)
-    if stop.stopped_by:
-        record.interrupt(trainer)
-        return 128 + stop.stopped_by
-    product = save_policy(trainer, record.folder, tokenizer)
-    gauge.keep_best(product, record.is_writer)
-    record.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
-    if target is not None and record.is_writer:
-        push_after_training(record.folder, target)
+        run = Run.open(__file__, parser, training_args, model_args, data.sources, tokenizer, models)
+    with run:
+        stop, gauge = RunCallback(run), OveroptimizationCallback(run.folder, gold_args)
+        paying = reward_models(reward for reward in rewards if reward.weight)
+        judges = [judge.model for judge in paying if judge.shares_base(model_args.model_name_or_path)]
+        trainer = PPOTrainer(
+            load_policy(model_args, training_args, tokenizer),
+            reward_funcs=rewards,
+            args=training_args,
+            train_dataset=data.train,
+            eval_dataset=data.test if training_args.eval_strategy != "no" else None,
+            processing_class=tokenizer,
+            callbacks=[stop, gauge],
+            value_adapter=member_folders(judges[0])[0] if judges and model_args.use_peft else None,
+        )
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+        if stop.stopped_by:
+            run.interrupt(trainer)
+            return 128 + stop.stopped_by
+        product = save_policy(trainer, run.folder, tokenizer)
+        gauge.keep_best(product, run.is_writer)
+        run.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+    if target is not None and run.is_writer:
+        push_after_training(run.folder, target)
     return 0
 
 

@@ -84,8 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
 
     from schoolhouse.core.fingerprint import fingerprint
-    from schoolhouse.core.run import RunManifest
-    from schoolhouse.data import DataSource, LoadedData
+    from schoolhouse.core.run import Run
+    from schoolhouse.data import DataSource
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.policy import save_policy
 
@@ -125,25 +125,24 @@ def main(argv: list[str] | None = None) -> int:
         sha256=fingerprint(train),
         license="Apache-2.0",
     )
-    record = RunManifest.begin(
-        parser, training_args, ModelArguments(use_peft=False), LoadedData(train, test, [source]), tokenizer
-    )
-    stop = RunCallback(record)
-    trainer = Trainer(
-        LlamaForCausalLM(config),
-        training_args,
-        train_dataset=train,
-        eval_dataset=test,
-        processing_class=tokenizer,
-        callbacks=[stop],
-    )
-    trainer.train(resume_from_checkpoint=record.checkpoint)
-    if stop.stopped_by:
-        record.interrupt(trainer)
-        return 128 + stop.stopped_by
-    product = save_policy(trainer, record.folder, tokenizer)
-    tokens = round(len(train) * args.block_size * trainer.state.epoch)
-    record.finish(trainer, product, tokens={"input": tokens, "trained": tokens}, evaluation=trainer.evaluate())
+    run = Run.open(__file__, parser, training_args, ModelArguments(use_peft=False), [source], tokenizer)
+    with run:
+        stop = RunCallback(run)
+        trainer = Trainer(
+            LlamaForCausalLM(config),
+            training_args,
+            train_dataset=train,
+            eval_dataset=test,
+            processing_class=tokenizer,
+            callbacks=[stop],
+        )
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+        if stop.stopped_by:
+            run.interrupt(trainer)
+            return 128 + stop.stopped_by
+        product = save_policy(trainer, run.folder, tokenizer)
+        tokens = round(len(train) * args.block_size * trainer.state.epoch)
+        run.finish(trainer, product, tokens={"input": tokens, "trained": tokens}, final_evaluation=trainer.evaluate())
     return 0
 
 

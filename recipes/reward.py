@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from transformers import set_seed
 
-    from schoolhouse.core.run import RunManifest
+    from schoolhouse.core.run import Run
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.checks import config_errors, validate_pairs
@@ -85,30 +85,31 @@ def main(argv: list[str] | None = None) -> int:
         with config_errors(parser, "push_to_hub"):
             target = prepare_push(training_args, model_args.model_name_or_path)
     with config_errors(parser, "model_name_or_path"):
-        record = RunManifest.begin(parser, training_args, model_args, data, tokenizer)
-    record.save(pairs=pairs.account, test_pairs=test and test.account)
-    for member in open_members(record, training_args, preference_args.num_members):
-        stop = RunCallback(record)
-        with config_errors(parser, "adapter_name_or_path", "model_name_or_path"):
-            model = load_reward_model(model_args, member.training_args, tokenizer)
-        trainer = RewardTrainer(
-            model,
-            args=member.training_args,
-            train_dataset=pairs.rows,
-            eval_dataset=test.rows if training_args.eval_strategy != "no" else None,
-            processing_class=tokenizer,
-            callbacks=[stop],
-            head_learning_rate=preference_args.head_learning_rate,
-        )
-        trainer.train(resume_from_checkpoint=member.checkpoint)
-        if stop.stopped_by:
-            record.interrupt(trainer)
-            return 128 + stop.stopped_by
-        statistics = reference_statistics(trainer, (test or pairs).rows)
-        product = save_policy(trainer, record.folder, tokenizer, member.name, {"reward_statistics.json": statistics})
-    record.finish(trainer, product.parent if product.parent.name == "members" else product)
-    if target is not None and record.is_writer:
-        push_after_training(record.folder, target)
+        run = Run.open(__file__, parser, training_args, model_args, data.sources, tokenizer)
+    with run:
+        run.save(pairs=pairs.account, test_pairs=test and test.account)
+        for member in open_members(run, training_args, preference_args.num_members):
+            stop = RunCallback(run)
+            with config_errors(parser, "adapter_name_or_path", "model_name_or_path"):
+                model = load_reward_model(model_args, member.training_args, tokenizer)
+            trainer = RewardTrainer(
+                model,
+                args=member.training_args,
+                train_dataset=pairs.rows,
+                eval_dataset=test.rows if training_args.eval_strategy != "no" else None,
+                processing_class=tokenizer,
+                callbacks=[stop],
+                head_learning_rate=preference_args.head_learning_rate,
+            )
+            trainer.train(resume_from_checkpoint=member.checkpoint)
+            if stop.stopped_by:
+                run.interrupt(trainer)
+                return 128 + stop.stopped_by
+            statistics = reference_statistics(trainer, (test or pairs).rows)
+            product = save_policy(trainer, run.folder, tokenizer, member.name, {"reward_statistics.json": statistics})
+        run.finish(trainer, product.parent if product.parent.name == "members" else product)
+    if target is not None and run.is_writer:
+        push_after_training(run.folder, target)
     return 0
 
 

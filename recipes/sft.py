@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     from transformers import set_seed
 
     from schoolhouse.core.chat_templates import training_tokenizer
-    from schoolhouse.core.run import RunManifest, tokens_trained
+    from schoolhouse.core.run import Run, tokens_trained
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.checks import config_errors, validate_sft
@@ -62,28 +62,29 @@ def main(argv: list[str] | None = None) -> int:
         with config_errors(parser, "push_to_hub"):
             target = prepare_push(training_args, model_args.model_name_or_path)
     with config_errors(parser, "model_name_or_path"):
-        record = RunManifest.begin(parser, training_args, model_args, data, tokenizer)
-    stop = RunCallback(record)
-    needed = answer_tokens(data.train, tokenizer, training_args) if model_args.trainable_new_tokens else ()
-    trainer = SFTTrainer(
-        load_policy(model_args, training_args, tokenizer, needed),
-        args=training_args,
-        train_dataset=data.train,
-        eval_dataset=data.test if training_args.eval_strategy != "no" else None,
-        processing_class=marked,
-        callbacks=[stop],
-    )
-    dropped = 0 if training_args.packing else len(data.train) - len(trainer.train_dataset)
-    if dropped:
-        warnings.warn(f"{dropped} rows keep no trained token within max_length and are left out", stacklevel=1)
-    trainer.train(resume_from_checkpoint=record.checkpoint)
-    if stop.stopped_by:
-        record.interrupt(trainer)
-        return 128 + stop.stopped_by
-    product = save_policy(trainer, record.folder, tokenizer)
-    record.finish(trainer, product, tokens=tokens_trained(trainer), dropped_rows=dropped)
-    if target is not None and record.is_writer:
-        push_after_training(record.folder, target)
+        run = Run.open(__file__, parser, training_args, model_args, data.sources, tokenizer)
+    with run:
+        stop = RunCallback(run)
+        needed = answer_tokens(data.train, tokenizer, training_args) if model_args.trainable_new_tokens else ()
+        trainer = SFTTrainer(
+            load_policy(model_args, training_args, tokenizer, needed),
+            args=training_args,
+            train_dataset=data.train,
+            eval_dataset=data.test if training_args.eval_strategy != "no" else None,
+            processing_class=marked,
+            callbacks=[stop],
+        )
+        dropped = 0 if training_args.packing else len(data.train) - len(trainer.train_dataset)
+        if dropped:
+            warnings.warn(f"{dropped} rows keep no trained token within max_length and are left out", stacklevel=1)
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+        if stop.stopped_by:
+            run.interrupt(trainer)
+            return 128 + stop.stopped_by
+        product = save_policy(trainer, run.folder, tokenizer)
+        run.finish(trainer, product, tokens=tokens_trained(trainer), dropped_rows=dropped)
+    if target is not None and run.is_writer:
+        push_after_training(run.folder, target)
     return 0
 
 

@@ -125,7 +125,7 @@ def whole_run(school):
 
 def test_a_run_leaves_one_adapter_and_its_record(school, whole_run):
     record = json.loads((whole_run / "run.json").read_text())
-    assert record["status"] == "finished" and record["steps"] == 6 and record["product"] == "adapter"
+    assert record["status"] == "done" and record["steps"] == 6 and record["product"] == "adapter"
     assert {"reward", "rewards/vowels/mean", "rewards/math/mean", "rewards/grader_failed", "entropy"} <= set(
         record["metrics"]
     )
@@ -182,7 +182,7 @@ def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch,
         patch.setattr(GRPOTrainer, "training_step", signalled)
         grpo(patch, school, tmp_path / "stopped", *samples_used)
     record = grpo(monkeypatch, school, tmp_path / "stopped", *samples_used)
-    assert record["resumed"][0]["from"] == "checkpoint-4"
+    assert record["resumed"][0]["checkpoint"] == "checkpoint-4"
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     whole = json.loads((tmp_path / "whole/run.json").read_text())
     assert {**record["metrics"], "step_time": 0} == {**whole["metrics"], "step_time": 0}
@@ -196,7 +196,7 @@ def test_the_preflight_does_not_change_the_run(monkeypatch, school, tmp_path):
     assert record["preflight"]["prompts"] == 3
     # Another preflight is no other run: the same folder is taken, and another setting is not.
     again = grpo(monkeypatch, school, tmp_path / "looked", *flags, "--preflight_prompts", "2")
-    assert again["status"] == "finished" and again["preflight"]["prompts"] == 2
+    assert again["status"] == "done" and again["preflight"]["prompts"] == 2
 
 
 def test_with_beta_the_reference_is_the_adapter_that_came_in(monkeypatch, school, whole_run, tmp_path):

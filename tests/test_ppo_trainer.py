@@ -359,7 +359,7 @@ def whole_run(school):
 
 
 def test_a_run_leaves_one_adapter_without_the_value_model(school, whole_run):
-    assert whole_run["status"] == "finished"
+    assert whole_run["status"] == "done"
     names = load_file(school / "run/adapter/adapter_model.safetensors").keys()
     assert all("lora" in name for name in names) and not any("score" in name or ".ref." in name for name in names)
     assert not list((school / "run/adapter").glob("*value*")) and not (school / "run/adapter/ref").exists()
@@ -377,7 +377,7 @@ def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch,
     for checkpoint in (run / "checkpoints").glob("checkpoint-*"):
         if int(checkpoint.name.split("-")[1]) > stop:
             shutil.rmtree(checkpoint)
-    assert ppo(monkeypatch, school, run)["resumed"][0]["from"] == f"checkpoint-{stop}"
+    assert ppo(monkeypatch, school, run)["resumed"][0]["checkpoint"] == f"checkpoint-{stop}"
     one, other = (folder / "adapter/adapter_model.safetensors" for folder in (school / "run", run))
     assert one.read_bytes() == other.read_bytes()
     last = [load_file(folder / "checkpoints/checkpoint-6/value_model.safetensors") for folder in (school / "run", run)]

@@ -36,7 +36,7 @@ def test_it_makes_a_base_model_with_its_record_twice_the_same(monkeypatch, tmp_p
     weights = [(tmp_path / name / "model/model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
     record = json.loads((tmp_path / "one/run.json").read_text())
-    assert record["status"] == "finished" and record["model"] is None
+    assert record["status"] == "done" and record["model"] is None
     assert record["product_hash"] == model_hash(str(tmp_path / "one/model"))
     assert record["tokens"]["trained"] == pytest.approx(4 * 8 * 64, rel=0.02)  # exact after whole epochs
     assert not [path for path in (tmp_path / "one/model").iterdir() if path.suffix in {".bin", ".pt"}]

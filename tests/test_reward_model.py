@@ -191,7 +191,7 @@ def test_a_run_leaves_one_adapter_with_its_head_and_the_scale_of_its_scores(scho
     config = json.loads((run / "adapter/adapter_config.json").read_text())
     assert (config["task_type"], config["modules_to_save"]) == ("SEQ_CLS", ["score"])
     assert config["base_model_name_or_path"] == str(school / "base")
-    assert record["status"] == "finished" and record["parent_adapter"]["name"] == str(school / "sft")
+    assert record["status"] == "done" and record["parent_adapter"]["name"] == str(school / "sft")
     assert record["pairs"]["used"] == 20 and record["test_pairs"]["used"] == 4 and record["steps"] == 10
     assert record["metrics"]["accuracy"] == 1 and record["metrics"]["loss"] < 0.3
 
@@ -253,7 +253,7 @@ def test_a_stopped_run_goes_on_to_the_same_adapter(monkeypatch, school, whole_ru
         interrupt_at(patch, step=6)
         reward(patch, school, run)
     assert not (run / "adapter").exists()
-    assert reward(monkeypatch, school, run)["resumed"][0]["from"] == "checkpoint-7"
+    assert reward(monkeypatch, school, run)["resumed"][0]["checkpoint"] == "checkpoint-7"
     assert weights(run / "adapter") == weights(whole_run[0] / "adapter")
     assert (run / "adapter/reward_statistics.json").read_bytes() == (
         whole_run[0] / "adapter/reward_statistics.json"
@@ -269,7 +269,7 @@ def test_an_ensemble_differs_in_seeds_and_goes_on_where_it_was_stopped(monkeypat
     first = (run / "members/0").stat().st_mtime_ns
     record = reward(monkeypatch, school, run, "--num_members", "2")
     assert (run / "members/0").stat().st_mtime_ns == first  # kept, not trained again
-    assert record["product"] == "members" and record["status"] == "finished" and record["resumed"]
+    assert record["product"] == "members" and record["status"] == "done" and record["resumed"]
     # A member is the single model of its seed.
     assert weights(run / "members/0") == weights(whole_run[0] / "adapter")
     assert weights(run / "members/1") == weights(tmp_path / "second/adapter")

@@ -1,4 +1,4 @@
-"""The run record: complete at every moment, without secrets, and right about where to go on."""
+"""The run manifest: complete at every moment, without secrets, and right about where to go on."""
 
 import json
 import math
@@ -14,9 +14,20 @@ from datasets import Dataset
 
 from schoolhouse.core.environment import git_state
 from schoolhouse.core.files import write_json
+from schoolhouse.core.manifest import (
+    DataSource,
+    Evaluation,
+    ModelSource,
+    RunManifest,
+    read_manifest,
+    read_pipeline_index,
+)
 from schoolhouse.core.redaction import REDACTED, redact
-from schoolhouse.core.run import RunManifest, final_metrics, last_checkpoint, tokens_trained
+from schoolhouse.core.run import Run, final_metrics, last_checkpoint, open_evaluation, tokens_trained
 from schoolhouse.evaluation.results import build_results
+
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_no_secret_is_written(monkeypatch):
@@ -113,60 +124,159 @@ def test_the_newest_complete_checkpoint_is_found(tmp_path):
     assert last_checkpoint(tmp_path) == good
 
 
-def decide(folder, resume="auto", **config):
-    record = RunManifest(folder)
-    record.values = {"status": "running", "config": config, "model": "m", "parent_adapter": None, "started": "then"}
-    record.values |= {"chat_template": "t", "data": [1]}
-    record._decide(resume)
-    return record
+def manifest(**values):
+    return RunManifest(**{"status": "running", "recipe": "sft", "started": "then"} | values)
+
+
+def decide(folder, resume="auto", data=(), **config):
+    run = Run(folder, manifest(config=config, data=list(data), chat_template="t"))
+    run.resume(resume)
+    return run
+
+
+def source(sha256):
+    return DataSource(
+        role="train", name="d", location="d.jsonl", split="train", kind="text", rows=1, used_rows=1, sha256=sha256
+    )
 
 
 def test_a_stopped_run_is_resumed_and_a_finished_one_is_repeated(tmp_path):
-    record = decide(tmp_path, lr=1)
-    assert record.checkpoint is None
-    record.save(status="running")
+    run = decide(tmp_path, lr=1)
+    assert run.checkpoint is None
+    run.save()
     last = checkpoint(tmp_path / "checkpoints", 4)
     resumed = decide(tmp_path, lr=1)
-    assert resumed.checkpoint == str(last) and resumed.values["resumed"][0]["from"] == "checkpoint-4"
+    assert resumed.checkpoint == str(last) and resumed.manifest.resumed[0].checkpoint == "checkpoint-4"
     assert decide(tmp_path, resume=None, lr=1).checkpoint is None
     assert decide(tmp_path, resume="elsewhere", lr=1).checkpoint == "elsewhere"
-    record.save(status="interrupted")
-    assert decide(tmp_path, lr=1).checkpoint == str(last)
-    record.save(status="finished")
+    for status in ("interrupted", "failed"):
+        run.save(status=status)
+        assert decide(tmp_path, lr=1).checkpoint == str(last)
+    run.save(status="done")
     assert decide(tmp_path, lr=1).checkpoint is None
 
 
 def test_a_folder_with_another_run_is_refused(tmp_path):
-    decide(tmp_path, lr=1, output_dir="a").save(status="finished")
+    decide(tmp_path, lr=1, output_dir="a").save(status="done")
     decide(tmp_path, lr=1, output_dir="./a", report_to="none")
     with pytest.raises(ValueError, match="another epochs, lr: choose another output_dir"):
         decide(tmp_path, lr=2, epochs=3)
 
 
 def test_a_run_whose_data_changed_is_not_resumed(tmp_path):
-    record = decide(tmp_path)
-    record.values["data"] = [2]
-    record.save()
+    decide(tmp_path, data=[source("1")]).save()
     checkpoint(tmp_path / "checkpoints", 4)
+    assert decide(tmp_path, data=[source("1")]).checkpoint is not None
     with pytest.raises(ValueError, match="its data changed since it began"):
-        decide(tmp_path)
+        decide(tmp_path, data=[source("2")])
 
 
-def test_time_adds_up_over_resumptions(tmp_path):
-    record = decide(tmp_path)
-    record._began -= 100
-    record.save()
+def test_time_adds_up_over_resumptions(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    run = decide(tmp_path)
+    now[0] += 100
+    run.save()
     checkpoint(tmp_path / "checkpoints", 4)
     resumed = decide(tmp_path)
-    resumed._began -= 50
+    now[0] += 50
     resumed.save()
-    assert 150 <= json.loads((tmp_path / "run.json").read_text())["seconds"] < 160
+    assert read_manifest(tmp_path).seconds == 150
 
 
 def test_one_of_several_processes_writes(tmp_path):
-    record = RunManifest(tmp_path, is_writer=False)
-    record.save(status="running")
+    Run(tmp_path, manifest(), is_writer=False).save()
     assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ValueError("no\nhead"), "failed", "ValueError: no head"),
+        (SystemExit(2), "failed", "exit status 2"),
+        (KeyboardInterrupt(), "interrupted", "Ctrl-C"),
+    ],
+)
+def test_an_exception_is_the_reason_in_the_manifest_and_still_an_exception(tmp_path, error, status, reason):
+    with pytest.raises(type(error)), Run(tmp_path, manifest()):
+        raise error
+    read = read_manifest(tmp_path)
+    assert (read.status, read.reason) == (status, reason) and read.ended
+
+
+def test_a_manifest_is_read_as_it_was_written_without_nan(tmp_path):
+    run = Run(tmp_path, manifest(config={"a": [1, None]}, data=[source("1")]))
+    run.save(metrics={"loss": math.nan, "reward": 1.0})
+    assert read_manifest(tmp_path).metrics == {"loss": None, "reward": 1.0}
+    assert read_manifest(tmp_path).data == [source("1")]
+    with pytest.raises(ValueError, match="no_such_field"):
+        run.save(no_such_field=1)
+
+
+@pytest.mark.parametrize("read", [read_manifest, read_pipeline_index])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "does not exist"),
+        ("", "is damaged"),
+        ('{"schema": 2, "sta', "is damaged"),
+        ("[1]", "is damaged"),
+        ("{}", "has schema none, this version reads 2"),
+        ('{"schema": 3}', "has schema 3"),
+        (
+            '{"schema": 2, "status": "finished", "name": 7}',
+            r"(status|name): Input should be",
+        ),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_one_line_that_names_it(tmp_path, read, text, words):
+    path = tmp_path / ("run.json" if read is read_manifest else "pipeline.json")
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=words) as raised:
+        read(tmp_path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_manifest_of_the_first_version_is_read(tmp_path):
+    base = read_manifest(ROOT / "data/tiny/base")
+    assert base.status == "done" and base.recipe == "pretrain" and base.data[0].license == "Apache-2.0"
+    old = {
+        "schema": 1,
+        "status": "interrupted",
+        "command": ["grpo.py"],
+        "resumed": [{"at": "t", "from": "checkpoint-4"}],
+    }
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    read = read_manifest(tmp_path)
+    assert (read.status, read.recipe, read.resumed[0].checkpoint) == ("interrupted", "grpo", "checkpoint-4")
+
+
+def evaluating(folder, tasks=("t",)):
+    model = ModelSource(name="b", hash="0")
+    return open_evaluation(ROOT / "eval/run.py", folder, {"tasks": list(tasks)}, model, None)
+
+
+def test_an_evaluation_of_a_base_is_recorded_beside_its_folder(tmp_path):
+    with evaluating(tmp_path / "base/eval"):
+        entry = read_manifest(tmp_path / "base").evaluations[0]
+        assert entry.status == "running" and entry.results_hash is None
+        for file in ("results.json", "samples/t.jsonl"):
+            write_json(tmp_path / "base/eval" / file, {})
+    (entry,) = read_manifest(tmp_path / "base").evaluations
+    assert (entry.folder, entry.tasks, entry.status) == ("eval", ["t"], "done") and entry.results_hash
+    with evaluating(tmp_path / "before"):
+        pass
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_an_evaluation_that_fails_says_so_and_leaves_the_others(tmp_path):
+    other = Evaluation(folder="../after", tasks=["t"], fingerprint="f", status="done")
+    write_json(tmp_path / "run.json", manifest(evaluations=[other]).model_dump(mode="json", by_alias=True))
+    with pytest.raises(OSError), evaluating(tmp_path / "eval"):
+        raise OSError("no space")
+    first, second = read_manifest(tmp_path).evaluations
+    assert first == other and (second.status, second.reason) == ("failed", "OSError: no space")
 
 
 def test_the_last_value_of_each_metric_is_kept():

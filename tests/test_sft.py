@@ -83,7 +83,7 @@ def whole_run(school):
 def test_a_run_leaves_one_adapter_its_record_and_its_checkpoints(school, whole_run):
     assert sorted(path.name for path in whole_run.iterdir()) == ["adapter", "checkpoints", "log.json", "run.json"]
     record = json.loads((whole_run / "run.json").read_text())
-    assert record["status"] == "finished" and record["product"] == "adapter" and record["steps"] == 10
+    assert record["status"] == "done" and record["product"] == "adapter" and record["steps"] == 10
     assert record["config"]["lora_dropout"] == 0.1 and record["config"]["output_dir"] == str(whole_run)
     assert record["seeds"]["seed"] == 42 and record["parent_adapter"] is None
     assert [source["rows"] for source in record["data"]] == [20, 4]
@@ -126,7 +126,7 @@ def test_a_killed_run_goes_on_to_the_same_adapter(monkeypatch, school, whole_run
     assert json.loads((run / "run.json").read_text())["status"] == "running"
 
     record = sft(monkeypatch, school, run)
-    assert record["resumed"][0]["from"] in ("checkpoint-4", "checkpoint-6")
+    assert record["resumed"][0]["checkpoint"] in ("checkpoint-4", "checkpoint-6")
     assert weights(run) == weights(whole_run)
     reference = json.loads((whole_run / "run.json").read_text())
     assert record["metrics"] == reference["metrics"] and record["tokens"] == reference["tokens"]
@@ -157,7 +157,7 @@ def test_a_stopped_run_saves_its_step_and_goes_on(monkeypatch, capsys, school, w
     assert record["status"] == "interrupted" and record["steps"] == 5
     assert "the same command goes on" in capsys.readouterr().out
     assert not (run / "adapter").exists()
-    assert sft(monkeypatch, school, run)["resumed"][0]["from"] == "checkpoint-5"
+    assert sft(monkeypatch, school, run)["resumed"][0]["checkpoint"] == "checkpoint-5"
     assert weights(run) == weights(whole_run)
 
 

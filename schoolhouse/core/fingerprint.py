@@ -1,29 +1,264 @@
-"""The content of a data set as one number."""
+"""Hashes that decide whether a stage or an evaluation is still what its settings, files and code say."""
 
+from __future__ import annotations
+
+import ast
 import hashlib
 import json
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from schoolhouse.config.paths import shipped
+from schoolhouse.config.yaml_file import YamlError, load_mapping
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# Settings that say where a run lies or what is shown of it. They change nothing that it computes.
+NOT_COMPUTED = {
+    *("output_dir", "resume_from_checkpoint", "run_name", "report_to", "disable_tqdm", "logging_dir", "hub_token"),
+    *("preflight", "preflight_prompts"),
+}
+_PACKAGE = Path(__file__).parents[1]
+# Suffixes of the package's files that are run or rendered.
+_CODE = {".py", ".jinja", ".css", ".js"}
+# Sub-packages of which a script runs no file, so that a change there makes nothing stale. Every other file counts.
+_NEVER_RUN = {
+    "recipes": ("pipeline/", "report/"),
+    "eval/run.py": ("training/", "rewards/", "hub/", "pipeline/", "report/"),
+    "eval/report.py": ("training/", "rewards/", "hub/", "pipeline/"),
+}
 
-def fingerprint(rows: "Dataset") -> str:
+
+class Fingerprints(BaseModel):
     """
-    SHA-256 of the rows' content and order, the same on every machine, from every file format and under every path.
+    Hashes of everything that decides a stage's product, apart from library versions and commits of Hub data sets.
+
+    Args:
+        settings (`str`):
+            The recipe's script and settings, without those that only say where the run lies.
+        files (`str`):
+            Content of every file or folder that the settings name: data, reward functions, chat templates, adapters.
+        code (`str`):
+            The script and all files of the package that it may run.
+        base (`str` or `None`):
+            Base model.
+        parents (`dict[str, str | None]`):
+            Run folders beside this one that the settings name -> hash of their product.
+        launch (`str` or `None`):
+            File of `accelerate launch` with which a pipeline started the run; `None` where no pipeline did.
+    """
+
+    settings: str
+    files: str
+    code: str
+    base: str | None
+    parents: dict[str, str | None]
+    launch: str | None
+
+    def changed(self, other: Fingerprints) -> list[str]:
+        """Return the names of the parts that differ."""
+        return [name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)]
+
+
+def stage_fingerprints(
+    script: Path,
+    settings: dict[str, Any],
+    base: str | None,
+    product_of: Callable[[Path], str | None],
+    launch: Path | None,
+) -> Fingerprints:
+    """
+    Return the fingerprints of a stage. A recipe records them when it begins, and a pipeline compares them later.
+
+    Args:
+        script (`Path`):
+            The recipe's script.
+        settings (`dict[str, Any]`):
+            What its file and flags set, with `output_dir`.
+        base (`str` or `None`):
+            Hash of the base model.
+        product_of (`Callable`):
+            Gives the hash of a run folder's product.
+        launch (`Path` or `None`):
+            File of `accelerate launch`.
+
+    Returns:
+        [`Fingerprints`]
+    """
+    named = _NamedFiles(("data",), Path(settings["output_dir"]).parent)
+    kept = {key: value for key, value in settings.items() if key not in {*NOT_COMPUTED, "model_name_or_path"}}
+    without_paths = named.replace(kept)
+    return Fingerprints(
+        settings=digest([script.stem, without_paths]),
+        files=digest(named.contents),
+        code=code_hash(script),
+        base=base,
+        parents={name: product_of(Path(settings["output_dir"]).parent / name) for name in sorted(named.parents)},
+        launch=digest(launch.read_text(encoding="utf-8")) if launch is not None else None,
+    )
+
+
+def evaluation_fingerprint(script: Path, settings: dict[str, Any], base: str, adapter: str | None) -> str:
+    """
+    Return the hash of everything that decides the results of an evaluation.
+
+    Args:
+        script (`Path`):
+            `eval/run.py`.
+        settings (`dict[str, Any]`):
+            `tasks`, and every setting that differs from its default.
+        base (`str`), adapter (`str` or `None`):
+            Hashes of the base model and of the adapter.
+    """
+    named = _NamedFiles(("eval/tasks", "data"))
+    places = ("output_dir", "model_name_or_path", "adapter_name_or_path")
+    kept = named.replace({key: value for key, value in settings.items() if key not in places})
+    return digest([kept, named.contents, base, adapter, code_hash(script)])
+
+
+def code_hash(script: Path, package: Path = _PACKAGE) -> str:
+    """
+    Return the hash of a script and of all files of the package that it may run.
+
+    Every file of the package counts, except those that `_NEVER_RUN` leaves out: an analysis of the import statements
+    would miss modules that are imported at run time. Comments and docstrings do not count.
+
+    Args:
+        script (`Path`):
+            Such as `recipes/sft.py`.
+        package (`Path`, *optional*):
+            Folder of the package.
+    """
+    name = f"{script.resolve().parent.name}/{script.name}"
+    left_out = (*_NEVER_RUN.get(name, _NEVER_RUN["recipes"]), "shipped/")
+    files = {
+        path: file
+        for file in package.rglob("*")
+        if file.suffix in _CODE and not (path := file.relative_to(package).as_posix()).startswith(left_out)
+    }
+    files[name] = script
+    return digest([[path, _source_hash(file)] for path, file in sorted(files.items())])
+
+
+@cache
+def _source_hash(file: Path) -> str:
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".py":
+        return digest(text)
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return digest(text)
+    # The syntax tree holds no comments; docstrings are emptied.
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0].value.value = ""  # type: ignore[attr-defined]
+    return digest(ast.dump(tree))
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+class _NamedFiles:
+    """
+    Files that settings name. A path is replaced by the file's name and its content is hashed, so that files count by
+    what they hold and not by where they lie.
+
+    Args:
+        shipped_in (`tuple[str, ...]`):
+            Folders of YAML files of this project that settings may name without folder and suffix.
+        siblings (`Path`, *optional*):
+            Folder of the run folders that are known as stages. Their products are hashed by the caller.
+        open_files (`tuple[Path, ...]`, *optional*):
+            YAML files that are being read, for one that names itself.
+    """
+
+    def __init__(
+        self, shipped_in: tuple[str, ...], siblings: Path | None = None, open_files: tuple[Path, ...] = ()
+    ) -> None:
+        self.shipped_in, self.siblings, self.open_files = shipped_in, siblings, open_files
+        self.parents: set[str] = set()
+        self.contents: dict[str, Any] = {}
+
+    def replace(self, value: Any, where: tuple[str | int, ...] = ()) -> Any:
+        """Return `value` without places, and collect contents and parents on the way."""
+        if isinstance(value, dict):
+            return {key: self.replace(item, (*where, key)) for key, item in sorted(value.items())}
+        if isinstance(value, list):
+            return [self.replace(item, (*where, index)) for index, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        # The product of another stage: the pipeline's folder may lie anywhere.
+        if self.siblings is not None and value.startswith(f"{self.siblings}/"):
+            inside = value[len(str(self.siblings)) + 1 :]
+            self.parents.add(inside.partition("/")[0])
+            return f"<pipeline>/{inside}"
+        key = ".".join(map(str, where))
+        # A data set or a task of this project, known by its name.
+        if re.fullmatch(r"[\w-]+(/[\w-]+)*", value) and not Path(value).exists():
+            files = [shipped(f"{folder}/{value}.yaml") for folder in self.shipped_in]
+            if known := [self._yaml(file) for file in files if file.is_file()]:
+                self.contents[key] = known
+            return value
+        # A path, also in `rewards.py:function`.
+        place, function = re.fullmatch(r"(.*?)(\.py:\w+)?", value, re.DOTALL).groups(default="")  # type: ignore[union-attr]
+        path = Path(place + function.partition(":")[0]).expanduser()
+        try:
+            content = self._content(path)
+        except OSError:  # a text that cannot be a path
+            return value
+        if content is None:
+            return value
+        self.contents[key] = content
+        return path.name + function.partition(":")[2]
+
+    def _content(self, path: Path) -> Any:
+        if path.is_file():
+            return self._yaml(path) if path.suffix in (".yaml", ".yml") else file_hash(path)
+        # A folder's name without a slash may be meant (`dataset_path: rows`); the working folder and its parents
+        # never are.
+        if not path.is_dir() or Path.cwd().is_relative_to(path.resolve()):
+            return None
+        return [[str(file.relative_to(path)), file_hash(file)] for file in sorted(path.rglob("*")) if file.is_file()]
+
+    def _yaml(self, path: Path) -> Any:
+        """Return the settings in a YAML file and the content of the files that they name."""
+        if path in self.open_files:
+            return path.name
+        inner = _NamedFiles(self.shipped_in, open_files=(*self.open_files, path))
+        try:
+            return [inner.replace(load_mapping(path.read_bytes())[0]), inner.contents]
+        except YamlError:
+            return file_hash(path)
+
+
+def fingerprint(rows: Dataset) -> str:
+    """
+    Return the SHA-256 of a data set's content and order, the same on every machine and from every file format.
 
     Args:
         rows (`datasets.Dataset`):
-            Rows to sign.
-
-    Returns:
-        `str`: 64 hexadecimal digits.
+            Rows.
     """
-    digest = hashlib.sha256()
+    sha = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(_without_none(row), sort_keys=True, default=str).encode() + b"\n")
-    return digest.hexdigest()
+        sha.update(json.dumps(_without_none(row), sort_keys=True, default=str).encode() + b"\n")
+    return sha.hexdigest()
 
 
 def _without_none(value: Any) -> Any:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+    from schoolhouse.config.arguments import ModelArguments
 
 # What a folder says about itself but not about the function it computes. The stored dtype is among it: the dtype that
 # a model runs in is a sampling parameter.
@@ -140,6 +142,29 @@ def native_dtype(device: str) -> "torch.dtype":
 
     is_native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if is_native else torch.float32
+
+
+def weights_dtype(model_args: "ModelArguments", training_args: "TrainingArguments") -> str:
+    """
+    Return the precision of the base weights: the YAML's, else the hardware's.
+
+    Args:
+        model_args (`ModelArguments`):
+            Its `dtype` decides, if set.
+        training_args ([`~transformers.TrainingArguments`]):
+            `bf16` says that the device computes in it.
+
+    Returns:
+        `str`: `"bfloat16"` for frozen weights where the device computes in it, else `"float32"`: weights that are
+        trained themselves would lose small updates in bf16.
+    """
+    if model_args.dtype == "auto":
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+        return str(config.dtype or "float32").removeprefix("torch.")
+    is_frozen = model_args.use_peft or model_args.adapter_name_or_path is not None
+    return model_args.dtype or ("bfloat16" if training_args.bf16 and is_frozen else "float32")
 
 
 def adapter_folder(adapter_name_or_path: str) -> Path:

@@ -1,241 +1,370 @@
-"""The run record: one `run.json` that says what was run, on what, with what result; and where a killed run goes on."""
+"""An open run folder: it keeps `run.json` current, and knows where a run that was stopped is resumed."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import resource
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.environment import git_state, hardware, versions
 from schoolhouse.core.files import write_json
-from schoolhouse.core.models import adapter_hash, model_hash, template_hash
+from schoolhouse.core.fingerprint import NOT_COMPUTED, digest, evaluation_fingerprint, file_hash, stage_fingerprints
+from schoolhouse.core.manifest import (
+    RUN_FILE,
+    AdapterSource,
+    Best,
+    Evaluation,
+    ModelSource,
+    Resumption,
+    RunManifest,
+    Status,
+    read_manifest,
+)
+from schoolhouse.core.models import adapter_hash, model_hash, template_hash, weights_dtype
 from schoolhouse.core.redaction import redact
 from schoolhouse.core.reward_models import scorer_hash
-from schoolhouse.training.policy import weights_dtype
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-    from schoolhouse.config.arguments import RecipeParser
-    from schoolhouse.data.sources import LoadedData
-    from schoolhouse.rewards import RewardModel
+    from schoolhouse.config.arguments import ModelArguments
+    from schoolhouse.config.parser import RecipeParser
 
+# Set by a pipeline: the file of `accelerate launch` that it starts a recipe with.
+LAUNCH_CONFIG = "SCHOOLHOUSE_LAUNCH_CONFIG"
 _HASHES = {"adapter": adapter_hash, "members": scorer_hash, "model": model_hash}
-# Keys that name a run, or say what is shown before it, rather than change what it computes.
-_NOT_COMPARED = {
-    "output_dir", "resume_from_checkpoint", "run_name", "report_to", "disable_tqdm", "hub_token", "preflight",
-    "preflight_prompts",
-}  # fmt: skip
+# What a resumed run must find as it was.
+_UNCHANGED = ("model", "parent_adapter", "reward_models", "chat_template", "data")
 
 
-class RunManifest:
+class Run:
     """
-    The `run.json` of one run folder, complete at every moment: it is replaced, never edited in place.
+    An open run folder, for a `with` statement around the work: its manifest is complete at every moment.
 
-    Its `status` is `"running"` from the start, then `"finished"` or, after Ctrl-C or SIGTERM, `"interrupted"`. With
-    `resume_from_checkpoint: auto` the same command again goes on from the last complete checkpoint of a run that did
-    not finish, and repeats one that did. A folder that holds a run with other settings is refused.
+    The status is `"running"` from the start, then `"done"`, `"interrupted"` (Ctrl-C, SIGTERM) or, after an exception,
+    `"failed"` with the reason. With `resume_from_checkpoint: auto` the same command again resumes a run that is not
+    done from its last complete checkpoint, and repeats one that is. A folder that holds a run with other settings is
+    refused.
 
     Args:
         folder (`Path`):
             Run folder.
+        manifest ([`RunManifest`]):
+            Manifest of this run.
         is_writer (`bool`, *optional*, defaults to `True`):
             Whether this process writes. One of several does.
+        secrets (`Sequence[str]`, *optional*):
+            Texts that are removed wherever they occur.
 
     Attributes:
-        values (`dict[str, Any]`): the content of `run.json`.
         checkpoint (`str` or `None`): what `trainer.train(resume_from_checkpoint=...)` takes.
-        is_resumable (`bool`): whether what the folder holds is the begun work of this very run.
+        is_resumable (`bool`): whether the folder holds work of this very run.
     """
 
-    def __init__(self, folder: Path, is_writer: bool = True):
+    def __init__(self, folder: Path, manifest: RunManifest, is_writer: bool = True, secrets: Sequence[str] = ()):
         self.folder = folder
+        self.manifest = manifest
         self.is_writer = is_writer
-        self.values: dict[str, Any] = {}
+        self.secrets = secrets
         self.checkpoint: str | None = None
         self.is_resumable = False
         self._began = time.monotonic()
         self._seconds_before = 0.0
 
     @classmethod
-    def begin(
+    def open(
         cls,
+        script: str,
         parser: RecipeParser,
         training_args: TrainingArguments,
-        model_args: Any,
-        data: LoadedData,
+        model_args: ModelArguments,
+        sources: Sequence[DataSource],
         tokenizer: PreTrainedTokenizerBase,
-        judges: Sequence[RewardModel] = (),
-    ) -> RunManifest:
+        reward_models: Sequence[str] = (),
+    ) -> Run:
         """
-        Open the run folder `output_dir`, decide whether to resume, and write the first record.
+        Open the run folder `output_dir`, decide whether to resume, and write the first manifest.
 
         Afterwards `training_args.output_dir` is the folder's `checkpoints`, so trainer state stays apart from the
         product.
 
         Args:
+            script (`str`):
+                The recipe's `__file__`.
             parser (`RecipeParser`):
                 The parsed recipe; takes the error if the folder holds another run.
             training_args ([`~transformers.TrainingArguments`]):
                 Gives seeds and the run folder.
             model_args (`ModelArguments`):
                 Names the base model, if there is one, and the adapter to continue.
-            data (`LoadedData`):
-                Its `sources` are the data fingerprints.
+            sources (`Sequence[DataSource]`):
+                Data sets that were read.
             tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
                 Its chat template is hashed.
-            judges (`Sequence[RewardModel]`, *optional*):
-                Those among the rewards.
+            reward_models (`Sequence[str]`, *optional*):
+                Folders or Hub ids of the reward models among the rewards.
 
         Returns:
-            `RunManifest`: with status `"running"`.
+            [`Run`]: with status `"running"`.
         """
         from accelerate import PartialState
 
-        record = cls(Path(training_args.output_dir), training_args.process_index == 0)
-        parent, git = model_args.adapter_name_or_path, git_state()
-        record.values = {
-            "schema": 1,
-            "status": "running",
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "config": {
-                **parser.defaults,
-                **parser.resolved,
-                "bf16": training_args.bf16,
-                "dtype": weights_dtype(model_args, training_args),
-            },
-            "seeds": {"seed": training_args.seed, "data_seed": training_args.data_seed},
-            "model": {
-                "name": model_args.model_name_or_path,
-                "revision": model_args.model_revision,
-                "hash": model_hash(model_args.model_name_or_path, model_args.model_revision),
-            }
-            if model_args.model_name_or_path is not None
-            else None,
-            "parent_adapter": {"name": parent, "hash": adapter_hash(parent)} if parent is not None else None,
-            "reward_models": [{"name": judge.model, "hash": scorer_hash(judge.model)} for judge in judges],
-            "chat_template": template_hash(tokenizer),
-            "data": [source.model_dump() for source in data.sources],
-            "git": git and git.model_dump(),
-            "versions": versions(),
-            "hardware": hardware(training_args.world_size).model_dump(),
-            "started": _now(),
-        }
-        record.values = redact(json.loads(json.dumps(record.values, default=str)), training_args.hub_token)
+        base, parent = model_args.model_name_or_path, model_args.adapter_name_or_path
+        revision = model_args.model_revision
+        base_hash = model_hash(base, revision) if base else None
+        computed_with: dict[str, Any] = {"bf16": training_args.bf16, "dtype": weights_dtype(model_args, training_args)}
+        launch = os.environ.get(LAUNCH_CONFIG)
+        folder = Path(training_args.output_dir or ".")
+        manifest = RunManifest(
+            status="running",
+            recipe=Path(script).stem,
+            command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            config={**parser.defaults, **parser.resolved, **computed_with},
+            seeds={"seed": training_args.seed, "data_seed": training_args.data_seed},
+            model=ModelSource(name=base, revision=revision, hash=base_hash) if base and base_hash else None,
+            parent_adapter=AdapterSource(name=parent, hash=adapter_hash(parent)) if parent else None,
+            reward_models=[AdapterSource(name=name, hash=scorer_hash(name)) for name in reward_models],
+            chat_template=template_hash(tokenizer),
+            data=list(sources),
+            fingerprints=stage_fingerprints(
+                Path(script), parser.resolved, base_hash, product_hash, Path(launch) if launch else None
+            ),
+            git=git_state(),
+            versions=versions(),
+            hardware=hardware(training_args.world_size),
+            started=_now(),
+        )
+        secrets = [training_args.hub_token] if training_args.hub_token else []
+        run = cls(folder, manifest, training_args.process_index == 0, secrets)
         try:
-            record._decide(training_args.resume_from_checkpoint)
+            run.resume(training_args.resume_from_checkpoint)
         except ValueError as error:
             parser.error("output_dir", str(error))
         PartialState().wait_for_everyone()  # all have read the folder before one writes to it
-        training_args.output_dir = str(record.folder / "checkpoints")
-        if record.is_writer and not record.is_resumable:
+        training_args.output_dir = str(run.folder / "checkpoints")
+        if run.is_writer and not run.is_resumable:
             # Left there, a checkpoint of the earlier run could be taken for one of this.
             for leftover in ("checkpoints", "members"):
-                shutil.rmtree(record.folder / leftover, ignore_errors=True)
-        record.save()
-        return record
+                shutil.rmtree(run.folder / leftover, ignore_errors=True)
+        run.save()
+        return run
 
-    def _decide(self, resume: str | None) -> None:
-        old = self._previous()
+    def resume(self, resume_from_checkpoint: str | None) -> None:
+        """
+        Decide where this run begins, from what its folder holds.
+
+        Args:
+            resume_from_checkpoint (`str` or `None`):
+                `"auto"`, a checkpoint, or `None` for a new start.
+
+        Raises:
+            `ValueError`: the folder holds another run, or what this run began with has changed.
+        """
+        exists = (self.folder / RUN_FILE).is_file()
+        old = read_manifest(self.folder) if exists else None
         if old is not None:
-            mine, theirs = (_compared(values["config"]) for values in (self.values, old))
-            differing = sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key))
-            if differing:
+            # Two runs are the same run if they compute the same: their folders may be written differently.
+            mine, theirs = (_computed(self._redacted(manifest)["config"]) for manifest in (self.manifest, old))
+            if differing := sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)):
                 raise ValueError(
                     f"{self.folder} holds a run with another {', '.join(differing[:3])}: choose another output_dir, "
                     "or delete that folder"
                 )
-        if resume not in (None, "auto"):
-            self.checkpoint = resume
-        elif resume == "auto" and old is not None and old["status"] != "finished":
+        if resume_from_checkpoint not in (None, "auto"):
+            self.checkpoint = resume_from_checkpoint
+        elif resume_from_checkpoint == "auto" and old is not None and old.status != "done":
             found = last_checkpoint(self.folder / "checkpoints")
             self.checkpoint = str(found) if found is not None else None
+            # An ensemble has the checkpoints of each member apart.
             self.is_resumable = any((self.folder / "checkpoints").glob("member-*"))
         self.is_resumable = self.is_resumable or self.checkpoint is not None
         if self.is_resumable and old is not None:
-            for key in ("model", "parent_adapter", "reward_models", "chat_template", "data"):
-                if key in old and old[key] != self.values[key]:
-                    raise ValueError(
-                        f"{self.folder} cannot be resumed: its {key.replace('_', ' ')} changed since it began; choose "
-                        "another output_dir, or delete that folder"
-                    )
-            self._seconds_before = old.get("seconds", 0.0)
-            self.values["started"] = old["started"]
+            before, now = self._redacted(old), self._redacted(self.manifest)
+            if changed := [key for key in _UNCHANGED if before[key] != now[key]]:
+                raise ValueError(
+                    f"{self.folder} cannot be resumed: its {changed[0].replace('_', ' ')} changed since it began; "
+                    "choose another output_dir, or delete that folder"
+                )
+            self._seconds_before = old.seconds
+            self.manifest.started = old.started
             origin = Path(self.checkpoint).name if self.checkpoint is not None else "members"
-            self.values["resumed"] = [*old.get("resumed", []), {"at": _now(), "from": origin}]
-
-    def _previous(self) -> dict[str, Any] | None:
-        path = self.folder / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+            self.manifest.resumed = [*old.resumed, Resumption(at=_now(), checkpoint=origin)]
 
     def save(self, **values: Any) -> None:
         """
-        Add values to the record and write it.
+        Set fields of the manifest and write it.
 
         Args:
-            **values (`Any`):
-                Keys of `run.json`.
+            **values:
+                Fields of [`RunManifest`].
         """
-        self.values |= redact(json.loads(json.dumps(values, default=str)))
-        self.values["seconds"] = round(self._seconds_before + time.monotonic() - self._began, 2)
+        for key, value in values.items():
+            setattr(self.manifest, key, value)
+        self.manifest.seconds = round(self._seconds_before + time.monotonic() - self._began, 2)
         if self.is_writer:
-            write_json(self.folder / "run.json", self.values, allow_nan=True)
+            write_json(self.folder / RUN_FILE, self._redacted(self.manifest))
 
     def finish(self, trainer: Trainer, product: Path, **values: Any) -> None:
         """
-        Write the final record of a run that went to its end.
+        Write the manifest of a run that went to its end.
 
         Args:
             trainer ([`~transformers.Trainer`]):
                 Trainer that has trained.
             product (`Path`):
                 Folder of what was trained.
-            **values (`Any`):
-                Further keys of `run.json`.
+            **values:
+                Further fields of [`RunManifest`].
         """
         state = trainer.state
         if self.is_writer:
             # Checkpoints may be deleted, curves stay.
             write_json(self.folder / "log.json", state.log_history, allow_nan=True)
         self.save(
-            status="finished",
+            status="done",
+            reason=None,
             product=product.name,
-            product_hash=_HASHES[product.name](str(product)),
+            product_hash=product_hash(self.folder),
             ended=_now(),
             steps=state.global_step,
             epochs=state.epoch,
             metrics=final_metrics(state.log_history),
-            best={"metric": state.best_metric, "step": state.best_global_step} if state.best_metric else None,
+            best=Best(metric=state.best_metric, step=state.best_global_step) if state.best_metric else None,
+            peak_bytes=peak_bytes(),
             **values,
         )
 
     def interrupt(self, trainer: Trainer) -> None:
         """
-        Write the record of a run that was told to stop, and say how to go on.
+        Write the manifest of a run that was told to stop, and say how to go on.
 
         Args:
             trainer ([`~transformers.Trainer`]):
                 Trainer that has saved a checkpoint and stopped.
         """
         state = trainer.state
-        self.save(status="interrupted", ended=_now(), steps=state.global_step, epochs=state.epoch)
+        self.save(
+            status="interrupted",
+            reason=f"stopped after step {state.global_step} of {state.max_steps}",
+            ended=_now(),
+            steps=state.global_step,
+            epochs=state.epoch,
+        )
         if self.is_writer:
             print(
                 f"stopped after step {state.global_step} of {state.max_steps}, checkpoint saved in {self.folder}: the "
                 "same command goes on from there"
             )
 
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and error is not None:
+            status, reason = _outcome(error)
+            with contextlib.suppress(OSError):  # a full disk is what may have ended the run
+                self.save(status=status, reason=reason, ended=_now())
+
+    def _redacted(self, manifest: RunManifest) -> dict[str, Any]:
+        return _finite(redact(manifest.model_dump(mode="json", by_alias=True), *self.secrets))
+
+
+@contextlib.contextmanager
+def open_evaluation(
+    script: str,
+    output_dir: Path,
+    settings: dict[str, Any],
+    model: ModelSource,
+    adapter: AdapterSource | None,
+) -> Iterator[None]:
+    """
+    Append an evaluation to the manifest of what is evaluated, around the work of evaluating it.
+
+    The manifest is that of the run folder that holds the adapter. For a base model it is that of the folder that
+    holds `output_dir`, if that is called `eval`, as in the `base` of a pipeline. Anything else has no manifest.
+
+    Args:
+        script (`str`):
+            The `__file__` of `eval/run.py`.
+        output_dir (`Path`):
+            Folder of the results.
+        settings (`dict[str, Any]`):
+            What file and flags set: `tasks` and everything that differs from its default.
+        model ([`ModelSource`]), adapter ([`AdapterSource`] or `None`):
+            What is evaluated.
+    """
+    manifest = None
+    folder = Path(adapter.name).parent if adapter is not None else output_dir.parent
+    if (folder / RUN_FILE).is_file():
+        manifest = read_manifest(folder)
+        if manifest.product_hash != (adapter.hash if adapter else None):  # the manifest of something else
+            manifest = None
+    elif adapter is None and output_dir.name == "eval":
+        manifest = RunManifest(status="done", recipe="base", model=model, versions=versions(), started=_now())
+    if manifest is None:
+        yield
+        return
+    place = os.path.relpath(output_dir, folder)
+    entry = Evaluation(
+        folder=place,
+        tasks=settings["tasks"],
+        fingerprint=evaluation_fingerprint(Path(script), settings, model.hash, adapter.hash if adapter else None),
+        status="running",
+    )
+    if (old := manifest.evaluation(place)) and old.status != "done" and old.fingerprint == entry.fingerprint:
+        entry.seconds = old.seconds
+    before, began = entry.seconds, time.monotonic()
+    manifest.evaluations = [*(other for other in manifest.evaluations if other.folder != place), entry]
+
+    def write(**values: Any) -> None:
+        for key, value in values.items():
+            setattr(entry, key, value)
+        entry.seconds = round(before + time.monotonic() - began, 2)
+        write_json(folder / RUN_FILE, _finite(redact(manifest.model_dump(mode="json", by_alias=True))))
+
+    write()
+    try:
+        yield
+    except BaseException as error:
+        status, reason = _outcome(error)
+        with contextlib.suppress(OSError):
+            write(status=status, reason=reason)
+        raise
+    write(status="done", results_hash=results_hash(output_dir, entry.tasks))
+
+
+def results_hash(folder: Path, tasks: Sequence[str]) -> str | None:
+    """Return the hash of the results and graded samples in a folder, `None` where a file is missing."""
+    files = [folder / "results.json", *(folder / "samples" / f"{Path(task).stem}.jsonl" for task in tasks)]
+    return digest([file_hash(file) for file in files]) if all(file.is_file() for file in files) else None
+
+
+def product_hash(folder: Path) -> str | None:
+    """Return the hash of what a run folder holds in `adapter`, `members` or `model`, `None` where it holds none."""
+    found = [name for name in _HASHES if (folder / name).is_dir()]
+    try:
+        return _HASHES[found[0]](str(folder / found[0])) if found else None
+    except (ValueError, OSError):  # a file of it is missing or damaged
+        return None
+
 
 def last_checkpoint(folder: Path) -> Path | None:
     """
-    The newest checkpoint that was written to its end; a trainer writes `trainer_state.json` last.
+    Return the newest checkpoint that was written to its end; a trainer writes `trainer_state.json` last.
 
     Args:
         folder (`Path`):
@@ -254,10 +383,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _compared(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _NOT_COMPARED}
-
-
 def _step(checkpoint: Path) -> int:
     number = checkpoint.name.removeprefix("checkpoint-")
     return int(number) if number.isdigit() else -1
@@ -265,7 +390,7 @@ def _step(checkpoint: Path) -> int:
 
 def final_metrics(log_history: list[dict[str, float]]) -> dict[str, float]:
     """
-    The last logged value of every metric. The log is part of a checkpoint, so a resumed run has the same ones.
+    Return the last logged value of every metric. The log is part of a checkpoint, so a resumed run has the same ones.
 
     Args:
         log_history (`list[dict[str, float]]`):
@@ -283,7 +408,7 @@ def final_metrics(log_history: list[dict[str, float]]) -> dict[str, float]:
 
 def tokens_trained(trainer: Trainer) -> dict[str, int]:
     """
-    Tokens that a finished supervised run read and was trained on, repeats included.
+    Return the tokens that a finished supervised run read and was trained on, repeats included.
 
     Args:
         trainer ([`~transformers.Trainer`]):
@@ -293,11 +418,39 @@ def tokens_trained(trainer: Trainer) -> dict[str, int]:
         `dict[str, int]`: `input` (without padding) and `trained` (labels that are not -100). Exact after whole epochs.
     """
     counts = {"input": 0, "trained": 0}
-    for batch in trainer.train_dataset.with_format("arrow").iter(batch_size=1000):
+    rows: Any = trainer.train_dataset
+    for batch in rows.with_format("arrow").iter(batch_size=1000):
         labels = batch["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         counts["input"] += labels.size
         counts["trained"] += int((labels != -100).sum())
     return {name: round(count * trainer.state.epoch) for name, count in counts.items()}
+
+
+def peak_bytes() -> int:
+    """Return the largest resident memory of this process or of a process that it started, in bytes."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _computed(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in NOT_COMPUTED}
+
+
+def _outcome(error: BaseException) -> tuple[Status, str]:
+    """Return the status of work that an exception ended, and the reason in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "Ctrl-C"
+    text = f"exit status {error.code}" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    return "failed", " ".join(text.split())[:500]
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON value in which NaN and infinity, which JSON does not know, are null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
 
 
 def _now() -> str:

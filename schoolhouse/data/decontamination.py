@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from schoolhouse.core.data_source import Overlap
 from schoolhouse.data.columns import prompt_text
-from schoolhouse.data.sources import Overlap
 
 
 if TYPE_CHECKING:

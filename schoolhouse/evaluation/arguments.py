@@ -1,6 +1,7 @@
 """Keys of an evaluation, given as flags of `eval/run.py` or in its `--config` file."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from schoolhouse.config.errors import ConfigError
 from schoolhouse.config.paths import find_file
@@ -71,6 +72,14 @@ class EvalArguments:
     device: str | None = None
     compare: list[str] = field(default_factory=list)
     export_lm_eval: str | None = None
+
+    def written(self) -> dict[str, Any]:
+        """Return the arguments that differ from their defaults."""
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if value not in (None, [], {}) and value != getattr(type(self), key, None)
+        }
 
     def __post_init__(self) -> None:
         if self.compare:

@@ -14,6 +14,7 @@ from schoolhouse.core.generation import (
     render,
     stop_token_ids,
 )
+from schoolhouse.core.progress import report_progress
 from schoolhouse.evaluation.arguments import EvalArguments
 from schoolhouse.evaluation.contamination import contaminated_items
 from schoolhouse.evaluation.preference import rate_pairs
@@ -254,4 +255,5 @@ def _draw(
         for batch in batches:
             store.add((keys[position], sample) for position, sample in batch)
             bar.update(len(batch))
+            report_progress(prepared.task.name, bar.n, len(keys))
     return [store.get(key) for key in keys]

@@ -130,7 +130,7 @@ def _read_artifact(folder: Path, results: list[str], stage: str | None = None) -
         raise ValueError(f"{folder} has no run.json beside it: a card could not say how the adapter came about")
     record = _read_json(run)
     digest = adapter_hash(str(adapter))
-    if record.get("status") != "finished" or record.get("product_hash") != digest:
+    if record.get("status") not in ("done", "finished") or record.get("product_hash") != digest:
         raise ValueError(
             f"{run} (status {record.get('status')}) is not the record of this adapter as it is now: run the recipe to "
             "its end"

@@ -127,7 +127,7 @@ class Runner:
         return ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // config.get("num_processes", 1)))]
 
     def _has_finished(self, stage: Stage) -> bool:
-        return read_json(stage.folder / "run.json").get("status") == "finished" and product(stage) is not None
+        return read_json(stage.folder / "run.json").get("status") == "done" and product(stage) is not None
 
     def _measure(self, stage: Stage) -> None:
         folder = stage.folder / "eval"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.chat_templates import template_tokens
-from schoolhouse.core.models import adapter_folder, load_tokenizer
+from schoolhouse.core.models import adapter_folder, load_tokenizer, weights_dtype
 from schoolhouse.training.untrained_tokens import EmbeddingRows
 
 
@@ -104,29 +104,6 @@ def load_policy(
         # TRL's fused loss reads `lm_head.bias`, which peft's wrapper of trained rows does not pass on.
         head.bias = None
     return model
-
-
-def weights_dtype(model_args: Any, training_args: TrainingArguments) -> str:
-    """
-    Precision of the base weights: the YAML's, else the hardware's.
-
-    Args:
-        model_args (`ModelArguments`):
-            Its `dtype` decides, if set.
-        training_args ([`~transformers.TrainingArguments`]):
-            `bf16` says that the device computes in it.
-
-    Returns:
-        `str`: `"bfloat16"` for frozen weights where the device computes in it, else `"float32"`: weights that are
-        trained themselves would lose small updates in bf16.
-    """
-    if model_args.dtype == "auto":
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
-        return str(config.dtype or "float32").removeprefix("torch.")
-    is_frozen = model_args.use_peft or model_args.adapter_name_or_path is not None
-    return model_args.dtype or ("bfloat16" if training_args.bf16 and is_frozen else "float32")
 
 
 def lora_config(model_args: Any, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int] = ()) -> LoraConfig:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import trl
 
-from schoolhouse.core.run import RunManifest, last_checkpoint
+from schoolhouse.core.run import Run, last_checkpoint
 from schoolhouse.training.sampling import SeededLengthGrouping
 
 
@@ -75,13 +75,13 @@ class Member:
     checkpoint: str | None
 
 
-def open_members(manifest: RunManifest, training_args: TrainingArguments, num_members: int) -> Iterator[Member]:
+def open_members(run: Run, training_args: TrainingArguments, num_members: int) -> Iterator[Member]:
     """
     Yield the reward models that are still to be trained. A resumed run keeps the members that it has finished.
 
     Args:
-        manifest ([`RunManifest`]):
-            Manifest of the run.
+        run ([`Run`]):
+            The open run folder.
         training_args ([`~transformers.TrainingArguments`]):
             Arguments of the first member; the k-th has `seed + k`.
         num_members (`int`):
@@ -91,17 +91,17 @@ def open_members(manifest: RunManifest, training_args: TrainingArguments, num_me
         [`Member`]
     """
     if num_members == 1:
-        yield Member(None, training_args, manifest.checkpoint)
+        yield Member(None, training_args, run.checkpoint)
         return
     for number in range(num_members):
         name, is_last = f"members/{number}", number == num_members - 1
-        if manifest.is_resumable and (manifest.folder / name).is_dir() and not is_last:
+        if run.is_resumable and (run.folder / name).is_dir() and not is_last:
             continue
         args = copy.copy(training_args)
         args.seed += number
         args.data_seed = None if args.data_seed is None else args.data_seed + number
         args.output_dir = str(Path(training_args.output_dir) / f"member-{number}")
-        found = last_checkpoint(Path(args.output_dir)) if manifest.is_resumable else None
+        found = last_checkpoint(Path(args.output_dir)) if run.is_resumable else None
         yield Member(name, args, None if found is None else str(found))
 
 

@@ -1,0 +1,288 @@
+"""The files by which the stages of a pipeline know each other: `run.json` of a run folder, and `pipeline.json`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+
+from schoolhouse.core.data_source import DataSource
+from schoolhouse.core.environment import GitState, Hardware
+from schoolhouse.core.fingerprint import Fingerprints
+
+
+SCHEMA = 2
+RUN_FILE, PIPELINE_FILE = "run.json", "pipeline.json"
+
+_REPEAT = "delete that file and run the same command again"
+
+Status = Literal["running", "interrupted", "done", "failed"]
+
+
+def _to_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+# Values of libraries and of users' functions. A run of hours must not fail at its end because one of them is no JSON.
+JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_to_json)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class ModelSource(_Record):
+    """A base model: the name that the user gave it, its revision on the Hub, and its content."""
+
+    name: str
+    revision: str | None = None
+    hash: str
+
+
+class AdapterSource(_Record):
+    """An adapter or a reward model: the name that the user gave it, and its content."""
+
+    name: str
+    hash: str
+
+
+class Resumption(_Record):
+    """When a run was resumed, and from which checkpoint."""
+
+    at: str
+    checkpoint: str
+
+
+class Best(_Record):
+    """Best value of the metric that selects checkpoints, and its step."""
+
+    metric: float
+    step: int | None
+
+
+class Evaluation(_Record):
+    """
+    An evaluation of a run's product.
+
+    Args:
+        folder (`str`):
+            Folder of its results, from the run folder.
+        tasks (`list[str]`):
+            Tasks.
+        fingerprint (`str`):
+            Hash of everything that decides the results, by [`schoolhouse.core.fingerprint.evaluation_fingerprint`].
+        status (`Status`), reason (`str` or `None`):
+            Where it stands, and why it failed.
+        seconds (`float`):
+            Duration.
+        results_hash (`str` or `None`):
+            Hash of results and samples, by [`results_hash`].
+    """
+
+    folder: str
+    tasks: list[str]
+    fingerprint: str
+    status: Status
+    reason: str | None = None
+    seconds: float = 0.0
+    results_hash: str | None = None
+
+
+class RunManifest(_Record):
+    """
+    Content of `run.json`: what was run, on what, with what result. Recipes write it, evaluations append to it, and
+    everything else reads it.
+
+    Args:
+        status (`Status`), reason (`str` or `None`):
+            Where the run stands, and why it failed or stopped.
+        recipe (`str`):
+            Name of the script, `sft`; `base` for the untrained model of a pipeline.
+        config (`dict`):
+            Every setting of the recipe.
+        model (`ModelSource` or `None`), parent_adapter (`AdapterSource` or `None`):
+            What was trained on.
+        reward_models (`list[AdapterSource]`):
+            Models among the rewards.
+        chat_template (`str` or `None`):
+            Its hash.
+        data (`list[DataSource]`):
+            Data sets.
+        fingerprints (`Fingerprints` or `None`):
+            What decides whether the product is stale.
+        seconds (`float`):
+            Duration, added up over resumptions.
+        peak_bytes (`int` or `None`):
+            Largest resident memory of a process.
+        product (`str` or `None`), product_hash (`str` or `None`):
+            Folder of what was trained, and its content.
+        metrics (`dict`):
+            Last logged values.
+        evaluations (`list[Evaluation]`):
+            Evaluations of the product.
+    """
+
+    schema_: Literal[2] = Field(default=2, alias="schema")
+    status: Status
+    reason: str | None = None
+    recipe: str
+    command: list[str] = []
+    config: JsonObject = {}
+    seeds: dict[str, int | None] = {}
+    model: ModelSource | None = None
+    parent_adapter: AdapterSource | None = None
+    reward_models: list[AdapterSource] = []
+    chat_template: str | None = None
+    data: list[DataSource] = []
+    fingerprints: Fingerprints | None = None
+    git: GitState | None = None
+    versions: dict[str, str] = {}
+    hardware: Hardware | None = None
+    started: str | None = None
+    ended: str | None = None
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+    resumed: list[Resumption] = []
+    steps: int | None = None
+    epochs: float | None = None
+    product: Literal["adapter", "members", "model"] | None = None
+    product_hash: str | None = None
+    metrics: JsonObject = {}
+    best: Best | None = None
+    tokens: dict[str, int] | None = None
+    dropped_rows: int | None = None
+    pairs: JsonObject | None = None
+    test_pairs: JsonObject | None = None
+    preflight: JsonObject | None = None
+    final_evaluation: JsonObject | None = None
+    evaluations: list[Evaluation] = []
+
+    def evaluation(self, folder: str) -> Evaluation | None:
+        """Return the evaluation in a folder of the run folder."""
+        return next((entry for entry in self.evaluations if entry.folder == folder), None)
+
+
+class PipelineStage(_Record):
+    """
+    A stage as `pipeline.json` lists it.
+
+    Args:
+        name (`str`):
+            Its name.
+        recipe (`str` or `None`), config (`str` or `None`):
+            Script and file; `None` for the base model.
+        parent (`str` or `None`):
+            Stage whose adapter it continues.
+        folder (`str`):
+            Run folder.
+        eval (`str` or `None`):
+            Folder of its results, where they are those of the present product.
+        status (`Status` or `None`):
+            `None` for a stage that is to be trained.
+    """
+
+    name: str
+    recipe: str | None
+    config: str | None
+    parent: str | None
+    folder: str
+    eval: str | None
+    status: Status | None
+
+
+class PipelineIndex(_Record):
+    """Content of `pipeline.json`: the stages of a pipeline in order, and where they lie."""
+
+    schema_: Literal[2] = Field(default=2, alias="schema")
+    name: str
+    base: ModelSource
+    stages: list[PipelineStage]
+
+
+def read_manifest(folder: str | Path) -> RunManifest:
+    """
+    Read the manifest of a run folder. Those of the first version are read as well.
+
+    Args:
+        folder (`str` or `Path`):
+            Run folder.
+
+    Returns:
+        [`RunManifest`]
+
+    Raises:
+        `ValueError`: one line that names the file, and says what is wrong with it and what to do.
+    """
+    path = Path(folder) / RUN_FILE
+    values = _read_json(path, "name the output_dir of a recipe")
+    if values.get("schema") == 1:
+        values = _from_schema_1(values)
+    return _validate(path, values, RunManifest)
+
+
+def read_pipeline_index(path: str | Path) -> PipelineIndex:
+    """
+    Read `pipeline.json`.
+
+    Args:
+        path (`str` or `Path`):
+            The file, or the folder that holds it.
+
+    Returns:
+        [`PipelineIndex`]
+
+    Raises:
+        `ValueError`: one line that names the file, and says what is wrong with it and what to do.
+    """
+    path = Path(path)
+    path = path / PIPELINE_FILE if path.is_dir() else path
+    return _validate(path, _read_json(path, "run recipes/pipeline.py first"), PipelineIndex)
+
+
+def _read_json(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: {advice}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {_REPEAT}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged (no JSON object): {_REPEAT}")
+    return values
+
+
+_RecordType = TypeVar("_RecordType", bound=_Record)
+
+
+def _validate(path: Path, values: dict[str, Any], record: type[_RecordType]) -> _RecordType:
+    if values.get("schema") != SCHEMA:
+        found = values.get("schema", "none")
+        raise ValueError(
+            f"{path} has schema {found}, this version reads {SCHEMA}: delete that file and run the same command again"
+        )
+    try:
+        return record.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {where}: {first['msg']}: {_REPEAT}") from None
+
+
+def _from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
+    status = {"finished": "done"}.get(values.get("status", ""), values.get("status"))
+    resumed = [{"at": entry["at"], "checkpoint": entry["from"]} for entry in values.get("resumed", [])]
+    recipe = Path((values.get("command") or ["unknown"])[0]).stem
+    values = values | {"schema": SCHEMA, "status": status, "recipe": recipe, "resumed": resumed}
+    values["data"] = [
+        {
+            "kind": "text",
+            "used_rows": entry.get("rows"),
+            "sha256": entry.get("sha256_of_blocks"),
+            "license": entry.get("licence"),
+            **entry,
+        }
+        for entry in values.get("data", [])
+    ]
+    if "evaluation" in values:
+        values["final_evaluation"] = values.pop("evaluation")
+    return values

@@ -29,7 +29,7 @@ def test_the_keys_of_an_sft_recipe_mean_the_same_to_trl(name):
         args=["--config", str(CONFIGS / name), "--bf16", "false"], return_remaining_strings=True
     )
     theirs = {key: value for key, value in values.items() if any(key in kind.__dataclass_fields__ for kind in kinds)}
-    assert {"model_name_or_path", "learning_rate", "output_dir", "lora_r"} <= set(theirs)
+    assert {"model_name_or_path", "learning_rate", "output_dir", "use_peft", "lora_r"} <= set(theirs)
     for key, value in theirs.items():
         (holder,) = [part for part in parsed if hasattr(part, key)][:1]
         got = getattr(holder, key)

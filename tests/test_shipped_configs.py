@@ -72,6 +72,12 @@ def test_a_shipped_recipe_passes_its_check(config, request, adapter, judge, monk
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_shipped_recipe_says_that_it_trains_an_adapter(config):
+    # TRL's own commands, which read the same file, train all weights otherwise.
+    assert yaml.safe_load(config.read_text()).get("use_peft") is (None if config.stem == "pretrain" else True)
+
+
 def test_every_recipe_script_ships_a_tiny_config():
     scripts = {path.stem for path in (ROOT / "recipes").glob("*.py") if "RecipeParser(" in path.read_text()}
     assert scripts == {path.stem.split("_")[0] for path in CONFIGS if path.parent.name == "tiny"} - {"pipeline"}

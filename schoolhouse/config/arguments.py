@@ -1,5 +1,5 @@
 """
-The keys that every recipe shares, and the strict parser: a flat YAML file and flags in, dataclasses out.
+Keys that every recipe shares, and the parser: a flat YAML file and flags in, dataclasses out.
 
 ```python
 parser = RecipeParser((DataArguments, SFTConfig, ModelArguments), required=("model_name_or_path", "output_dir"))
@@ -20,7 +20,7 @@ __all__ = ["DataArguments", "DatasetEntry", "ModelArguments", "RecipeParser", "R
 
 
 class DatasetEntry(TypedDict, total=False):
-    """One entry of a mixture: the keys of [`DataArguments`] without their prefix, and its weight."""
+    """Entry of a mixture: the keys of [`DataArguments`] without their prefix, and its weight."""
 
     name: str
     path: str
@@ -36,7 +36,7 @@ class DatasetEntry(TypedDict, total=False):
 @dataclass
 class DataArguments:
     """
-    Where a recipe's rows come from.
+    Data of a recipe.
 
     Args:
         dataset_name (`str`, *optional*):
@@ -50,11 +50,12 @@ class DataArguments:
         dataset_train_split (`str`, *optional*, defaults to `"train"`):
             Split to train on.
         dataset_test_split (`str`, *optional*, defaults to `"test"`):
-            Split to evaluate on; `None` where there is none.
+            Split to evaluate on; null where there is none.
         dataset_columns (`dict[str, str]`, *optional*):
             TRL's column names to the data set's own: `{prompt: question, completion: answer}`.
         datasets (`list[DatasetEntry]`, *optional*):
-            A weighted mixture, instead of `dataset_name`.
+            A weighted mixture, instead of `dataset_name`. Keys of an entry: name, path, config, revision, split,
+            weight, columns, max_rows, drop_overlap.
         max_train_rows (`int`, *optional*):
             Rows of the train split to use at most.
         max_eval_rows (`int`, *optional*):
@@ -63,37 +64,23 @@ class DataArguments:
             Leave out training rows whose prompt is one of the test split's; in a mixture each entry says so.
     """
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "A name in data/, a Hub id, a data file or folder, or a data set's YAML file."}
-    )
-    dataset_path: str | None = field(
-        default=None, metadata={"help": "Local file or folder with the rows, instead of the Hub."}
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the Hub data set."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
-    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    dataset_test_split: str | None = field(default="test", metadata={"help": "Split to evaluate on, or null."})
-    dataset_columns: dict[str, str] | None = field(
-        default=None, metadata={"help": "TRL's column names to theirs: '{prompt: question, completion: answer}'."}
-    )
-    datasets: list[DatasetEntry] | None = field(
-        default=None,
-        metadata={
-            "help": "A weighted mixture instead of dataset_name; keys of an entry: "
-            f"{', '.join(DatasetEntry.__annotations__)}."
-        },
-    )
-    max_train_rows: int | None = field(default=None, metadata={"help": "Rows of the train split to use at most."})
-    max_eval_rows: int | None = field(default=None, metadata={"help": "Rows of the test split to use at most."})
-    drop_overlap: bool = field(
-        default=False, metadata={"help": "Leave out training rows whose prompt is one of the test split's."}
-    )
+    dataset_name: str | None = None
+    dataset_path: str | None = None
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    dataset_train_split: str = "train"
+    dataset_test_split: str | None = "test"
+    dataset_columns: dict[str, str] | None = None
+    datasets: list[DatasetEntry] | None = None
+    max_train_rows: int | None = None
+    max_eval_rows: int | None = None
+    drop_overlap: bool = False
 
 
 @dataclass
 class RewardArguments:
     """
-    How answers are paid.
+    Rewards of a recipe.
 
     Args:
         rewards (`list[dict[str, Any]]`, *optional*):
@@ -101,15 +88,13 @@ class RewardArguments:
             `file.py:function`. With weight 0 a reward is only logged.
     """
 
-    rewards: list[dict[str, Any]] | None = field(
-        default=None, metadata={"help": "Entries {name, weight, parameters}; a name or file.py:function."}
-    )
+    rewards: list[dict[str, Any]] | None = None
 
 
 @dataclass
 class ModelArguments(ModelConfig):
     """
-    [`~trl.ModelConfig`] with the house's defaults: LoRA on all linear layers, precision left to the hardware.
+    [`~trl.ModelConfig`] with other defaults: LoRA on all linear layers, precision left to the hardware.
 
     Args:
         use_peft (`bool`, *optional*, defaults to `True`):
@@ -119,30 +104,17 @@ class ModelArguments(ModelConfig):
         lora_target_parameters (`str` or `list[str]`, *optional*):
             Parameters that get an adapter.
         dtype (`str`, *optional*):
-            Precision of the base weights; `None` leaves it to the hardware.
+            Precision of the base weights; the hardware decides where it is not set.
         adapter_name_or_path (`str`, *optional*):
             Adapter of a previous stage to continue, on the same base; it brings its own LoRA settings.
         trainable_new_tokens (`bool`, *optional*, defaults to `False`):
             Also train the embedding rows of tokens that the base never read (peft's `trainable_token_indices`).
     """
 
-    adapter_name_or_path: str | None = field(
-        default=None, metadata={"help": "Adapter of a previous stage to continue, on the same base."}
-    )
-    trainable_new_tokens: bool = field(
-        default=False, metadata={"help": "Also train the embedding rows of tokens that the base never read."}
-    )
-    use_peft: bool = field(default=True, metadata={"help": "Train a LoRA adapter rather than all weights."})
-    lora_target_modules: str | list[str] | None = field(  # type: ignore[assignment]  # wider than TRL's, which takes text too
-        default="all-linear", metadata={"help": "Modules that get an adapter."}
-    )
-    lora_target_parameters: str | list[str] | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Parameters that get an adapter."}
-    )
-    dtype: str | None = field(
-        default=None,
-        metadata={
-            "help": "Precision of the base weights; the hardware decides where it is not set.",
-            "choices": ["auto", "bfloat16", "float16", "float32"],
-        },
-    )
+    adapter_name_or_path: str | None = None
+    trainable_new_tokens: bool = False
+    use_peft: bool = True
+    # TRL takes text too, and makes a list of it.
+    lora_target_modules: str | list[str] | None = "all-linear"  # type: ignore[assignment]
+    lora_target_parameters: str | list[str] | None = None  # type: ignore[assignment]
+    dtype: str | None = field(default=None, metadata={"choices": ["auto", "bfloat16", "float16", "float32"]})

@@ -43,7 +43,7 @@ class RecipeParser:
     """
     Parser of `--config FILE` and flags into dataclasses; a flag wins over the file, the file over `defaults`.
 
-    Fields may carry metadata: `help` (otherwise the docstring's `Args` are shown), `choices`, `bounds` (a key of
+    Fields may carry metadata: `help` (without it the docstring's `Args` are shown), `choices`, `bounds` (a key of
     [`~schoolhouse.config.key_rules.BOUNDS`]) and `comma` (text is split into a list at its commas).
 
     Args:
@@ -285,8 +285,10 @@ def _fields(cls: Any) -> list[dataclasses.Field[Any]]:
 
 
 def _described(cls: type) -> dict[str, str]:
-    """Descriptions of the arguments in a docstring of TRL's form."""
-    found = re.findall(r"^( +)(\w+) \(.*\):\n((?:\1 +\S.*\n)+)", cls.__doc__ or "", re.MULTILINE)
+    """Descriptions of the arguments in the docstrings of a class and its bases, which have TRL's form."""
+    docstrings = [base.__doc__ or "" for base in reversed(cls.__mro__)]
+    pattern = r"^( +)(\w+) \(.*\):\n((?:\1 +\S.*\n)+)"
+    found = [match for text in docstrings for match in re.findall(pattern, text, re.MULTILINE)]
     return {name: " ".join(text.split()) for _, name, text in found}
 
 

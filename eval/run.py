@@ -23,6 +23,7 @@ from schoolhouse.evaluation.tasks import TASKS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from schoolhouse.evaluation.results import SamplingSettings
     from schoolhouse.evaluation.run_task import PreparedTask
 
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if arguments.compare:
         if arguments.output_dir:
-            write_json(Path(arguments.output_dir) / "comparison.json", comparison)
+            write_json(Path(arguments.output_dir) / "comparison.json", comparison.to_json())
         tables.print_comparison(comparison)
         return 0
 
@@ -77,14 +78,14 @@ def evaluate(
     hashes: dict[str, Any],
 ) -> None:
     """Load the model, run the tasks, and write samples and results."""
-    from schoolhouse.core.files import write_json, write_json_lines
     from schoolhouse.core.models import load_model
     from schoolhouse.core.reward_models import load_scorer
     from schoolhouse.evaluation import tables
     from schoolhouse.evaluation.preference import describe_preferences
-    from schoolhouse.evaluation.results import build_results, summarise
+    from schoolhouse.evaluation.results import Hashes, SamplingSettings, build_results, write_evaluation
     from schoolhouse.evaluation.run_task import run_task
     from schoolhouse.evaluation.sample_cache import SampleStore
+    from schoolhouse.evaluation.summary import summarise
 
     if prepared_tasks[0].task.kind == "preference":
         model, tokenizer = load_scorer(
@@ -104,43 +105,42 @@ def evaluate(
         )
     folder = Path(arguments.output_dir)
     store = SampleStore(folder / "generations.jsonl")
-    sampling = {
-        "num_samples": arguments.num_samples or 1,
-        "temperature": arguments.temperature or 0.0,
-        "top_p": arguments.top_p,
-        "seed": arguments.seed if any(prepared.sampling.temperature for prepared in prepared_tasks) else None,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-    }
+    sampling = SamplingSettings(
+        num_samples=arguments.num_samples or 1,
+        temperature=arguments.temperature or 0.0,
+        top_p=arguments.top_p,
+        seed=arguments.seed if any(prepared.sampling.temperature for prepared in prepared_tasks) else None,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=model.device.type,
+    )
     samples = {
         prepared.task.name: run_task(prepared, model, tokenizer, arguments, store, hashes)
         for prepared in prepared_tasks
     }
     tasks = {
-        prepared.task.name: summarise(prepared.task, samples[prepared.task.name])
-        | (
-            {"preference": describe_preferences(model, tokenizer, prepared.items, samples[prepared.task.name])}
+        prepared.task.name: summarise(prepared.task, samples[prepared.task.name]).model_copy(
+            update={"preference": describe_preferences(model, tokenizer, prepared.items, samples[prepared.task.name])}
             if prepared.task.kind == "preference"
             else {"max_new_tokens": prepared.sampling.max_new_tokens} | _own_sampling(prepared, sampling)
         )
         for prepared in prepared_tasks
     }
-    # Only now, so that samples of this run never lie beside the results of an earlier one.
-    for name, lines in samples.items():
-        write_json_lines(folder / "samples" / f"{name}.jsonl", lines)
     command = shlex.join(["python", "eval/run.py", *argv])
     results = build_results(
-        arguments.model_name_or_path, arguments.adapter_name_or_path, hashes, command, sampling, tasks
+        arguments.model_name_or_path, arguments.adapter_name_or_path, Hashes(**hashes), command, sampling, tasks
     )
-    write_json(folder / "results.json", results)
+    # Only now, so that samples of this run never lie beside the results of an earlier one.
+    write_evaluation(folder, results, samples)
     tables.print_results(results)
 
 
-def _own_sampling(prepared: "PreparedTask", sampling: dict[str, Any]) -> dict[str, Any]:
+def _own_sampling(prepared: "PreparedTask", sampling: "SamplingSettings") -> dict[str, Any]:
     """Where a task is sampled in another way than the others, how."""
-    own = {"num_samples": prepared.num_samples, "temperature": prepared.sampling.temperature}
-    differs = prepared.task.kind == "generate" and any(sampling[name] != value for name, value in own.items())
-    return {"sampling": own} if differs else {}
+    from schoolhouse.evaluation.results import TaskSampling
+
+    own = TaskSampling(num_samples=prepared.num_samples, temperature=prepared.sampling.temperature)
+    differs = (own.num_samples, own.temperature) != (sampling.num_samples, sampling.temperature)
+    return {"sampling": own} if prepared.task.kind == "generate" and differs else {}
 
 
 def prepare_all(arguments: EvalArguments) -> tuple:

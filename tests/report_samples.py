@@ -7,8 +7,9 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 from schoolhouse.core.files import write_json, write_json_lines
-from schoolhouse.evaluation.results import build_results, summarise
+from schoolhouse.evaluation.results import EvalSample, Hashes, SamplingSettings, build_results
 from schoolhouse.evaluation.statistics.preference import calibration
+from schoolhouse.evaluation.summary import summarise
 
 
 def sample(item, correct, completion="#### 4", level=1, **more):
@@ -32,7 +33,9 @@ def sample(item, correct, completion="#### 4", level=1, **more):
 def write_eval(folder, tasks):
     """`tasks`: name -> samples."""
     results = {
-        name: summarise(SimpleNamespace(version=1, higher_is_better="bits" not in lines[0]), lines)
+        name: summarise(
+            SimpleNamespace(version=1, higher_is_better="bits" not in lines[0]), [EvalSample(**line) for line in lines]
+        ).to_json()
         | {"max_new_tokens": 64}
         for name, lines in tasks.items()
     }
@@ -44,9 +47,9 @@ def write_eval(folder, tasks):
 
 @functools.cache  # it asks git and the versions of all packages, which hundreds of evals need not
 def _frame():
-    hashes = {"model": "m", "adapter": None, "chat_template": "t"}
-    sampling = {"num_samples": 1, "temperature": 0.0, "top_p": 1.0, "seed": None, "dtype": "float32", "device": "cpu"}
-    return build_results("base", None, hashes, "python eval/run.py", sampling, {})
+    hashes = Hashes(model="m", adapter=None, chat_template="t")
+    sampling = SamplingSettings(num_samples=1, temperature=0.0, top_p=1.0, seed=None, dtype="float32", device="cpu")
+    return build_results("base", None, hashes, "python eval/run.py", sampling, {}).to_json()
 
 
 def write_pipeline(folder, stages):

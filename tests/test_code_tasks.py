@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 
 from schoolhouse.data import dataset_names, load_dataset_spec, load_rows
-from schoolhouse.evaluation.results import summarise
+from schoolhouse.evaluation.results import EvalSample
 from schoolhouse.evaluation.run_task import score_answers
+from schoolhouse.evaluation.summary import summarise
 from schoolhouse.evaluation.tasks import TASKS, code
 from schoolhouse.evaluation.tasks.base import Item
 from schoolhouse.evaluation.tasks.code import humaneval_items, score_programs
@@ -192,14 +193,10 @@ def test_results_tell_pass_at_k_statuses_hidden_tests_and_levels():
     answers = [RIGHT, FITTED, "def double(x:", "def double(x):\n    return 0"]
     answers += ["def triple(x):\n    while True:\n        x += 1 / 0"] * 4 + ["class Three: pass"] * 4
     lines = [
-        {"id": item.id, "index": number % 4, "level": item.meta["level"], "completion": answer, "tokens": 1}
-        | {"finish_reason": "stop"}
-        | score
-        for number, (item, answer, score) in enumerate(
-            zip(items, answers, score_answers(TASKS["mbpp"], answers, items), strict=True)
-        )
+        EvalSample(id=item.id, prompt="?", reference="", level=item.meta["level"], completion=answer, **score)
+        for item, answer, score in zip(items, answers, score_answers(TASKS["mbpp"], answers, items), strict=True)
     ]
-    result = summarise(TASKS["mbpp"], lines)
+    result = summarise(TASKS["mbpp"], lines).to_json()
     assert result["value"] == pytest.approx((2 / 4 + 0) / 2)
     assert {level: part["value"] for level, part in result["by_level"].items()} == {"1": 0.5, "2": 0.0}
     expected = {

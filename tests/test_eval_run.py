@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 from eval import run
 from schoolhouse.core import generation
 from schoolhouse.core.files import write_json, write_json_lines
-from schoolhouse.evaluation.compare import compare_runs, form_share
-from schoolhouse.evaluation.results import read_results, read_samples
+from schoolhouse.evaluation import compare
+from schoolhouse.evaluation.results import EvalSample, load_results, load_samples
 from schoolhouse.evaluation.run_task import score_answers
 from schoolhouse.evaluation.tasks import TASKS, Item
 
@@ -64,6 +64,18 @@ def paths(tmp_path_factory):
     for name, lines in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return {name: str(folder / f"{name}.jsonl") for name in rows} | {"svamp": str(folder / "svamp.jsonl")}
+
+
+def read_results(folder):
+    return load_results(folder).to_json()
+
+
+def read_samples(folder, task):
+    return [sample.to_json() for sample in load_samples(folder, task)]
+
+
+def compare_runs(before, after):
+    return compare.compare_runs(before, after).to_json()
 
 
 def evaluate(base, folder, *more, tasks="svamp", paths=None):
@@ -421,7 +433,7 @@ def save(folder, verdicts, forms=None, version=1, task="svamp", prompt="?", **ha
             lines.append(line)
     document = {"schema": 1, "hashes": {"model": "m", "chat_template": "t"} | hashes, "sampling": {"seed": 1}}
     old = read_results(folder)["tasks"] if (folder / "results.json").exists() else {}
-    tasks = old | {task: {"version": version, "metrics": {"format_ok": 0.5}}}
+    tasks = old | {task: {"version": version, "n": len(verdicts), "metrics": {"format_ok": 0.5}}}
     write_json(folder / "results.json", document | {"tasks": tasks})
     write_json_lines(folder / "samples" / f"{task}.jsonl", lines)
     return folder
@@ -518,26 +530,11 @@ def test_what_makes_a_comparison_unfair_is_noted(tmp_path):
 
 
 def test_a_task_without_forms_has_no_form_share():
-    lines = [{"id": "a", "correct": True}]
-    assert form_share(lines, lines) is None
+    samples = [EvalSample(id="a", prompt="?", reference="7", correct=True)]
+    assert compare.form_share(samples, samples) is None
 
 
-def test_results_of_the_first_schema_are_read_by_their_new_names(tmp_path):
-    folder = save(tmp_path / "a", [True, False])
-    results = json.loads((folder / "results.json").read_text()) | {"schema": 1}
-    results["tasks"]["svamp"]["clean"] = {"n": 1}
-    write_json(folder / "results.json", results)
-    lines = [{"id": "a", "index": 0, "prompt": "?", "gold": "7", "correct": True, "seen": True}]
-    write_json_lines(folder / "samples" / "svamp.jsonl", lines)
-    assert read_results(folder)["tasks"]["svamp"]["uncontaminated"] == {"n": 1}
-    (sample,) = read_samples(folder, "svamp")
-    assert sample["reference"] == "7" and sample["contaminated"] and not sample.keys() & {"gold", "seen"}
-    write_json(folder / "results.json", results | {"schema": 3})
-    with pytest.raises(ValueError, match="is not a result of schema 2: evaluate again"):
-        read_results(folder)
-
-
-def test_items_seen_in_training_are_told_apart_in_results_and_comparisons(base, adapters, paths, tmp_path, capsys):
+def test_contaminated_items_are_told_apart_in_results_and_comparisons(base, adapters, paths, tmp_path, capsys):
     plain = evaluate(base, tmp_path / "a", paths=paths)
     asked = [line["prompt"][0]["content"] for line in read_samples(tmp_path / "a", "svamp")]
     train = tmp_path / "train.jsonl"

@@ -1,4 +1,4 @@
-"""Loading, generating, likelihoods and results, against naive loops and closed forms."""
+"""Loading, generating and likelihoods, against naive loops and closed forms."""
 
 import json
 import math
@@ -15,8 +15,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from schoolhouse.core import generation
 from schoolhouse.core.generation import Sample, Sampling, bits_per_byte, generate, loglikelihood, plan_batches, render
 from schoolhouse.core.models import adapter_hash, load_model, load_tokenizer, model_hash, template_hash
-from schoolhouse.evaluation import results
-from schoolhouse.evaluation.tasks.base import Item, Task
 
 
 QUESTIONS = [
@@ -374,109 +372,3 @@ def test_a_long_text_is_read_with_half_a_window_of_context(model, tokenizer):
         end = min(start + 256, len(ids))
         nats += naive_loglikelihood(model, ids[end - 512 : start], ids[start:end])
     assert bits_per_byte(model, tokenizer, [text])[0][0] == pytest.approx(-nats / math.log(2), rel=1e-4)
-
-
-# Results
-
-TASK = Task("toy", 3, lambda limit, path: [], lambda completion, item: {})
-
-
-def make_line(name, correct, index=0, **more):
-    return {
-        "id": name,
-        "index": index,
-        "prompt": "?",
-        "reference": "7",
-        "completion": "7",
-        "tokens": 4,
-        "finish_reason": "stop",
-        "correct": correct,
-        "metrics": {},
-    } | more
-
-
-def test_a_summary_counts_and_averages():
-    lines = [
-        make_line("a", True, level=2, format_ok=True, metrics={"other": True, "parts": [True, False, False]}),
-        make_line("b", False, level=2, format_ok=False, tokens=8, finish_reason="length", metrics={"other": False}),
-        make_line("c", None, level=10, format_ok=False, metrics={"other": None, "parts": [True], "note": "text"}),
-        make_line("d", True, level=10, format_ok=True, metrics={"other": True}),
-    ]
-    summary = results.summarise(TASK, lines)
-    assert (summary["version"], summary["items"], summary["n"]) == (3, 4, 3)
-    assert summary["value"] == pytest.approx(2 / 3)
-    assert summary["standard_error"] == pytest.approx(np.std([1, 0, 1], ddof=1) / math.sqrt(3))
-    assert summary["interval"] == pytest.approx([0.2077, 0.9385], abs=1e-4)  # Wilson 2/3, from his formula
-    assert summary["metrics"] == {
-        "format_ok": 0.5,
-        "truncated": 0.25,
-        "mean_tokens": 5.0,
-        "ungraded": 1,
-        "other": pytest.approx(2 / 3),
-        "parts": 0.5,
-    }
-    assert {level: (part["n"], part["value"]) for level, part in summary["by_level"].items()} == {
-        "2": (2, 0.5),
-        "10": (1, 1.0),
-    }
-    assert list(summary["by_level"]) == ["2", "10"]
-
-
-def test_nothing_graded_is_no_value():
-    summary = results.summarise(TASK, [make_line("a", None)])
-    assert (summary["n"], summary["value"], summary["standard_error"], summary["interval"]) == (0, None, None, None)
-
-
-def test_several_samples_give_pass_and_majority_at_k():
-    rights = {"a": [1, 0, 0, 0], "b": [1, 1, 0, 1], "c": [0, 0, 0, 0]}
-    lines = [
-        make_line(name, bool(right), index, extracted="7" if right else str(index % 2))
-        for name, group in rights.items()
-        for index, right in enumerate(group)
-    ]
-    summary = results.summarise(TASK, lines)
-    assert summary["value"] == summary["metrics"]["pass@1"] == pytest.approx((0.25 + 0.75) / 3)
-    # Of the six pairs of samples of "a" three hold its one right answer, of "b" all.
-    assert summary["metrics"]["pass@2"] == pytest.approx((0.5 + 1) / 3)
-    assert summary["metrics"]["pass@4"] == pytest.approx(2 / 3)
-    # Four voters: in "a" two of them say 1, in "b" three say 7, in "c" nobody is right.
-    assert summary["metrics"]["maj@4"] == pytest.approx(1 / 3)
-    assert summary["standard_error"] == pytest.approx(np.std([0.25, 0.75, 0], ddof=1) / math.sqrt(3))
-    low, high = summary["interval"]
-    assert low < summary["value"] < high
-
-
-def test_items_of_one_source_widen_the_error():
-    rights = [True] * 6 + [False] * 6
-    alone = results.summarise(TASK, [make_line(str(i), right) for i, right in enumerate(rights)])
-    shared = [make_line(str(i), right, cluster=f"passage {i // 3}") for i, right in enumerate(rights)]
-    assert results.summarise(TASK, shared)["standard_error"] > 1.5 * alone["standard_error"]
-
-
-def test_bits_per_byte_are_those_of_the_corpus():
-    lines = [{"id": str(i), "bits": bits, "bytes": size} for i, (bits, size) in enumerate([(9, 3), (2, 4), (40, 20)])]
-    task = Task("text", 1, lambda limit, path: [], kind="bits_per_byte")
-    summary = results.summarise(task, lines)
-    assert summary["value"] == pytest.approx(51 / 27)
-    assert not summary["higher_is_better"]
-    # The ratio estimator's textbook variance: residuals y - R x, over the mean of x.
-    residuals = np.array([9, 2, 40]) - 51 / 27 * np.array([3, 4, 20])
-    assert summary["standard_error"] == pytest.approx(math.sqrt(np.sum(residuals**2) / (3 * 2)) / 9)
-
-
-def test_results_hold_no_secret(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_TOKEN", "hf_environmentsecret")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    command = f"python eval/run.py --model_name_or_path https://me:pw@host/m --x hf_AbCdEfGhIj {tmp_path}/models/m"
-    document = results.build_results(
-        f"{tmp_path}/models/m", None, {"model": "1", "adapter": None, "chat_template": None}, command, {}, {}
-    )
-    text = json.dumps(document)
-    assert not any(secret in text for secret in ("environmentsecret", "me:pw", "AbCdEfGhIj", str(tmp_path)))
-    assert document["model"] == "~/models/m"
-    assert document["versions"]["torch"] == torch.__version__
-
-
-def test_an_item_cannot_be_changed():
-    with pytest.raises(AttributeError):
-        Item("a", "?", "7").reference = "8"

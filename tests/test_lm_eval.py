@@ -11,7 +11,7 @@ from report_samples import sample, write_eval
 from scripts import exiting
 
 from eval import run
-from schoolhouse.evaluation.results import read_results, read_samples
+from schoolhouse.evaluation.results import load_results, load_samples
 from schoolhouse.graders import grade_many, score_as
 
 
@@ -178,18 +178,18 @@ def test_an_exports_figures_follow_from_its_samples_by_lm_evals_own_aggregation(
 
     folder, ours = exported
     record = json.loads(next(ours.glob("results_*.json")).read_text())["results"]
-    results = read_results(folder)["tasks"]
+    results = load_results(folder).tasks
     sums = [line["acc"] for line in read_lines(ours, "sums")]
-    assert record["sums"]["acc,none"] == results["sums"]["value"] == mean(sums)
+    assert record["sums"]["acc,none"] == results["sums"].value == mean(sums)
     assert record["sums"]["acc_stderr,none"] == pytest.approx(mean_stderr(sums))
     text = [tuple(line["bits_per_byte"]) for line in read_lines(ours, "text")]
-    assert record["text"]["bits_per_byte,none"] == results["text"]["value"] == pytest.approx(bits_per_byte(text))
+    assert record["text"]["bits_per_byte,none"] == results["text"].value == pytest.approx(bits_per_byte(text))
     talks = read_lines(ours, "talks")
     assert [len(line["resps"][0]) for line in talks] == [2] * 5
     assert [line["acc"] for line in talks] == [0.5, 0.0, 0.0, 0.5, 0.0]
     assert mean([line["utility"] for line in talks]) == record["talks"]["utility,none"] == 2.5
     texts = [answer for line in talks for answer in line["resps"][0]]
-    assert texts == [line["completion"] for line in read_samples(folder, "talks")]
+    assert texts == [sample.completion for sample in load_samples(folder, "talks")]
 
 
 def test_an_export_is_a_dataset_and_is_written_twice_to_the_same_files(exported, tmp_path):

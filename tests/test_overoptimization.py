@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 from schoolhouse.core.chat_templates import ensure_chat_template
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.data.tiny.conversations import describe, gold_utility, subjects
-from schoolhouse.evaluation.compare import judged_win_rate
-from schoolhouse.evaluation.statistics import summarise_run, turning_point, win_rate
+from schoolhouse.evaluation.compare import win_rate_by_utility
+from schoolhouse.evaluation.results import EvalSample
+from schoolhouse.evaluation.statistics.overoptimization import summarise_run, turning_point
+from schoolhouse.evaluation.statistics.win_rate import win_rate
 from schoolhouse.evaluation.tasks import TASKS
 from schoolhouse.rewards import REWARDS, build_rewards
 from schoolhouse.training.overoptimization import (
@@ -149,12 +151,12 @@ def test_eval_and_reward_judge_a_description_alike():
 
 def test_a_comparison_counts_wins_by_utility_and_only_where_there_is_one():
     def line(name, utility):
-        return {"id": name, "tokens": 5, "metrics": {"utility": utility}}
+        return EvalSample(id=name, prompt="?", reference="", tokens=5, metrics={"utility": utility})
 
     before = [line(name, 1.0) for name in "abcd" for _ in range(2)]
     after = [line(name, utility) for name, utility in zip("aabbccdd", [2, 2, 2, 0, 1, 1, 0, 0], strict=True)]
-    assert judged_win_rate(before, after).value == pytest.approx((1 + 0.5 + 0.5 + 0) / 4)
-    assert judged_win_rate(before, [entry | {"metrics": {}} for entry in after]) is None
+    assert win_rate_by_utility(before, after).value == pytest.approx((1 + 0.5 + 0.5 + 0) / 4)
+    assert win_rate_by_utility(before, [sample.model_copy(update={"metrics": {}}) for sample in after]) is None
 
 
 class Parser:

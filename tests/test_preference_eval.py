@@ -15,6 +15,7 @@ from eval.run import main as script_main
 from schoolhouse.core.chat_templates import ensure_chat_template
 from schoolhouse.core.reward_models import load_scorer
 from schoolhouse.evaluation.preference import describe_preferences, rate_pairs
+from schoolhouse.evaluation.results import EvalSample
 from schoolhouse.evaluation.statistics.preference import calibration, slope
 from schoolhouse.evaluation.tasks import TASKS, Item
 
@@ -33,7 +34,7 @@ def draw(n, sharpness=1.0, seed=0):
 def test_calibration_error_by_hand():
     differences = np.log([1.5, 1.5, 4.0, 4.0])  # 60 % and 80 % sure
     found = calibration(differences, [True, False, True, True], bins=2)
-    assert [(point["predicted"], point["observed"], point["n"]) for point in found.points] == [
+    assert [(point.predicted, point.observed, point.n) for point in found.points] == [
         (pytest.approx(0.6), 0.5, 2),
         (pytest.approx(0.8), 1.0, 2),
     ]
@@ -49,7 +50,7 @@ def test_only_a_miscalibrated_model_errs_more_than_chance():
     assert honest.ece < honest.ece_by_chance[1]
     for found, sign in ((boastful, -1), (timid, 1)):
         assert found.ece > 2 * found.ece_by_chance[1]
-        assert sum(sign * (point["observed"] - point["predicted"]) * point["n"] for point in found.points) > 0
+        assert sum(sign * (point.observed - point.predicted) * point.n for point in found.points) > 0
 
 
 def test_the_slope_is_that_of_least_squares_and_its_interval_covers_the_truth():
@@ -122,10 +123,13 @@ def test_verdicts_follow_the_scores_and_a_tie_is_none(judge):
         longer, shorter = line["lengths"]
         assert line["metrics"]["longer_is_chosen"] == (None if longer == shorter else longer > shorter)
         assert line["metrics"]["log_loss"] == pytest.approx(np.log1p(np.exp(rejected - chosen)))
-    found = describe_preferences(scorer, tokenizer, items, lines)
-    assert found["batch_invariance"] < 1e-4
-    assert sum(point["n"] for point in found["calibration"]["points"]) == 3
-    low, high = found["length_bias"]["interval"]
+    samples = [
+        EvalSample(id=item.id, prompt="?", reference="", **line) for item, line in zip(items, lines, strict=True)
+    ]
+    found = describe_preferences(scorer, tokenizer, items, samples)
+    assert found.batch_invariance < 1e-4
+    assert sum(point.n for point in found.calibration.points) == 3
+    low, high = found.length_bias.interval
     assert low <= high
 
 
@@ -148,7 +152,7 @@ def test_eval_run_puts_pairs_to_a_reward_model(judge, tmp_path, capsys):
     # A judge that is always right agrees with a careless annotator just as often as the annotator is right.
     assert 0.6 < task["metrics"]["ceiling_with_noisy_labels"] < 0.9
     told = capsys.readouterr().out
-    assert "calibration error, noisy labels" in told and "ten more tokens are paid" in told
+    assert "calibration error, noisy labels" in told and "ten more tokens change the score" in told
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from schoolhouse.core.manifest import (
 )
 from schoolhouse.core.redaction import REDACTED, redact
 from schoolhouse.core.run import Run, final_metrics, last_checkpoint, open_evaluation, tokens_trained
-from schoolhouse.evaluation.results import build_results
+from schoolhouse.evaluation.results import Hashes, SamplingSettings, build_results
 
 
 ROOT = Path(__file__).parents[1]
@@ -313,5 +313,9 @@ def test_redacted_is_recognisable():
 def test_results_hide_what_the_run_record_hides(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "planted-in-the-environment")
     command = "run.py --x planted-in-the-environment --y ghp_abcdefghij0123456789"
-    written = json.dumps(build_results("https://me:password1@host/model", None, {}, command, {}, {}))
+    written = json.dumps(
+        build_results(
+            "https://me:password1@host/model", None, Hashes(model=""), command, SamplingSettings(), {}
+        ).to_json()
+    )
     assert not any(text in written for text in ("planted-in", "ghp_abc", "password1"))

@@ -11,17 +11,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from schoolhouse.evaluation.statistics import (
-    bootstrap_mean,
-    clustered_standard_error,
+from schoolhouse.evaluation.statistics.intervals import bootstrap_mean, clustered_standard_error, wilson
+from schoolhouse.evaluation.statistics.paired import (
     holm,
-    maj_at_k,
     mcnemar_exact,
     paired_bootstrap,
-    pass_at_k,
     smallest_detectable_effect,
-    wilson,
 )
+from schoolhouse.evaluation.statistics.sampling import maj_at_k, pass_at_k
 
 
 SIMULATIONS = 10_000

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schoolhouse.core.models import adapter_hash
-from schoolhouse.evaluation.statistics import wilson
+from schoolhouse.evaluation.statistics.intervals import wilson
 from schoolhouse.hub.lineage import BaseOnHub, Lineage, LineageStage, check_lineage, file_hash
 from schoolhouse.hub.merge import merge
 from schoolhouse.hub.verify import Claim, check_claim, overall, read_claims

@@ -1,22 +1,106 @@
-"""Two results side by side: did it get better, and was it only the form?"""
+"""Paired comparison of two results: which tasks changed, and how much of a gain is form only."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from schoolhouse.evaluation.results import item_values, read_results, read_samples
-from schoolhouse.evaluation.statistics import PairedTest, WinRate, holm, mcnemar_exact, paired_bootstrap, win_rate
+from schoolhouse.evaluation.results import EvalSample, EvaluationResults, TaskSampling, load_results, load_samples
+from schoolhouse.evaluation.statistics.paired import PairedTest, holm, mcnemar_exact, paired_bootstrap
+from schoolhouse.evaluation.statistics.win_rate import WinRate, win_rate
+from schoolhouse.evaluation.summary import item_values
 
 
 LEVEL = 0.05  # of the tests of all tasks together
 
 
-def compare_runs(before: str | Path, after: str | Path, family: int | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class FormShare:
     """
-    Paired tests of all tasks that two results share.
+    Part of a gain that came from items whose answer before was wrong in form only.
 
-    One sample per item: exact McNemar; several samples, likelihoods of text or items that share a source: paired
+    Args:
+        gained (`float`):
+            Items gained.
+        by_form (`float`):
+            Those of them that only lacked the form before.
+        share (`float` or `None`):
+            Their ratio; `None` where nothing was gained.
+    """
+
+    gained: float
+    by_form: float
+    share: float | None
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """
+    Comparison of two results in one task.
+
+    Args:
+        test ([`PairedTest`]):
+            The paired test, with its unadjusted p-value.
+        method (`str`):
+            `"exact McNemar"` or `"paired bootstrap"`.
+        p_adjusted (`float`):
+            p-value after Holm's adjustment over all tasks.
+        verdict (`str`):
+            `"improved"`, `"worse"` or `"no evidence of change, ..."`, by the adjusted p-value.
+        left_out (`int`):
+            Items without a verdict on either side.
+        form ([`FormShare`] or `None`):
+            `None` for a task that does not tell form from content.
+        win_rate ([`WinRate`] or `None`):
+            `None` for a task without a `utility`.
+        uncontaminated ([`PairedTest`] or `None`):
+            Unadjusted test on the items that share nothing with the training data, where either result knows of some
+            that do.
+        metrics (`dict[str, tuple[float, float]]`):
+            Other means before and after.
+    """
+
+    test: PairedTest
+    method: str
+    p_adjusted: float
+    verdict: str
+    left_out: int
+    form: FormShare | None
+    win_rate: WinRate | None
+    uncontaminated: PairedTest | None
+    metrics: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Comparison of two results.
+
+    Args:
+        before (`str`), after (`str`):
+            Their folders.
+        notes (`list[str]`):
+            Differences in how they were measured, one sentence each.
+        tasks (`dict[str, TaskComparison]`):
+            Task -> comparison, for the tasks that both have.
+    """
+
+    before: str
+    after: str
+    notes: list[str]
+    tasks: dict[str, TaskComparison]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of comparison.json: the fields of each test stand beside the others of its task."""
+        tasks = {name: asdict(task) for name, task in self.tasks.items()}
+        return asdict(self) | {"tasks": {name: task.pop("test") | task for name, task in tasks.items()}}
+
+
+def compare_runs(before: str | Path, after: str | Path, family: int | None = None) -> Comparison:
+    """
+    Compare two results in all tasks that they share, item by item.
+
+    One sample per item: exact McNemar test. Several samples, bits per byte, or items that share a source: paired
     bootstrap. p-values are adjusted over the tasks by Holm, and the smallest detectable effect is that of his first
     and strictest step. Items without a verdict on either side are left out on both and counted.
 
@@ -26,117 +110,113 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
         after (`str` or `Path`):
             The same of the other model.
         family (`int`, *optional*):
-            Number of tests whose level the smallest detectable effects share; the tasks in common if not given.
+            Number of tests among which the level is divided for the smallest detectable effects; by default the number
+            of tasks in common.
 
     Returns:
-        `dict`: `before`, `after`, `notes` (what makes the comparison less than fair) and `tasks`: name -> the fields
-        of [`PairedTest`], `method`, `p_adjusted`, `verdict`, `left_out` (items), `form` (from
-        [`form_share`]), `win_rate` (from [`judged_win_rate`]), `uncontaminated` (the unadjusted test on the items that
-        share nothing with the training data, where either result knows it and some are shared) and `metrics` (name ->
-        before and after).
+        [`Comparison`]
 
     Raises:
         ValueError: if the results share no task, or a task's version or items differ.
     """
-    first, second = read_results(before), read_results(after)
-    names = [name for name in first["tasks"] if name in second["tasks"]]
+    first, second = load_results(before), load_results(after)
+    names = [name for name in first.tasks if name in second.tasks]
     if not names:
         raise ValueError(
-            f"no task in common: {before} has {', '.join(first['tasks'])}; {after} has {', '.join(second['tasks'])}"
+            f"no task in common: {before} has {', '.join(first.tasks)}; {after} has {', '.join(second.tasks)}"
         )
-    tests: dict[str, PairedTest] = {}
-    tasks: dict[str, dict[str, Any]] = {}
+    samples: dict[str, tuple[list[EvalSample], list[EvalSample]]] = {}
+    tests: dict[str, tuple[PairedTest, str]] = {}
     for name in names:
-        old, new = first["tasks"][name], second["tasks"][name]
-        if old["version"] != new["version"]:
-            raise ValueError(f"task {name} has version {old['version']} in {before} and {new['version']} in {after}")
-        samples = read_samples(before, name), read_samples(after, name)
-        _check_items(name, *samples)
-        tests[name], method = _test(*samples, family=family or len(names))
-        contaminated = {line["id"] for lines in samples for line in lines if line.get("contaminated")}
-        others = [[line for line in lines if line["id"] not in contaminated] for lines in samples]
-        tasks[name] = {
-            "method": method,
-            "uncontaminated": asdict(_test(*others, family=1)[0]) if contaminated and all(others) else None,
-            "left_out": len({line["id"] for line in samples[0]}) - tests[name].n,
-            "form": form_share(*samples),
-            "win_rate": asdict(rate) if (rate := judged_win_rate(*samples)) else None,
-            "metrics": {
-                metric: [old["metrics"][metric], new["metrics"][metric]]
-                for metric in old["metrics"]
-                if metric in new["metrics"]
-            },
-        }
-    for name, p_value in holm({name: test.p_value for name, test in tests.items()}).items():
-        verdict = replace(tests[name], p_value=p_value).verdict().split(" (")[0]
-        tasks[name] = asdict(tests[name]) | {"p_adjusted": p_value, "verdict": verdict} | tasks[name]
-    return {"before": str(before), "after": str(after), "notes": _notes(first, second), "tasks": tasks}
+        old, new = first.tasks[name].version, second.tasks[name].version
+        if old != new:
+            raise ValueError(f"task {name} has version {old} in {before} and {new} in {after}")
+        samples[name] = load_samples(before, name), load_samples(after, name)
+        _check_items(name, *samples[name])
+        tests[name] = _test(*samples[name], family=family or len(names))
+    adjusted = holm({name: test.p_value for name, (test, _) in tests.items()})
+    tasks = {}
+    for name, (test, method) in tests.items():
+        olds, news = first.tasks[name].metrics, second.tasks[name].metrics
+        tasks[name] = TaskComparison(
+            test=test,
+            method=method,
+            p_adjusted=adjusted[name],
+            verdict=replace(test, p_value=adjusted[name]).verdict().split(" (")[0],
+            left_out=len({sample.id for sample in samples[name][0]}) - test.n,
+            form=form_share(*samples[name]),
+            win_rate=win_rate_by_utility(*samples[name]),
+            uncontaminated=_uncontaminated_test(*samples[name]),
+            metrics={metric: (olds[metric], news[metric]) for metric in olds if metric in news},
+        )
+    return Comparison(str(before), str(after), _notes(first, second), tasks)
 
 
-def form_share(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> dict[str, float | None] | None:
+def form_share(before: Sequence[EvalSample], after: Sequence[EvalSample]) -> FormShare | None:
     r"""
-    How much of a gain came from items whose failure before was one of form only.
+    Return how much of a gain came from items whose failure before was one of form only.
 
     Let $a_i$ and $b_i$ be the share of an item's samples that are correct before and after, and $f_i$ the share that
     before was right in some form but not accepted. The item gained $g_i = \max(0, b_i - a_i)$, and of that $\min(g_i,
     f_i)$ took no more than the form. With one sample per item these are counts: the items won, and those among them
-    that had the right answer in the wrong form. Lost items are left out: they have no form to thank.
+    that had the right answer in the wrong form. Lost items are left out, as the form did not help them.
 
     Args:
-        before (`Sequence[dict]`):
+        before (`Sequence[EvalSample]`):
             Samples of one task.
-        after (`Sequence[dict]`):
+        after (`Sequence[EvalSample]`):
             Samples of the same items.
 
     Returns:
-        `dict` or `None`: `gained` (items), `by_form` (items) and their ratio `share` (`None` where nothing was
-        gained); `None` for a task that does not tell form from content.
+        [`FormShare`] or `None`: `None` for a task that does not tell form from content.
     """
-    if "right_in_any_form" not in before[0]:
+    if not before[0].has("right_in_any_form"):
         return None
     first, second = item_values(before), item_values(after)
-    in_any_form = item_values([line | {"correct": line["right_in_any_form"]} for line in before])
+    in_any_form = item_values(before, "right_in_any_form")
     gains = {name: max(0.0, second[name] - first[name]) for name in first.keys() & second.keys()}
     gained = sum(gains.values())
     by_form = sum(min(gain, max(0.0, in_any_form[name] - first[name])) for name, gain in gains.items())
-    return {"gained": gained, "by_form": by_form, "share": by_form / gained if gained else None}
+    return FormShare(gained, by_form, by_form / gained if gained else None)
 
 
-def judged_win_rate(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> WinRate | None:
+def win_rate_by_utility(before: Sequence[EvalSample], after: Sequence[EvalSample]) -> WinRate | None:
     """
-    How often the second model's answer is judged better than the first one's to the same item.
+    Return how often the second model's answer has a higher utility than the first one's to the same item.
 
     Args:
-        before (`Sequence[dict]`):
+        before (`Sequence[EvalSample]`):
             Samples of one task.
-        after (`Sequence[dict]`):
+        after (`Sequence[EvalSample]`):
             Samples of the same items.
 
     Returns:
-        [`WinRate`] or `None`: `None` unless the task's scorer gives a `utility`, and for items of a
-        single source. Lengths are tokens.
+        [`WinRate`] or `None`: `None` unless the task's scorer gives a `utility`, and for items of a single source.
+        Lengths are tokens.
     """
-    if any("utility" not in line.get("metrics", {}) for line in (*before, *after)):
+    sources = {sample.id: sample.source for sample in before}
+    if any("utility" not in sample.metrics for sample in (*before, *after)) or len(set(sources.values())) < 2:
         return None
-    sources = {line["id"]: line.get("cluster", line["id"]) for line in before}
-    if len(set(sources.values())) < 2:
-        return None
-    scores, lengths = ([{name: [] for name in sources} for _ in range(2)] for _ in range(2))
-    for side, lines in enumerate((before, after)):
-        for line in lines:
-            scores[side][line["id"]].append(line["metrics"]["utility"])
-            lengths[side][line["id"]].append(line["tokens"])
-    sides = [list(answers.values()) for answers in (*scores, *lengths)]
-    return win_rate(*sides, clusters=list(sources.values()))
+    sides = []
+    for samples in (before, after):
+        scores: dict[str, list[float]] = {name: [] for name in sources}
+        lengths: dict[str, list[float]] = {name: [] for name in sources}
+        for sample in samples:
+            scores[sample.id].append(sample.metrics["utility"])  # type: ignore[arg-type]  # a utility is a number
+            lengths[sample.id].append(sample.tokens)
+        sides.append((list(scores.values()), list(lengths.values())))
+    (old_scores, old_lengths), (new_scores, new_lengths) = sides
+    return win_rate(old_scores, new_scores, old_lengths, new_lengths, clusters=list(sources.values()))
 
 
-def _test(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], family: int) -> tuple[PairedTest, str]:
+def _test(before: Sequence[EvalSample], after: Sequence[EvalSample], family: int) -> tuple[PairedTest, str]:
     first, second = item_values(before), item_values(after)
     names = [name for name in first if name in second]
     old, new = [first[name] for name in names], [second[name] for name in names]
-    sources = {line["id"]: line.get("cluster", line["id"]) for line in before}
+    sources = {sample.id: sample.source for sample in before}
     clusters = [sources[name] for name in names]
-    is_text = "bits" in before[0]
+    is_text = before[0].has("bits")
+    # McNemar's test wants one yes or no per item, and independent items.
     is_binary = not is_text and len(before) == len(after) == len(sources) and len(set(clusters)) == len(names)
 
     def test(level: float) -> PairedTest:
@@ -146,15 +226,21 @@ def _test(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], fam
 
     result = replace(test(LEVEL), smallest_detectable_effect=test(LEVEL / family).smallest_detectable_effect)
     if is_text:
-        # The values are linearised for the sake of the spread; whether a document got better its own bits say.
-        bits = {line["id"]: line["bits"] for line in after}
-        changes = [bits[line["id"]] - line["bits"] for line in before]
+        # The values are linear expansions around the corpus; whether one document got better its own bits say.
+        bits = {sample.id: sample.bits for sample in after}
+        changes = [bits[sample.id] - sample.bits for sample in before]
         result = replace(result, gained=sum(x < 0 for x in changes), lost=sum(x > 0 for x in changes))
     return result, "exact McNemar" if is_binary else "paired bootstrap"
 
 
-def _check_items(name: str, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> None:
-    first, second = ({line["id"]: (line["prompt"], line["reference"]) for line in lines} for lines in (before, after))
+def _uncontaminated_test(before: Sequence[EvalSample], after: Sequence[EvalSample]) -> PairedTest | None:
+    contaminated = {sample.id for sample in (*before, *after) if sample.contaminated}
+    first, second = ([sample for sample in side if sample.id not in contaminated] for side in (before, after))
+    return _test(first, second, family=1)[0] if contaminated and first and second else None
+
+
+def _check_items(name: str, before: Sequence[EvalSample], after: Sequence[EvalSample]) -> None:
+    first, second = ({one.id: (one.prompt, one.reference) for one in samples} for samples in (before, after))
     if lone := [*(first.keys() - second.keys()), *(second.keys() - first.keys())]:
         raise ValueError(
             f"task {name}: {len(first)} items before and {len(second)} after, {min(lone)!r} on one side only: "
@@ -166,20 +252,27 @@ def _check_items(name: str, before: Sequence[dict[str, Any]], after: Sequence[di
         )
 
 
-def _notes(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+def _words(value: int | TaskSampling | None) -> str:
+    if isinstance(value, TaskSampling):
+        return f"num_samples {value.num_samples} and temperature {value.temperature}"
+    return "that of the run" if value is None else str(value)
+
+
+def _notes(first: EvaluationResults, second: EvaluationResults) -> list[str]:
     notes = []
-    for key, what in (("model", "base models"), ("chat_template", "chat templates")):
-        if first["hashes"][key] != second["hashes"][key]:
-            notes.append(f"the {what} differ")
-    for key, old in first["sampling"].items():
-        if old != (new := second["sampling"].get(key)):
+    for key, words in (("model", "base models"), ("chat_template", "chat templates")):
+        if getattr(first.hashes, key) != getattr(second.hashes, key):
+            notes.append(f"the {words} differ")
+    for key in type(first.sampling).model_fields:
+        old, new = getattr(first.sampling, key), getattr(second.sampling, key)
+        if old != new:
             notes.append(f"{key} differs: {old} before, {new} after")
-    for name in first["tasks"].keys() & second["tasks"].keys():
+    for name in first.tasks.keys() & second.tasks.keys():
         for key in ("max_new_tokens", "sampling"):
-            old, new = (results["tasks"][name].get(key) for results in (first, second))
+            old, new = (getattr(results.tasks[name], key) for results in (first, second))
             if old != new:
-                notes.append(f"{key} of {name} differs: {old} before, {new} after")
+                notes.append(f"{key} of {name} differs: {_words(old)} before, {_words(new)} after")
     for when, side, other in (("before", first, second), ("after", second, first)):
-        if lone := [name for name in side["tasks"] if name not in other["tasks"]]:
+        if lone := [name for name in side.tasks if name not in other.tasks]:
             notes.append(f"only {when}: {', '.join(lone)}")
     return notes

@@ -1,14 +1,14 @@
-"""A reward model put to pairs of answers: which one it prefers, how certain it is, and what it pays for."""
+"""Evaluation of a reward model on pairs of answers: its preferences, their calibration and their bias to length."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from schoolhouse.core.reward_models import conversation_ids, score_ids
+from schoolhouse.evaluation.results import EvalSample, LengthBias, PreferenceReport, ScoreDistribution
 from schoolhouse.evaluation.statistics.preference import calibration, slope
 from schoolhouse.evaluation.tasks.base import Item
 
@@ -79,10 +79,13 @@ def describe_preferences(
     scorer: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[Item],
-    lines: Sequence[dict[str, Any]],
-) -> dict[str, Any]:
+    samples: Sequence[EvalSample],
+) -> PreferenceReport:
     """
-    What accuracy does not tell.
+    Return measurements of a reward model beyond its accuracy.
+
+    The bias to length is taken at an equal verdict of people and, where it is known, an equal gold margin. A longer
+    answer may well be the better one; what remains at equal quality is bias.
 
     Args:
         scorer ([`~transformers.PreTrainedModel`]):
@@ -91,37 +94,32 @@ def describe_preferences(
             Its tokenizer.
         items (`Sequence[Item]`):
             The pairs.
-        lines (`Sequence[dict]`):
-            From [`rate_pairs`].
+        samples (`Sequence[EvalSample]`):
+            Their samples, in the same order.
 
     Returns:
-        `dict`: `calibration` ([`Calibration`]; against noisy labels too, where there are any);
-        `length_bias`: standard deviations of the score that ten more tokens are paid, at equal verdict of the people
-        and, where it is known, equal gold margin, with interval (`None` where lengths do not vary);
-        `batch_invariance`: largest difference of a score at batch sizes 1 and 32, in standard deviations.
+        [`PreferenceReport`]: calibrated against noisy labels too, where there are any.
     """
-    scores, lengths = (np.array([line[name] for line in lines], dtype=float) for name in ("scores", "lengths"))
-    differences, sd = scores[:, 0] - scores[:, 1], scores.std() or 1.0
-    certain = differences != 0
-    result: dict[str, Any] = {"scores": {"mean": float(scores.mean()), "sd": float(scores.std())}}
-    result["calibration"] = _calibration(differences[certain], differences[certain] > 0)
-    if items and "label_is_right" in items[0].meta:
+    scores, lengths = (np.array([getattr(one, key) for one in samples], dtype=float) for key in ("scores", "lengths"))
+    differences, sd = scores[:, 0] - scores[:, 1], float(scores.std()) or 1.0
+    certain = differences != 0  # a tie is no prediction
+    right = differences[certain] > 0
+    fields: dict[str, Any] = {
+        "scores": ScoreDistribution(mean=float(scores.mean()), sd=float(scores.std())),
+        "calibration": calibration(differences[certain], right) if certain.any() else None,
+    }
+    if "label_is_right" in items[0].meta:
         labels = np.array([item.meta["label_is_right"] for item in items])[certain]
-        result["calibration_with_noisy_labels"] = _calibration(
-            differences[certain], (differences[certain] > 0) == labels
+        fields["calibration_with_noisy_labels"] = (
+            calibration(differences[certain], right == labels) if certain.any() else None
         )
-    margins = [[item.meta["margin"] for item in items]] if items and "margin" in items[0].meta else []
-    clusters = [item.meta.get("cluster", item.id) for item in items]
+    margins = [[item.meta["margin"] for item in items]] if "margin" in items[0].meta else []
+    clusters = [sample.source for sample in samples]
     try:
         value, interval = slope(differences / sd, (lengths[:, 0] - lengths[:, 1]) / 10, margins, clusters)
-        result["length_bias"] = {"sd_per_10_tokens": value, "interval": list(interval)}
-    except ValueError:
-        result["length_bias"] = None
+        fields["length_bias"] = LengthBias(sd_per_10_tokens=value, interval=interval)
+    except ValueError:  # lengths do not vary
+        fields["length_bias"] = None
     rows = [conversation_ids(tokenizer, item.prompt, item.meta["chosen"]) for item in items[:COMPARED]]
     one, many = (score_ids(scorer, rows, size, tokenizer.pad_token_id) for size in (1, 32))
-    result["batch_invariance"] = float((one - many).abs().max() / sd)
-    return result
-
-
-def _calibration(differences: np.ndarray, right: np.ndarray) -> dict[str, Any] | None:
-    return asdict(calibration(differences, right)) if len(differences) else None
+    return PreferenceReport(**fields, batch_invariance=float((one - many).abs().max() / sd))

@@ -1,128 +1,406 @@
-"""results.json: what was measured, how sure it is, and all that is needed to measure it again."""
+"""Types of results.json and of the samples beside it: eval/run.py writes them, reports and model cards read them."""
 
 import json
 import re
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
-import numpy as np
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
-from schoolhouse.core.environment import git_state, versions
+from schoolhouse.core.environment import GitState, git_state, versions
+from schoolhouse.core.files import write_json, write_json_lines
 from schoolhouse.core.redaction import redact
-from schoolhouse.evaluation.statistics import bootstrap_mean, clustered_standard_error, maj_at_k, pass_at_k, wilson
-from schoolhouse.evaluation.tasks.base import Task
+from schoolhouse.evaluation.statistics.preference import Calibration
 
 
-SCHEMA = 2  # 1 called `reference` `gold`, `contaminated` `seen` and `uncontaminated` `clean`
+# Schema 1 had `gold` for `reference`, `seen` for `contaminated` and `clean` for `uncontaminated`.
+SCHEMA = 2
+
+Interval = tuple[float, float]
+# A model's text may hold half a surrogate pair, which pydantic's own check of `str` refuses.
+Text = InstanceOf[str]
+# Messages are whatever the chat template takes: `role` and `content`, tool calls.
+Prompt = list[dict[str, Any]] | Text
+Metric = bool | int | float | Text | list[bool | int | float] | None
 
 
-def summarise(task: Task, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+class Record(BaseModel):
+    """Part of a JSON file: finite numbers only; keys of later versions are passed over."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    def has(self, field: str) -> bool:
+        """Whether the field was given, be it as `None`."""
+        return field in self.model_fields_set
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object: every field that was given."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class EvalSample(Record):
     """
-    The results of one task.
-
-    The value is the mean over the items of the share of their samples that are correct (for one sample: the accuracy);
-    for held-out text it is bits per byte of the whole corpus. Samples without a verdict are left out and counted as
-    `ungraded`. The interval is Wilson's for one sample per item, otherwise a bootstrap over the items.
+    One line of samples/<task>.jsonl: what the model gave for an item, and its score.
 
     Args:
-        task ([`Task`]):
-            The task.
-        lines (`Sequence[dict]`):
-            Its samples, from [`schoolhouse.evaluation.run_task.run_task`].
-
-    Returns:
-        `dict`: `version`, `n` (items with a verdict), `value`, `standard_error`, `interval` (95 %), `metrics`,
-        `by_level` and, where the training data is known, `uncontaminated` (the items that share nothing with it);
-        value, error and interval are `None` where there is too little to tell.
+        id (`str`):
+            Name of the item.
+        index (`int`, *optional*, defaults to `0`):
+            Number of the sample among those of the item.
+        prompt (`list[dict]` or `str`):
+            Messages, a text to continue, or the document of a bits-per-byte task.
+        reference (`str`):
+            The item's right answer, as the scorer reads it.
+        level (`int` or `str`, *optional*):
+            Group in which the item is reported.
+        cluster (`int` or `str`, *optional*):
+            Source that the item shares with others.
+        completion (`str`), tokens (`int`), finish_reason (`str`):
+            Of a generating task: text, number of generated tokens, and `"stop"` or `"length"`.
+        loglikelihoods (`list[float]`):
+            Of a multiple-choice task: log-likelihood of each choice, in nats.
+        bits (`float`), bytes (`int`):
+            Of a document: its code length, and its length in UTF-8.
+        scores (`list[float]`), lengths (`list[int]`):
+            Of a pair: a reward model's scores of chosen and rejected answer, and their lengths in tokens.
+        correct (`bool` or `None`):
+            `None` where there is no verdict.
+        extracted (`str` or `None`):
+            The answer that the scorer read.
+        format_ok (`bool`):
+            Whether the answer has the form asked for.
+        right_in_any_form (`bool` or `None`):
+            Whether the answer is right, or wrong in form only.
+        metrics (`dict`):
+            Further measurements of the scorer.
+        contaminated (`bool`):
+            Whether the item overlaps the training data; missing where that is not known.
     """
-    levels: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in lines:
-        if "level" in line:
-            levels[line["level"]].append(line)
-    order = sorted(levels, key=lambda level: (isinstance(level, str), level))
-    result = (
-        {"version": task.version, "higher_is_better": task.higher_is_better, "items": len({x["id"] for x in lines})}
-        | _estimate(lines)
-        | {"metrics": _metrics(lines), "by_level": {str(level): _estimate(levels[level]) for level in order}}
-    )
-    if "contaminated" in lines[0]:
-        result["uncontaminated"] = _estimate([line for line in lines if not line["contaminated"]])
-    return result
+
+    id: Text
+    index: int = 0
+    prompt: Prompt
+    reference: Text = Field(validation_alias=AliasChoices("reference", "gold"))
+    level: int | Text | None = None
+    cluster: int | Text | None = None
+    completion: Text = ""
+    tokens: int = 0
+    finish_reason: str = "stop"
+    loglikelihoods: list[float] = []
+    bits: float = 0.0
+    bytes: int = 0
+    scores: list[float] = []
+    lengths: list[int] = []
+    correct: bool | None = None
+    extracted: Text | None = None
+    format_ok: bool | None = None
+    right_in_any_form: bool | None = None
+    metrics: dict[str, Metric] = {}
+    contaminated: bool | None = Field(default=None, validation_alias=AliasChoices("contaminated", "seen"))
+
+    @property
+    def source(self) -> int | str:
+        """What the item stands or falls with: its cluster, or itself."""
+        return self.id if self.cluster is None else self.cluster
 
 
-def item_values(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+class Estimate(Record):
     """
-    One number per item, whose mean is the task's value: what intervals and paired tests work on.
-
-    For held-out text the value is a ratio of sums, so each document's number is that ratio plus the document's share
-    of its linearisation: the mean is the ratio and the spread that of the delta method.
+    A mean over items.
 
     Args:
-        lines (`Sequence[dict]`):
-            Samples of one task.
-
-    Returns:
-        `dict[str, float]`: item id -> value; items without a verdict are left out.
+        n (`int`):
+            Items with a verdict.
+        value (`float` or `None`):
+            The mean; `None` without items.
+        standard_error (`float` or `None`), interval (`tuple[float, float]` or `None`):
+            Its uncertainty, the interval at 95 %; `None` where there are too few items to tell.
     """
-    if lines and "bits" in lines[0]:
-        bits, sizes = (np.array([line[name] for line in lines], dtype=float) for name in ("bits", "bytes"))
-        ratio = bits.sum() / sizes.sum()
-        values = ratio + (bits - ratio * sizes) / sizes.mean()
-        return {line["id"]: float(value) for line, value in zip(lines, values, strict=True)}
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    for line in lines:
-        if line["correct"] is not None:
-            verdicts[line["id"]].append(line["correct"])
-    return {name: sum(given) / len(given) for name, given in verdicts.items()}
+
+    n: int
+    value: float | None = None
+    standard_error: float | None = None
+    interval: Interval | None = None
+
+
+class TaskSampling(Record):
+    """How one task was sampled, where it differs from the other tasks of the run."""
+
+    num_samples: int
+    temperature: float
+
+
+class SamplingSettings(Record):
+    """
+    How completions were drawn.
+
+    Args:
+        num_samples (`int`), temperature (`float`), top_p (`float`), seed (`int` or `None`):
+            Of the run; the seed is `None` where every task is greedy.
+        dtype (`str`), device (`str`):
+            Of the model.
+    """
+
+    num_samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+
+
+class ScoreDistribution(Record):
+    """Mean and standard deviation of a reward model's scores."""
+
+    mean: float
+    sd: float
+
+
+class LengthBias(Record):
+    """Standard deviations of the score that ten more tokens are worth, with a 95 % interval."""
+
+    sd_per_10_tokens: float
+    interval: Interval
+
+
+class PreferenceReport(Record):
+    """
+    Measurements of a reward model beyond its accuracy.
+
+    Args:
+        scores ([`ScoreDistribution`]):
+            Of all answers.
+        calibration ([`Calibration`] or `None`), calibration_with_noisy_labels ([`Calibration`] or `None`):
+            Predicted against observed preference; `None` where all scores are equal.
+        length_bias ([`LengthBias`] or `None`):
+            `None` where lengths do not vary.
+        batch_invariance (`float`):
+            Largest difference of a score between batch sizes 1 and 32, in standard deviations of the scores.
+    """
+
+    scores: ScoreDistribution | None = None
+    calibration: Calibration | None = None
+    calibration_with_noisy_labels: Calibration | None = None
+    length_bias: LengthBias | None = None
+    batch_invariance: float | None = None
+
+
+class TaskResult(Estimate):
+    """
+    Results of one task.
+
+    Args:
+        version (`int`):
+            Version of the task; results of different versions are not compared.
+        higher_is_better (`bool`):
+            `False` for bits per byte.
+        items (`int`):
+            Items asked, those without a verdict included.
+        metrics (`dict[str, float]`):
+            Means of all other measurements.
+        by_level (`dict[str, Estimate]`):
+            Level of the items -> estimate.
+        uncontaminated ([`Estimate`], *optional*):
+            Estimate over the items that share nothing with the training data, where that is known.
+        max_new_tokens (`int`, *optional*), sampling ([`TaskSampling`], *optional*):
+            Of a generating task: length at which completions were cut, and its own way of sampling.
+        preference ([`PreferenceReport`], *optional*):
+            Of a reward model.
+    """
+
+    version: int
+    higher_is_better: bool = True
+    items: int = 0
+    metrics: dict[str, int | float] = {}
+    by_level: dict[str, Estimate] = {}
+    uncontaminated: Estimate | None = Field(default=None, validation_alias=AliasChoices("uncontaminated", "clean"))
+    max_new_tokens: int | None = None
+    sampling: TaskSampling | None = None
+    preference: PreferenceReport | None = None
+
+
+class Hashes(Record):
+    """Hashes of the base model, the adapter and the chat template."""
+
+    model: str
+    adapter: str | None = None
+    chat_template: str | None = None
+
+
+class EvaluationResults(Record):
+    """
+    Content of results.json.
+
+    Args:
+        schema_number (`int`):
+            `schema` in the file.
+        model (`str`), adapter (`str` or `None`):
+            As the user named them.
+        hashes ([`Hashes`]):
+            Of model, adapter and chat template.
+        git ([`GitState`] or `None`), versions (`dict[str, str]`):
+            Revision of this project, and versions of the libraries.
+        command (`str`):
+            Command line of the run.
+        sampling ([`SamplingSettings`]):
+            How completions were drawn.
+        tasks (`dict[str, TaskResult]`):
+            Name -> results.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_number: Literal[1, 2] = Field(alias="schema")
+    model: str = ""
+    adapter: str | None = None
+    hashes: Hashes
+    git: GitState | None = None
+    versions: dict[str, str] = {}
+    command: str = ""
+    sampling: SamplingSettings
+    tasks: dict[str, TaskResult]
+
+    def sampling_of(self, task: str) -> SamplingSettings:
+        """Return how the completions of a task were drawn."""
+        own = self.tasks[task].sampling
+        return self.sampling.model_copy(update=own.model_dump() if own else {})
 
 
 def build_results(
     model: str,
     adapter: str | None,
-    hashes: dict[str, str | None],
+    hashes: Hashes,
     command: str,
-    sampling: dict[str, Any],
-    tasks: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
+    sampling: SamplingSettings,
+    tasks: dict[str, TaskResult],
+) -> EvaluationResults:
     """
-    The whole of results.json.
+    Return the content of results.json, without tokens and with the home folder written as `~`.
 
     Args:
-        model (`str`):
-            Base model, as the user named it.
-        adapter (`str` or `None`):
-            Adapter, as the user named it.
-        hashes (`dict[str, str | None]`):
-            `model`, `adapter` and `chat_template`.
-        command (`str`):
-            Command line of the run.
-        sampling (`dict`):
-            Sampling parameters, seed, dtype and device; a task that is sampled in another way has a `sampling` too.
-        tasks (`dict[str, dict]`):
-            Name -> results, from [`summarise`].
+        model (`str`), adapter (`str` or `None`), hashes ([`Hashes`]), command (`str`), sampling
+        ([`SamplingSettings`]), tasks (`dict[str, TaskResult]`):
+            See [`EvaluationResults`].
+    """
+    return EvaluationResults(
+        schema=2,
+        model=without_secrets(model),
+        adapter=adapter and without_secrets(adapter),
+        hashes=hashes,
+        git=git_state(),
+        versions=versions(),
+        command=without_secrets(command),
+        sampling=sampling,
+        tasks=tasks,
+    )
+
+
+def write_evaluation(folder: Path, results: EvaluationResults, samples: dict[str, Sequence[EvalSample]]) -> None:
+    """
+    Write results.json and samples/<task>.jsonl, the results last.
+
+    Args:
+        folder (`Path`):
+            An `output_dir`.
+        results ([`EvaluationResults`]):
+            Results of every task.
+        samples (`dict[str, Sequence[EvalSample]]`):
+            Task -> samples.
+    """
+    for name, lines in samples.items():
+        write_json_lines(folder / "samples" / f"{name}.jsonl", [line.to_json() for line in lines])
+    write_json(folder / "results.json", results.to_json())
+
+
+def load_results(folder: str | Path) -> EvaluationResults:
+    """
+    Read results.json.
+
+    Args:
+        folder (`str` or `Path`):
+            An `output_dir` of eval/run.py.
 
     Returns:
-        `dict`: JSON-compatible, without tokens, without the environment, the home folder written as `~`.
+        [`EvaluationResults`]; keys of schema 1 have their new names.
+
+    Raises:
+        ValueError: if there is none, or it is damaged or of another schema.
     """
-    git = git_state()
-    return {
-        "schema": SCHEMA,
-        "model": without_secrets(model),
-        "adapter": adapter and without_secrets(adapter),
-        "hashes": hashes,
-        "git": git and git.model_dump(),
-        "versions": versions(),
-        "command": without_secrets(command),
-        "sampling": sampling,
-        "tasks": tasks,
-    }
+    path = Path(folder) / "results.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no results.json: name the output_dir of a finished eval/run.py")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("schema") not in (1, SCHEMA):
+        raise ValueError(f"{path} is not a result of schema {SCHEMA}: evaluate again with this version")
+    try:
+        return EvaluationResults.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path} is damaged: {first_error(error)}; evaluate again") from None
 
 
-def sampling_of(results: dict[str, Any], task: str) -> dict[str, Any]:
-    """How the completions of a task were drawn."""
-    return results["sampling"] | results["tasks"][task].get("sampling", {})
+def load_samples(folder: str | Path, task: str) -> list[EvalSample]:
+    """
+    Read the samples of one task.
+
+    Args:
+        folder (`str` or `Path`):
+            An `output_dir` of eval/run.py.
+        task (`str`):
+            Name of the task.
+
+    Returns:
+        `list[EvalSample]`; keys of schema 1 have their new names.
+
+    Raises:
+        ValueError: if the file is missing or damaged.
+    """
+    path = Path(folder) / "samples" / f"{task}.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: the samples belong beside results.json")
+    samples = []
+    # `splitlines` would also split at the line separators that JSON strings may hold.
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        try:
+            if line:
+                samples.append(EvalSample.model_validate(json.loads(line, parse_constant=_refuse_constant)))
+        except ValidationError as error:
+            raise ValueError(f"{path}:{number} is damaged: {first_error(error)}; evaluate again") from None
+        except ValueError as error:
+            raise ValueError(f"{path}:{number} is not valid JSON: {error}; evaluate again") from None
+    return samples
+
+
+def first_error(error: ValidationError) -> str:
+    """Return the first of pydantic's errors on one line, such as `tasks.svamp.n: Field required`."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def without_secrets(text: str) -> str:
+    """
+    Return a text as it may be published.
+
+    Args:
+        text (`str`):
+            A command or a path.
+
+    Returns:
+        `str`: without tokens, secrets of the environment and passwords in addresses, the home folder as `~`.
+    """
+    text = redact(text)
+    home = str(Path.home())
+    return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\s|$)", "~", text)
+
+
+# Untyped readers of the report and the Hub's cards.
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
@@ -182,20 +460,9 @@ def read_samples(folder: str | Path, task: str) -> list[dict[str, Any]]:
     return lines
 
 
-def without_secrets(text: str) -> str:
-    """
-    A text as it may be published.
-
-    Args:
-        text (`str`):
-            A command or a path.
-
-    Returns:
-        `str`: without tokens, secrets of the environment and passwords in addresses, the home folder as `~`.
-    """
-    text = redact(text)
-    home = str(Path.home())
-    return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\s|$)", "~", text)
+def sampling_of(results: dict[str, Any], task: str) -> dict[str, Any]:
+    """How the completions of a task were drawn."""
+    return results["sampling"] | results["tasks"][task].get("sampling", {})
 
 
 def _rename(record: Any, **names: str) -> Any:
@@ -204,72 +471,3 @@ def _rename(record: Any, **names: str) -> Any:
         if isinstance(record, dict) and old in record:
             record[new] = record.pop(old)
     return record
-
-
-def _estimate(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    values = item_values(lines)
-    n = len(values)
-    result = {"n": n, "value": None, "standard_error": None, "interval": None}
-    if not n:
-        return result
-    result["value"] = float(np.mean(list(values.values())))
-    sources = {line["id"]: line.get("cluster", line["id"]) for line in lines}
-    clusters = [sources[name] for name in values]
-    if len(set(clusters)) > 1:
-        result["standard_error"] = clustered_standard_error(list(values.values()), clusters)
-    is_binary = len(lines) == len(sources) and "bits" not in lines[0]
-    if is_binary and len(set(clusters)) == n:
-        result["interval"] = list(wilson(round(sum(values.values())), n))
-    elif len(set(clusters)) > 1:
-        result["interval"] = list(bootstrap_mean(list(values.values()), clusters=clusters))
-    return result
-
-
-def _metrics(lines: Sequence[dict[str, Any]]) -> dict[str, float | int]:
-    metrics: dict[str, float | int] = {}
-    for name in ("format_ok", "right_in_any_form"):
-        flags = [line[name] for line in lines if line.get(name) is not None]
-        if flags:
-            metrics[name] = _mean(flags)
-    if "completion" in lines[0]:
-        metrics["truncated"] = _mean([line["finish_reason"] == "length" for line in lines])
-        metrics["mean_tokens"] = _mean([line["tokens"] for line in lines])
-    if "bits" not in lines[0]:
-        metrics["ungraded"] = sum(line["correct"] is None for line in lines)
-    names = dict.fromkeys(name for line in lines for name in line.get("metrics", {}))
-    for name in names:
-        values = [line["metrics"][name] for line in lines if line["metrics"].get(name) is not None]
-        pooled = [part for value in values for part in (value if isinstance(value, list) else [value])]
-        if pooled and all(isinstance(part, bool | int | float) for part in pooled):
-            metrics[name] = _mean(pooled)
-        if name == "status":
-            metrics |= {f"status/{kind}": number / len(pooled) for kind, number in Counter(pooled).most_common()}
-    return metrics | _of_k(lines)
-
-
-def _of_k(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """pass@k, and maj@k where answers were extracted, for k = 1, 2, 4, ... of several samples per item."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in lines:
-        groups[line["id"]].append(line)
-    samples = min(map(len, groups.values()))
-    if samples == 1:
-        return {}
-    graded = [group for group in groups.values() if all(line["correct"] is not None for line in group)]
-    metrics: dict[str, float] = {}
-    for k in [2**power for power in range(samples.bit_length())] if graded else []:
-        right = [sum(line["correct"] for line in group) for group in graded]
-        metrics[f"pass@{k}"] = _mean(pass_at_k([len(group) for group in graded], right, k))
-        if all("extracted" in line for line in lines):
-            metrics[f"maj@{k}"] = _mean([_majority(group, k) for group in graded])
-    return metrics
-
-
-def _majority(group: Sequence[dict[str, Any]], k: int) -> float:
-    # Right answers vote together however they are written; a right answer has an extract by definition.
-    votes = ["right" if line["correct"] else line["extracted"] and ("wrong", line["extracted"]) for line in group]
-    return maj_at_k(votes, [line["correct"] for line in group], k)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))

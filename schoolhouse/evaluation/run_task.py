@@ -18,6 +18,7 @@ from schoolhouse.core.progress import report_progress
 from schoolhouse.evaluation.arguments import EvalArguments
 from schoolhouse.evaluation.contamination import contaminated_items
 from schoolhouse.evaluation.preference import rate_pairs
+from schoolhouse.evaluation.results import EvalSample
 from schoolhouse.evaluation.sample_cache import Sample, SampleKey, SampleStore, prompt_hash, sampling_json
 from schoolhouse.evaluation.tasks.base import Item, Task
 
@@ -108,7 +109,7 @@ def run_task(
     arguments: EvalArguments,
     store: SampleStore,
     hashes: dict[str, str | None],
-) -> list[dict[str, Any]]:
+) -> list[EvalSample]:
     """
     Asks, grades and returns the samples of a task.
 
@@ -130,12 +131,12 @@ def run_task(
             `model` and `adapter`.
 
     Returns:
-        `list[dict]`: one per sample, JSON-compatible, in the order of items: `id`, `index`, `prompt`, `reference`,
-        what the model gave, and its score: `correct`, `extracted`, `format_ok`, `right_in_any_form` and `metrics`.
+        `list[EvalSample]`: in the order of items.
     """
     lines = _ask(prepared, model, tokenizer, arguments, store, hashes)
     known = prepared.contaminated
-    return lines if known is None else [line | {"contaminated": line["id"] in known} for line in lines]
+    lines = lines if known is None else [line | {"contaminated": line["id"] in known} for line in lines]
+    return [EvalSample.model_validate(line) for line in lines]
 
 
 def _ask(

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from schoolhouse.evaluation.compare import LEVEL, compare_runs
-from schoolhouse.evaluation.statistics import PairedTest, WinRate, holm
+from schoolhouse.evaluation.statistics.paired import PairedTest, holm
+from schoolhouse.evaluation.statistics.win_rate import WinRate
 from schoolhouse.report.reading import StageReport
 from schoolhouse.report.text import number, p_value, percent_interval
 
@@ -97,7 +98,7 @@ def find_changes(stages: Sequence[StageReport]) -> tuple[dict[tuple[str, str], C
                 notes.append(f"{stage.name} shares no task with {parent.name}: nothing to compare")
             continue
         try:
-            comparison = compare_runs(parent.eval_folder, stage.eval_folder, family=family)
+            comparison = compare_runs(parent.eval_folder, stage.eval_folder, family=family).to_json()
         except ValueError as error:
             notes.append(f"{stage.name} was not compared with {parent.name}: {error}")
             continue

@@ -138,7 +138,7 @@ class OveroptimizationCallback(TrainerCallback):
             self._write(points, judged)
 
     def _write(self, points: list[dict[str, Any]], judged: list[dict[str, Any]]) -> None:
-        from schoolhouse.evaluation.statistics import summarise_run
+        from schoolhouse.evaluation.statistics.overoptimization import summarise_run
 
         write_json(
             self.folder / "overoptimization.json",

@@ -136,7 +136,7 @@ def run_task(trainer: GRPOTrainer, rows: list[Row]) -> Preflight:
     """
     import torch
 
-    from schoolhouse.evaluation.statistics import pass_at_k
+    from schoolhouse.evaluation.statistics.sampling import pass_at_k
 
     tokenizer, group, limit = trainer.processing_class, trainer.num_generations, trainer.max_completion_length
     with torch.random.fork_rng():

@@ -1,17 +1,18 @@
-"""How sure a score is: intervals and standard errors of one model's mean score."""
+"""Intervals and standard errors of one model's mean score."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy import stats
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """
-    Wilson score interval of a proportion (Wilson 1927; without continuity correction).
+    Wilson score interval of a proportion (Wilson 1927, "Probable inference, the law of succession, and statistical
+    inference"; without continuity correction).
 
-    Unlike the normal interval it stays in [0, 1] and keeps a width at 0 % and 100 %. It takes the items as
-    independent: where they share a source, use [`bootstrap_mean`] with `clusters`.
+    The interval holds every true proportion that a score test would not reject. Unlike the normal interval it stays in
+    [0, 1] and keeps a width at 0 % and 100 %. The items are taken as independent: where they share a source, use
+    [`bootstrap_mean`] with `clusters`.
 
     Args:
         successes (`int`):
@@ -19,7 +20,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         n (`int`):
             Number of items.
         confidence (`float`, *optional*, defaults to `0.95`):
-            Share of such intervals that hold the true proportion.
+            Share of such intervals that contain the true proportion.
 
     Returns:
         `tuple[float, float]`: lower and upper end.
@@ -27,6 +28,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     Raises:
         ValueError: if there are no items, or `successes` is not among 0..n.
     """
+    from scipy import stats
+
     if n < 1:
         raise ValueError(f"n is {n}: an interval needs at least 1 item")
     if not 0 <= successes <= n:
@@ -47,21 +50,21 @@ def bootstrap_mean(
     Expanded percentile bootstrap interval of a mean (Hesterberg 2015, "What teachers should know about the bootstrap",
     section 4.2).
 
-    The plain percentile interval is too short for small samples (it has the normal quantile and the variance over n
-    where Student's t and n - 1 belong); here the percentiles are moved out by just that factor. Equal values give an
-    interval without width: for proportions near 0 or 1 prefer [`wilson`].
+    The plain percentile interval is too short for small samples: it corresponds to the normal quantile and to a
+    variance over n, where Student's t and n - 1 are right. The expanded interval takes percentiles farther out by that
+    factor. Equal values give an interval of width 0: for proportions near 0 or 1 prefer [`wilson`].
 
     Args:
         values (`Sequence[float]`):
             One score per item.
         confidence (`float`, *optional*, defaults to `0.95`):
-            Share of such intervals that hold the true mean.
+            Share of such intervals that contain the true mean.
         resamples (`int`, *optional*, defaults to `10_000`):
             Number of bootstrap samples.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the resampling: the same values and seed give the same interval.
         clusters (`Sequence[Hashable]`, *optional*):
-            Source of each item. Whole sources are then drawn, since the items of one rise and fall together.
+            Source of each item. Whole sources are then drawn, since the scores of one source's items are correlated.
 
     Returns:
         `tuple[float, float]`: lower and upper end.
@@ -81,9 +84,10 @@ def clustered_standard_error(values: Sequence[float], clusters: Sequence[Hashabl
 
     $$\mathrm{SE} = \frac1n \sqrt{\frac{G}{G-1} \sum_{g=1}^G \Bigl(\sum_{i \in g} (s_i - \bar s)\Bigr)^2}$$
 
-    Without the factor $G/(G-1)$ this is the CR0 estimate, which is too small for few clusters; with it, CR1. The paper
-    corrects only the diagonal terms, by $n/(n-1)$. The two agree where every item is a source of its own, and both are
-    then the usual $s/\sqrt n$; otherwise CR1 is the more careful one.
+    Items of one cluster vary together, so deviations are first summed within clusters: only these sums are
+    independent. Without the factor $G/(G-1)$ this is the CR0 estimate, which is too small for few clusters; with it,
+    CR1. The paper corrects only the diagonal terms, by $n/(n-1)$. The two agree where every item is a cluster of its
+    own, and both are then the usual $s/\sqrt n$; otherwise CR1 is larger.
 
     Args:
         values (`Sequence[float]`):
@@ -107,7 +111,7 @@ def resampled_means(
     values: Sequence[float], resamples: int, seed: int, clusters: Sequence[Hashable] | None = None
 ) -> tuple[np.ndarray, int]:
     """
-    Draws bootstrap means of items, or of whole clusters of items.
+    Draw bootstrap means of items, or of whole clusters of items.
 
     Args:
         values (`Sequence[float]`):
@@ -125,6 +129,8 @@ def resampled_means(
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}: it must be at least 1")
     scores, sources = _scores_and_sources(values, clusters)
+    # A resample is described by its clusters alone: its mean is the sum of their sums over the sum of their sizes.
+    # (scipy.stats.bootstrap draws no clusters; without them a test holds this against it.)
     sums, sizes = np.bincount(sources, weights=scores), np.bincount(sources)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
@@ -136,14 +142,30 @@ def resampled_means(
 
 
 def expanded_percentiles(means: np.ndarray, groups: int, confidence: float) -> tuple[float, float]:
-    """The interval of [`bootstrap_mean`] from `means` resampled from `groups` units."""
+    """
+    Expanded percentile interval of resampled means.
+
+    Args:
+        means (`np.ndarray` of shape `(R,)`):
+            From [`resampled_means`].
+        groups (`int`):
+            Number of units that were drawn from.
+        confidence (`float`):
+            Share of such intervals that contain the true mean.
+
+    Returns:
+        `tuple[float, float]`: lower and upper end.
+    """
+    from scipy import stats
+
+    # The normal tail whose quantile is that of Student's t, times sqrt(n / (n - 1)) for the variance over n - 1.
     tail = stats.norm.sf(np.sqrt(groups / (groups - 1)) * stats.t.isf((1 - confidence) / 2, groups - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def _scores_and_sources(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray]:
-    # Sources come back as numbers 0, 1, ... in order of appearance.
+    # Sources are returned as numbers 0, 1, ... in order of appearance.
     scores = np.asarray(values, dtype=float)
     if scores.ndim != 1:
         raise ValueError(f"values has shape {scores.shape}: one score per item is wanted, in one dimension")

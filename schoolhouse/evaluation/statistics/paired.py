@@ -1,4 +1,4 @@
-"""Did it get better? Two models compared on the same items."""
+"""Paired tests: two models compared on the same items."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -13,7 +13,7 @@ from schoolhouse.evaluation.statistics.intervals import clustered_standard_error
 @dataclass(frozen=True)
 class PairedTest:
     """
-    Two models' scores on the same items, compared.
+    Comparison of two models' scores on the same items.
 
     Args:
         n (`int`):
@@ -25,12 +25,12 @@ class PairedTest:
         interval (`tuple[float, float]`):
             Confidence interval of the difference.
         gained (`int`), lost (`int`):
-            Number of items that were answered better, or worse, than before.
+            Number of items with a better, or a worse, score than before.
         p_value (`float`):
-            Two-sided, of the hypothesis that nothing changed.
+            Two-sided p-value of the hypothesis that nothing changed.
         smallest_detectable_effect (`float` or `None`):
             The smallest true difference that this comparison would have found with a power of 80 %; `None` where no
-            difference could have been found, or the items show no spread to tell it from.
+            difference could have been found, or the differences have no spread.
         confidence (`float`, *optional*, defaults to `0.95`):
             Of the interval; `1 - confidence` is the level of the test.
         higher_is_better (`bool`, *optional*, defaults to `True`):
@@ -51,10 +51,10 @@ class PairedTest:
 
     def verdict(self) -> str:
         """
-        The comparison in a line: "improved", "worse" or "no evidence of change, smallest detectable effect X".
+        Return the verdict on one line: "improved", "worse" or "no evidence of change, smallest detectable effect X".
 
         Returns:
-            `str`: the verdict and the figures that it rests on. The p-value decides, not the interval.
+            `str`: the verdict and its figures. The p-value decides, not the interval.
         """
         low, high = self.interval
         figures = (
@@ -75,7 +75,10 @@ def mcnemar_exact(before: Sequence[bool], after: Sequence[bool], confidence: flo
     (Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design").
 
-    The items are taken as independent; where they share a source use [`paired_bootstrap`] with `clusters`.
+    Items that both models solve, or neither, say nothing about which one is better. If the models are equally good,
+    each discordant item (exactly one model is right) is a gain or a loss with probability 1/2, so the number of gains
+    is binomial, and the exact p-value is that of a sign test. The items are taken as independent; where they share a
+    source use [`paired_bootstrap`] with `clusters`.
 
     Args:
         before (`Sequence[bool]`):
@@ -125,9 +128,11 @@ def paired_bootstrap(
     """
     Paired bootstrap of real-valued scores of the same items: bits per byte, pass rates.
 
-    The interval is that of [`bootstrap_mean`] on the differences, and the p-value is its inversion: the level at which
-    the interval would just reach 0, never below what `resamples` can tell. The smallest detectable effect is
-    `(t(1 - alpha/2) + t(power)) * standard error` (Miller 2024, section 5, with Student's t).
+    Differences are taken item by item, so whatever makes an item hard for both models cancels. The interval is that of
+    [`bootstrap_mean`] on the differences, and the p-value is its inversion: the level at which the interval would just
+    reach 0, at least `1 / (1 + resamples)`. The smallest detectable effect is
+    `(t(1 - alpha/2) + t(power)) * standard error` (Miller 2024, "Adding error bars to evals", section 5, with
+    Student's t).
 
     Args:
         before (`Sequence[float]`):
@@ -156,8 +161,9 @@ def paired_bootstrap(
     differences = second - first
     means, groups = resampled_means(differences, resamples, seed, clusters)
 
+    # Share of resamples on the other side of 0, the observed sample counted as one of them.
     tail = (1 + min(np.sum(means <= 0), np.sum(means >= 0))) / (1 + resamples)
-    expansion = math.sqrt((groups - 1) / groups)  # what expanded_percentiles does, undone
+    expansion = math.sqrt((groups - 1) / groups)  # the inverse of expanded_percentiles' widening
     p_value = min(1.0, 2 * float(stats.t.sf(expansion * stats.norm.isf(tail), groups - 1)))
 
     error = clustered_standard_error(differences, range(len(differences)) if clusters is None else clusters)
@@ -182,11 +188,12 @@ def smallest_detectable_effect(
     n: int, discordant_rate: float, alpha: float = 0.05, power: float = 0.8
 ) -> float | None:
     """
-    The smallest true difference in accuracy that the exact McNemar test finds with the wanted power.
+    Smallest true difference in accuracy that the exact McNemar test finds with the wanted power.
 
-    The power is computed exactly, over the number of items on which the models differ and then over their split, so it
-    holds for small sets too, where the usual normal approximation (Miettinen 1968) promises too much. A difference
-    above `discordant_rate` raises that rate with it.
+    The power is computed exactly: over the number of discordant items, and for each over its split into gains and
+    losses. It therefore holds for small sets too, where the usual normal approximation (Miettinen 1968, "The matched
+    pairs design in the case of all-or-none responses") is too optimistic. A difference cannot exceed the discordant
+    rate: beyond `discordant_rate` the rate is raised with it.
 
     Args:
         n (`int`):
@@ -196,7 +203,7 @@ def smallest_detectable_effect(
         alpha (`float`, *optional*, defaults to `0.05`):
             Level of the two-sided test.
         power (`float`, *optional*, defaults to `0.8`):
-            Chance with which the difference is to be found.
+            Probability with which the difference is to be found.
 
     Returns:
         `float` or `None`: the difference, in [0, 1]; `None` if even a difference of 1 would not be found, as with 5
@@ -214,11 +221,13 @@ def smallest_detectable_effect(
 
     def missing_power(effect: float) -> float:
         rate = max(discordant_rate, effect)
+        # All plausible numbers of discordant items.
         least, most = stats.binom.ppf([1e-12, 1 - 1e-12], n, rate)
         discordant = np.arange(least, most + 1)
-        # The largest number on the rarer side that is still significant; -1 where none is.
+        # For each the largest count on the rarer side that is still significant; -1 where none is.
         critical = stats.binom.ppf(alpha / 2, discordant, 0.5)
         critical -= 2 * stats.binom.cdf(critical, discordant, 0.5) > alpha
+        # Of the discordant items a share `gain` is won, as gain - (1 - gain) = effect / rate.
         gain = (1 + effect / rate) / 2 if rate > 0 else 0.5
         found = stats.binom.cdf(critical, discordant, gain) + stats.binom.sf(
             discordant - critical - 1, discordant, gain
@@ -232,8 +241,13 @@ def smallest_detectable_effect(
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
     """
-    Holm's step-down adjustment for several tests (Holm 1979): each adjusted value is compared with the level of the
-    whole family. Put it into a comparison with `dataclasses.replace(test, p_value=...)`.
+    Holm's step-down adjustment for several tests (Holm 1979, "A simple sequentially rejective multiple test
+    procedure").
+
+    At a level of 5 % one in twenty tests of models that did not change looks significant. Of m tests the smallest
+    p-value is multiplied by m, the next one by m - 1, and so on, and none may be smaller than the one before. With
+    adjusted values the probability of any false finding in the whole family is at most the level. Put one into a
+    comparison with `dataclasses.replace(test, p_value=...)`.
 
     Args:
         p_values (`dict[str, float]`):
@@ -257,6 +271,7 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
 
 def _tango_interval(n: int, gained: int, lost: int, confidence: float) -> tuple[float, float]:
+    """Differences `delta` that a score test of "the true difference is delta" does not reject, as an interval."""
     z = stats.norm.isf((1 - confidence) / 2)
 
     def lower_limit(gained: int, lost: int) -> float:
@@ -265,8 +280,9 @@ def _tango_interval(n: int, gained: int, lost: int, confidence: float) -> tuple[
             return -1.0
 
         def excess(delta: float) -> float:
-            # Numerator of the score statistic minus z times its deviation under `delta`; `rate` is the constrained
-            # maximum-likelihood estimate of the chance that an item is lost (Tango 1998, equation 4).
+            # Numerator of the score statistic minus z times its standard deviation under `delta`. `rate` is the
+            # maximum-likelihood estimate, under that constraint, of the probability that an item is lost (Tango 1998,
+            # equation 4): the larger root of a quadratic.
             linear = (2 * n - gained + lost) * delta - gained - lost
             constant = -lost * delta * (1 - delta)
             rate = (math.sqrt(max(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)

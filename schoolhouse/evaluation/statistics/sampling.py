@@ -1,4 +1,4 @@
-"""Scores from several samples per problem: any of k right (pass@k), the vote of k right (maj@k)."""
+"""Scores from several samples per problem: at least one of k correct (pass@k), the majority of k correct (maj@k)."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -10,8 +10,10 @@ from scipy import stats
 
 def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray:
     r"""
-    Unbiased chance that at least one of k samples is correct, $1 - \binom{n-c}{k} / \binom nk$ (Chen et al. 2021,
-    "Evaluating large language models trained on code", equation 1).
+    Unbiased estimate of the probability that at least one of k samples is correct, $1 - \binom{n-c}{k} / \binom nk$
+    (Chen et al. 2021, "Evaluating large language models trained on code", equation 1).
+
+    The plain estimate $1 - (1 - c/n)^k$ is too low, as it draws the k samples with replacement.
 
     Args:
         n (`int` or array of `int`):
@@ -40,11 +42,11 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray:
 
 def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool | None], k: int) -> float:
     """
-    Chance that the most frequent answer among k samples of one problem is correct, averaged exactly over all subsets
-    of k of the samples (self-consistency, Wang et al. 2022).
+    Probability that the most frequent answer among k samples of one problem is correct, averaged exactly over all
+    subsets of k of the samples (Wang et al. 2022, "Self-consistency improves chain of thought reasoning").
 
-    Equal answers vote together, so normalise them first. A tie at the top is split evenly among the answers in it. An
-    invalid answer abstains; a subset in which all abstain counts as wrong.
+    Equal answers are votes for the same one, so normalise them first. A tie at the top is split evenly among the
+    answers in it. An invalid answer abstains; a subset in which all abstain counts as wrong.
 
     Args:
         answers (`Sequence[Hashable | None]`):
@@ -55,7 +57,7 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool | None],
             Voters, at most the number of samples.
 
     Returns:
-        `float`: the chance, in [0, 1].
+        `float`: the probability, in [0, 1].
 
     Raises:
         ValueError: if the lengths differ, k is not among 1..n, or equal answers were graded differently.
@@ -74,8 +76,9 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool | None],
             raise ValueError(f"answer {answer!r} is graded both right and wrong: equal answers need one verdict")
     votes = Counter(answer for answer, _ in valid)
 
-    # The votes of a subset are multivariate hypergeometric, that is: independent binomials, given that they sum to k.
-    # So each answer's count distribution is a polynomial, and a product of polynomials replaces the enumeration.
+    # The vote counts of a random subset have a multivariate hypergeometric distribution, which equals that of
+    # independent binomial counts given that they sum to k. The distribution of each answer's count is therefore a
+    # polynomial in the number of votes, and products of these polynomials replace the enumeration of all subsets.
     counts = np.array([*votes.values(), n - len(valid)])
     chances = stats.binom.pmf(np.arange(k + 1), counts[:, None], k / n)
     abstentions = chances[-1]
@@ -83,19 +86,22 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool | None],
     wrongs = len(is_right) - rights
     score = 0.0
     for top in range(1, min(k, max(votes.values(), default=0)) + 1):
-        # leaders[w, r, v]: w wrong and r right answers have `top` votes, the others fewer; v votes are cast in all.
+        # leaders[w, r, v]: probability that w wrong and r right answers have exactly `top` votes each, all others
+        # fewer, with v votes in total. Answers are added one at a time.
         leaders = np.zeros((min(wrongs, k // top) + 1, min(rights, k // top) + 1, k + 1))
         leaders[0, 0, 0] = 1.0
         for answer, chance in zip(votes, chances[:-1], strict=True):
             grown = np.zeros_like(leaders)
-            for count in range(top):
+            for count in range(top):  # this answer stays below `top`
                 grown[:, :, count:] += chance[count] * leaders[:, :, : k + 1 - count]
-            if is_right[answer]:
+            if is_right[answer]:  # or it reaches `top`, and is one more leader
                 grown[:, 1:, top:] += chance[top] * leaders[:, :-1, : k + 1 - top]
             else:
                 grown[1:, :, top:] += chance[top] * leaders[:-1, :, : k + 1 - top]
             leaders = grown
         weight = leaders @ abstentions[::-1]  # (wrong, right): the rest of the k voters abstained
         wrong, right = np.indices(weight.shape)
+        # Of several leaders each wins with the same probability.
         score += float(np.sum(weight * right / np.maximum(wrong + right, 1)))
+    # Bayes: the condition that the binomial counts sum to k.
     return score / float(stats.binom.pmf(k, n, k / n))

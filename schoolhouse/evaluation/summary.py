@@ -1,0 +1,160 @@
+"""From graded samples to the results of a task: its value, how sure it is, and all other means."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from schoolhouse.evaluation.results import Estimate, EvalSample, TaskResult
+from schoolhouse.evaluation.statistics.intervals import bootstrap_mean, clustered_standard_error, wilson
+from schoolhouse.evaluation.statistics.sampling import maj_at_k, pass_at_k
+
+
+class VersionedTask(Protocol):
+    """The part of a task that its results repeat."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+
+def summarise(task: VersionedTask, samples: Sequence[EvalSample]) -> TaskResult:
+    """
+    Return the results of one task.
+
+    The value is the mean over the items of the share of their samples that are correct (for one sample: the accuracy);
+    for held-out text it is bits per byte of the whole corpus. Samples without a verdict are left out and counted as
+    `ungraded`. The interval is Wilson's for one sample per item, otherwise a bootstrap over the items.
+
+    Args:
+        task ([`VersionedTask`]):
+            The task.
+        samples (`Sequence[EvalSample]`):
+            Its samples, at least one.
+
+    Returns:
+        [`TaskResult`]
+    """
+    levels: dict[int | str, list[EvalSample]] = defaultdict(list)
+    for sample in samples:
+        if sample.level is not None:
+            levels[sample.level].append(sample)
+    order = sorted(levels, key=lambda level: (isinstance(level, str), level))
+    result = TaskResult(
+        version=task.version,
+        higher_is_better=task.higher_is_better,
+        items=len({sample.id for sample in samples}),
+        **_estimate(samples).model_dump(),
+        metrics=_metrics(samples),
+        by_level={str(level): _estimate(levels[level]) for level in order},
+    )
+    if not samples[0].has("contaminated"):
+        return result
+    return result.model_copy(update={"uncontaminated": _estimate([one for one in samples if not one.contaminated])})
+
+
+def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict[str, float]:
+    r"""
+    Return one number per item, whose mean is the task's value: the unit of intervals and paired tests.
+
+    Bits per byte of a corpus are a ratio of sums, $R = \sum_i b_i / \sum_i s_i$ over documents of $b_i$ bits and $s_i$
+    bytes, so documents have no values of their own that average to it. The delta method gives them: the linear
+    expansion of $R$ around the means. Document $i$ gets $R + (b_i - R s_i) / \bar s$. The mean of these is exactly
+    $R$, as the second term sums to 0, and their variance over $n$ is the usual variance of a ratio estimate.
+
+    Args:
+        samples (`Sequence[EvalSample]`):
+            Samples of one task.
+        verdict (`str`, *optional*, defaults to `"correct"`):
+            Field that holds the verdict, `"correct"` or `"right_in_any_form"`.
+
+    Returns:
+        `dict[str, float]`: item id -> value; items without a verdict are left out.
+    """
+    if samples and samples[0].has("bits"):
+        bits = np.array([sample.bits for sample in samples])
+        sizes = np.array([sample.bytes for sample in samples], dtype=float)
+        ratio = bits.sum() / sizes.sum()
+        values = ratio + (bits - ratio * sizes) / sizes.mean()
+        return {sample.id: float(value) for sample, value in zip(samples, values, strict=True)}
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    for sample in samples:
+        if (given := getattr(sample, verdict)) is not None:
+            verdicts[sample.id].append(given)
+    return {name: sum(given) / len(given) for name, given in verdicts.items()}
+
+
+def _estimate(samples: Sequence[EvalSample]) -> Estimate:
+    values = item_values(samples)
+    if not values:
+        return Estimate(n=0, value=None, standard_error=None, interval=None)
+    numbers = list(values.values())
+    sources = {sample.id: sample.source for sample in samples}
+    clusters = [sources[name] for name in values]
+    several = len(set(clusters)) > 1
+    is_binary = len(samples) == len(sources) and not samples[0].has("bits")
+    interval = None
+    if is_binary and len(set(clusters)) == len(values):  # independent yes-or-no items
+        interval = wilson(round(sum(numbers)), len(numbers))
+    elif several:
+        interval = bootstrap_mean(numbers, clusters=clusters)
+    return Estimate(
+        n=len(values),
+        value=float(np.mean(numbers)),
+        standard_error=clustered_standard_error(numbers, clusters) if several else None,
+        interval=interval,
+    )
+
+
+def _metrics(samples: Sequence[EvalSample]) -> dict[str, int | float]:
+    metrics: dict[str, int | float] = {}
+    for name in ("format_ok", "right_in_any_form"):
+        if flags := [flag for sample in samples if (flag := getattr(sample, name)) is not None]:
+            metrics[name] = _mean(flags)
+    if samples[0].has("completion"):
+        metrics["truncated"] = _mean([sample.finish_reason == "length" for sample in samples])
+        metrics["mean_tokens"] = _mean([sample.tokens for sample in samples])
+    if not samples[0].has("bits"):
+        metrics["ungraded"] = sum(sample.correct is None for sample in samples)
+    for name in dict.fromkeys(name for sample in samples for name in sample.metrics):
+        values = [value for sample in samples if (value := sample.metrics.get(name)) is not None]
+        # A list, such as one verdict per instruction, is pooled over all samples.
+        pooled = [part for value in values for part in (value if isinstance(value, list) else [value])]
+        numbers = [part for part in pooled if isinstance(part, bool | int | float)]
+        if numbers and len(numbers) == len(pooled):
+            metrics[name] = _mean(numbers)
+        if name == "status":
+            metrics |= {f"status/{kind}": count / len(pooled) for kind, count in Counter(pooled).most_common()}
+    return metrics | _of_k(samples)
+
+
+def _of_k(samples: Sequence[EvalSample]) -> dict[str, float]:
+    """Return pass@k, and maj@k where answers were extracted, for k = 1, 2, 4, ... of several samples per item."""
+    groups: dict[str, list[EvalSample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.id].append(sample)
+    least = min(map(len, groups.values()))
+    # An item with an ungraded sample would count it as wrong: such items are left out.
+    graded = [group for group in groups.values() if all(sample.correct is not None for sample in group)]
+    if least == 1 or not graded:
+        return {}
+    right = [sum(sample.correct is True for sample in group) for group in graded]
+    metrics: dict[str, float] = {}
+    for k in [2**power for power in range(least.bit_length())]:
+        metrics[f"pass@{k}"] = _mean(pass_at_k([len(group) for group in graded], right, k))
+        if all(sample.has("extracted") for sample in samples):
+            metrics[f"maj@{k}"] = _mean([_majority(group, k) for group in graded])
+    return metrics
+
+
+def _majority(group: Sequence[EvalSample], k: int) -> float:
+    # Right answers vote together however they are written; a sample without an answer abstains.
+    votes = ["right" if one.correct else one.extracted and ("wrong", one.extracted) for one in group]
+    return maj_at_k(votes, [one.correct for one in group], k)
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.mean(values))

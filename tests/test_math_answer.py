@@ -1,4 +1,4 @@
-"""The answer key on a table of (gold, completion, verdict) with reasons, on real golds, and on hostile text."""
+"""The grader: a table of (reference, completion, verdict) with reasons, real references, and adversarial text."""
 
 import random
 import re
@@ -80,6 +80,19 @@ TABLE = {
         ("5", "#### 5 feet 6 inches", NO),
         ("5", "#### 5 and a half", NO),
     ],
+    "units behind closed forms, and references that end in a unit": [
+        ("2\\sqrt{3}", "\\boxed{2\\sqrt{3}\\text{ inches}}", YES),
+        ("36\\pi", "The answer is 36π square inches.", YES),
+        ("4", "\\boxed{\\sqrt{16}\\text{ inches}}", YES),
+        ("4", "\\boxed{\\sqrt{16}x\\text{ inches}}", NO),
+        ("2\\sqrt{3}\\text{ inches}", "\\boxed{2\\sqrt{3}}", YES),
+        ("3x+2 dollars", "#### 3x+2 dollars", YES),
+        ("3x+2 dollars", "\\boxed{3x+3}", NO),
+        ("4 feet 6 inches", "#### 4 feet 6 inches", YES),
+        ("4 feet 6 inches", "#### 4 feet 6", NO),
+        ("30 degrees and 60 degrees", "\\boxed{30 degrees and 60 degrees}", YES),
+        ("a leap year", "The answer is a leap year.", YES),
+    ],
     "percent, see schoolhouse.graders.numbers": [
         ("50", "#### 50%", YES),
         ("0.5", "#### 50%", YES),
@@ -149,7 +162,7 @@ TABLE = {
         ("1728", "\\boxed{1331 \\text{ and } 1728}", NO),
         ("2", "\\boxed{x=2 \\text{ or } x=3}", NO),
     ],
-    "unless the gold is such a set": [
+    "unless the reference is such a set": [
         ("5, 6", "#### 6, 5", YES),
         ("5, 6", "\\boxed{5} or \\boxed{6}", YES),
         ("5, 6", "#### 5", NO),
@@ -184,6 +197,34 @@ TABLE = {
         ("x > 5", "\\boxed{5 < x}", YES),
         ("x > 5", "\\boxed{x \\geq 5}", NO),
         ("x^2", "\\boxed{x²}", YES),
+    ],
+    "matrices": [
+        ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\boxed{\\begin{bmatrix} 1 & 2 \\\\ 3 & 4 \\end{bmatrix}}", YES),
+        ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\boxed{\\begin{pmatrix} 1 & 3 \\\\ 2 & 4 \\end{pmatrix}}", NO),
+        ("\\begin{pmatrix}1/2\\\\2\\end{pmatrix}", "\\boxed{\\begin{pmatrix}0.5\\\\2\\end{pmatrix}}", YES),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "<answer>\\begin{pmatrix}1\\\\2\\end{pmatrix}</answer>", YES),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\boxed{\\begin{pmatrix}1&2\\end{pmatrix}}", NO),
+    ],
+    "math-verify alone accepts these": [
+        ("5", "\\boxed{\\sqrt{25}\\pm 0}", NO),
+        ("5", "\\boxed{5^1\\ldots}", NO),
+        ("10", "\\boxed{2x = \\sqrt{100}}", NO),
+        ("25", "\\boxed{x^2 = 5^2}", NO),
+        ("5", "\\boxed{\\frac{x}{2} = \\sqrt{25}}", NO),
+        ("5", "\\boxed{\\{\\sqrt{25}, 5\\}}", NO),
+        ("1", "\\boxed{\\sin^2 x + \\cos^2 x}", NO),
+        ("1, 2", "\\boxed{1, 2, 2}", NO),
+        ("1, 2, 2", "\\boxed{1, 2}", NO),
+        ("(0.1, \\sqrt{2})", "\\boxed{(0.1000001, \\sqrt{2})}", NO),
+        ("\\{0.3333333, \\sqrt{2}\\}", "\\boxed{\\{\\frac13, \\sqrt{2}\\}}", NO),
+    ],
+    "and refuses these": [
+        ("1,234, 5", "\\boxed{1234, 5}", YES),
+        ("1,234\\sqrt{2}", "\\boxed{1234\\sqrt2}", YES),
+        ("1\\frac{1}{2}x", "\\boxed{\\frac{3}{2}x}", YES),
+        ("2 sqrt(2)", "\\boxed{2\\sqrt{2}}", YES),
+        ("36\\pi", "\\boxed{36 pi}", YES),
+        ("10\\sqrt 10", "\\boxed{10\\sqrt{10}}", YES),
     ],
     "what looks like a number and is none": [
         ("12", "The answer is 12:30.", NO),
@@ -242,19 +283,19 @@ TABLE = {
         ("B", "The answer is (B).", YES),
         ("B", "The answer is (C).", NO),
     ],
-    "an empty gold cannot be graded": [
+    "an empty reference cannot be graded": [
         ("", "#### 5", NONE),
         ("####  ", "#### 5", NONE),
         ("\\boxed{}", "", NONE),
     ],
 }
-CASES = [(gold, text, verdict, reason) for reason, rows in TABLE.items() for gold, text, verdict in rows]
+CASES = [(reference, text, verdict, reason) for reason, rows in TABLE.items() for reference, text, verdict in rows]
 
 
 @pytest.fixture(scope="module")
 def graded():
     # One batch, and a limit that a busy machine does not reach: this is about verdicts.
-    grades = grade_many([text for _, text, _, _ in CASES], [gold for gold, _, _, _ in CASES], timeout_s=20)
+    grades = grade_many([text for _, text, _, _ in CASES], [reference for reference, _, _, _ in CASES], timeout_s=20)
     return list(zip(CASES, grades, strict=True))
 
 
@@ -263,7 +304,7 @@ def test_the_table_is_as_large_as_promised():
 
 
 @pytest.mark.parametrize("reason", TABLE)
-def test_it_judges_as_a_mathematician_would(graded, reason):
+def test_it_grades_as_a_mathematician_would(graded, reason):
     wrong = [(case[:3], grade) for case, grade in graded if case[3] == reason and grade.correct is not case[2]]
     assert not wrong
 
@@ -291,7 +332,7 @@ def test_it_judges_as_a_mathematician_would(graded, reason):
         ("", False, False, False),
     ],
 )
-def test_format_is_judged_apart_from_correctness(completion, hash_ok, boxed_ok, think_ok):
+def test_format_is_graded_apart_from_correctness(completion, hash_ok, boxed_ok, think_ok):
     right, wrong = grade_many([completion] * 2, ["18", "99"])
     assert (right.format_ok, wrong.format_ok) == (hash_ok, hash_ok)
     assert grade(completion, "18", style="boxed").format_ok is boxed_ok
@@ -324,15 +365,15 @@ REWORDED = [
 ]
 
 
-def test_every_gold_answer_is_accepted_however_its_last_line_is_worded(shared):
+def test_every_reference_is_accepted_however_its_last_line_is_worded(shared):
     import json
 
     rows = [json.loads(line) for line in (shared / "data/gsm8k/test.jsonl").read_text().splitlines()]
-    golds = [row["answer"] for row in rows]
-    assert all(one == Grade(True, one.extracted, True) for one in grade_many(golds, golds))
+    references = [row["answer"] for row in rows]
+    assert all(one == Grade(True, one.extracted, True) for one in grade_many(references, references))
     for number, wording in enumerate(REWORDED):
-        some = golds[number :: len(REWORDED)]
-        parts = [re.sub(r"<<.*?>>", "", gold).split("\n#### ") for gold in some]
+        some = references[number :: len(REWORDED)]
+        parts = [re.sub(r"<<.*?>>", "", reference).split("\n#### ") for reference in some]
         right = [wording.format(body=body, n=n) for body, n in parts]
         wrong = [wording.format(body=body, n=int(n.replace(",", "")) + 1) for body, n in parts]
         assert all(one.correct for one in grade_many(right, some)), wording
@@ -345,9 +386,9 @@ def test_it_grades_thousands_of_ordinary_pairs_a_second():
     texts = [
         f"{body}\n{random.choice(['#### {}', 'The answer is ${}.00.'])}".replace("{}", str(n)) for n in range(3000)
     ]
-    golds = [f"9 * 2 = <<9*2={n}>>{n}\n#### {n}" for n in range(3000)]
+    references = [f"9 * 2 = <<9*2={n}>>{n}\n#### {n}" for n in range(3000)]
     start = time.process_time()
-    assert all(one.correct for one in grade_many(texts, golds))
+    assert all(one.correct for one in grade_many(texts, references))
     assert len(texts) / (time.process_time() - start) > 4000  # 15,000 to 20,000 where nothing else runs
 
 
@@ -370,7 +411,7 @@ PIECES = [
     *("0" * 50, "9" * 500, "\u200b", "é", "ﷺ", "\ud800", "\x00", "İ", "Question:", "wait ", "\\sqrt", "\\times 10^"),
     *("because ", "'", ";", "<<", "not ", "solution", "\\left", "~"),
 ]
-HOSTILE_GOLDS = ["5", "1/2", "5, 6", "(1,2)", "Monday", "x=5", "50%", "", "12:30", "1010_2", "9" * 1000]
+REFERENCES = ["5", "1/2", "5, 6", "(1,2)", "Monday", "x=5", "50%", "", "12:30", "1010_2", "9" * 1000]
 
 
 def test_no_text_makes_it_raise_or_hang(monkeypatch):
@@ -381,7 +422,7 @@ def test_no_text_makes_it_raise_or_hang(monkeypatch):
     for _ in range(6000):
         some = random.sample(PIECES, 6) if random.random() < 0.5 else PIECES
         text = "".join(random.choices(some, k=random.choice([1, 3, 8, 30])))
-        one = grade(text, random.choice(HOSTILE_GOLDS), random.choice(STYLES))
+        one = grade(text, random.choice(REFERENCES), random.choice(STYLES))
         assert one.correct in (True, False, None)
     assert time.process_time() - start < 30
 

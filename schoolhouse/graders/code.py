@@ -68,7 +68,8 @@ def grade_programs(
     """
     if len(completions) != len(items):
         raise ValueError(f"{len(completions)} completions came with {len(items)} items: pass one item each")
-    grades, jobs = [], {}
+    grades: list[CodeGrade] = []
+    jobs: dict[int, Job] = {}
     for completion, item in zip(completions, items, strict=True):
         tests = item.get("tests") or ""
         tests = tests if isinstance(tests, str) else "\n".join(tests)

@@ -1,4 +1,8 @@
-"""Gold answers, and the comparisons with them that need no computer algebra."""
+"""Reference answers, and comparisons with them that need no computer algebra.
+
+Most of the rules here say *no* where math-verify alone would say *yes*: `48 + 24` stated for 72, `x^2 = 25` for 25,
+`1, 2, 2` for `1, 2` (its sets forget how often an item comes). The cases are in `tests/test_math_answer.py`.
+"""
 
 import math
 import re
@@ -24,8 +28,8 @@ from schoolhouse.graders.numbers import (
 
 
 @dataclass(frozen=True)
-class Gold:
-    """A gold answer, read once: `kind` says how answers are compared with it."""
+class Reference:
+    """A reference answer, read once: `kind` decides how answers are compared with it."""
 
     text: str
     kind: Literal["empty", "number", "text", "expression"]
@@ -36,6 +40,7 @@ class Gold:
 
 _FUNCTIONS = r"sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|inf|infty|or|and"
 _PROSE_WORD = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-zA-Z]))[a-zA-Z]{{2,}}")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]{1,20}\*?\}")
 _FREE_SYMBOL = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-zA-Z]))[a-zA-Z]")
 _BASED = re.compile(r"\(?([0-9a-zA-Z]+)\)?\s*(?:_\s*\{?\s*(\d+)\s*\}?|(?:in )?base[ -](\d+))")
 _TIME_RANGE_DATE = re.compile(r"\d\s*:\s*\d|^\d+-\d+(?:-\d+)?$|^\d+/\d+/\d+$")
@@ -43,49 +48,51 @@ _MATHEMATICAL = re.compile(r"[\d\\^+*/=<>|()\[\]{},]|(?<!\w)-|^pi$")
 
 
 def _text_key(text: str) -> str:
+    """Text without case, article, white space and periods; a period between digits stays."""
     text = re.sub(r"^(?:the|an?)\s+", "", text.casefold())
     return re.sub(r"\s+|(?<!\d)\.|\.(?!\d)", "", text).strip("()")
 
 
 def _expression_key(text: str) -> str:
+    """An expression without white space, with `1010_2`, `1010_{2}` and `1010 base 2` written alike."""
     based = _BASED.fullmatch(text)
     if based:
         return f"{based[1]}_{based[2] or based[3]}"
     key = re.sub(r"(?<=[\^_])\{(\w)\}", r"\1", "".join(text.split()))
-    if len(key) > MAX_DIGITS:  # too long to be read as a number, and still the same integer with zeros in front
+    if len(key) > MAX_DIGITS:  # too long to be read as a number; an integer stays the same with zeros in front
         digits = re.fullmatch(r"(-?)\+?0*(\d[\d,]*)(?:\.0*)?", key)
         return digits[1] + digits[2].replace(",", "") if digits else key
     return key
 
 
 @lru_cache(maxsize=16_384)
-def read_gold(gold: str) -> Gold:
-    """Reads a gold answer.
+def read_reference(reference: str) -> Reference:
+    """Read a reference answer.
 
     Args:
-        gold (`str`): The answer in plain text or LaTeX, or a whole GSM8K rationale ending in `#### N`.
+        reference (`str`): The answer in plain text or LaTeX, or a whole GSM8K solution ending in `#### N`.
 
     Returns:
-        [`Gold`]
+        [`Reference`]: The same object for the same text.
     """
-    text = clean(gold.rpartition("####")[2])
+    text = clean(reference.rpartition("####")[2])
     if not text:
-        return Gold(text, "empty")
+        return Reference(text, "empty")
     number = read_number(text)
-    if number is None:
-        text = without_unit(text)
-    else:
+    if number is not None:
         symbol, _ = right_hand_side(text)
-        return Gold(text, "number", str(number), number, symbol if symbol and SYMBOL.fullmatch(symbol) else None)
+        return Reference(text, "number", str(number), number, symbol if symbol and SYMBOL.fullmatch(symbol) else None)
+    bare = without_unit(text)
+    text = text if is_prose(bare) else bare  # `3x + 2 dollars`, but not `4 feet 6 inches` or `a leap year`
     if _BASED.fullmatch(text):
-        return Gold(text, "expression", _expression_key(text))
+        return Reference(text, "expression", _expression_key(text))
     if _TIME_RANGE_DATE.search(text) or is_prose(text) or not _MATHEMATICAL.search(text):
-        return Gold(text, "text", _text_key(text))
-    return Gold(text, "expression", _expression_key(text))
+        return Reference(text, "text", _text_key(text))
+    return Reference(text, "expression", _expression_key(text))
 
 
-def answer_key(text: str) -> str:
-    """A canonical form of a cleaned answer, equal for `18`, `18.0` and `$18`, so that votes can be counted."""
+def canonical(text: str) -> str:
+    """Return a cleaned answer in a form that is equal for `18`, `18.0` and `$18`, so that votes can be counted."""
     number = read_number(text)
     if number is not None:
         return str(number)
@@ -93,8 +100,8 @@ def answer_key(text: str) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Whether a cleaned answer has words that are no function's or command's name."""
-    return _PROSE_WORD.search(text) is not None
+    """Check if a cleaned answer has words other than names of functions, commands and environments."""
+    return _PROSE_WORD.search(_ENVIRONMENT.sub("", text)) is not None
 
 
 def _is_parsable(text: str) -> bool:
@@ -110,7 +117,7 @@ _TOWER = re.compile(r"\d+!?(?:\^[{(]*\d+!?)*[)}]*")
 
 
 def _is_tower_out_of_reach(text: str) -> bool:
-    """Whether this is a tower of powers and factorials of more than some 2,000 bits: larger than any gold number."""
+    """Check for a tower of powers and factorials of more than some 2,000 bits, as `9^{9^9}`: no worker need try it."""
     text = "".join(text.split())
     if not _TOWER.fullmatch(text):
         return False
@@ -126,7 +133,10 @@ def _is_tower_out_of_reach(text: str) -> bool:
 
 
 def _is_closed_form(text: str) -> bool:
-    r"""Whether a cleaned answer may state one number that computer algebra can find, as `\sqrt{16}` does."""
+    r"""Check if a cleaned answer may state one number that computer algebra can find, as `\sqrt{16}` does.
+
+    Sums and products that were left standing, relations, lists and expressions with a free symbol do not.
+    """
     left, right = right_hand_side(text)
     if left is not None and re.search("[a-zA-Z]", left) and SCALED_SYMBOL.search(left):
         return False
@@ -138,38 +148,38 @@ def _is_closed_form(text: str) -> bool:
     return free <= {"e", "i", "C"} and len(split_items(right)) <= 1
 
 
-def compare(gold: Gold, text: str) -> bool | None:
-    """Compares a cleaned answer with a gold answer: normalised text, then exact rationals.
+def compare(reference: Reference, text: str) -> bool | None:
+    """Compare a cleaned answer with a reference: as normalised text, then as exact rationals.
 
     Args:
-        gold ([`Gold`]): A gold answer that is not empty.
+        reference ([`Reference`]): A reference that is not empty.
         text (`str`): The answer, cleaned.
 
     Returns:
         `bool` or `None`: `None` where only computer algebra can tell.
     """
-    if gold.kind == "text":
-        return _text_key(text) == gold.key
-    if gold.kind == "expression":
+    if reference.kind == "text":
+        return _text_key(text) == reference.key
+    if reference.number is None:
         text = without_unit(text)
-        if _expression_key(text) == gold.key:
+        if _expression_key(text) == reference.key:
             return True
-        if _BASED.fullmatch(gold.text) or _BASED.fullmatch(text):
+        if _BASED.fullmatch(reference.text) or _BASED.fullmatch(text):
             return False
-        gold_list, answer_list = read_list(gold.text), read_list(text)
-        if gold_list and answer_list:
-            return lists_agree(gold_list, answer_list)
+        reference_list, answer_list = read_list(reference.text), read_list(text)
+        if reference_list and answer_list:
+            return lists_agree(reference_list, answer_list)
         return None if _is_parsable(text) else False
     number = read_number(text)
     if number is not None:
-        symbol, _ = right_hand_side(text)
-        if gold.symbol and symbol and SYMBOL.fullmatch(symbol) and symbol != gold.symbol:
+        symbol, _ = right_hand_side(text)  # `y = 2` is not an answer to `x = 2`
+        if reference.symbol and symbol and SYMBOL.fullmatch(symbol) and symbol != reference.symbol:
             return False
-        return gold.number.agrees_with(number)
-    if text == gold.text:
+        return reference.number.agrees_with(number)
+    if text == reference.text:
         return True
     text = without_unit(text)
     if not _is_closed_form(text):
         return False
-    small = gold.number.value.numerator.bit_length() < MAX_BITS // 4
+    small = reference.number.value.numerator.bit_length() < MAX_BITS // 4
     return False if small and _is_tower_out_of_reach(text) else None

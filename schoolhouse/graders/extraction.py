@@ -1,4 +1,4 @@
-r"""Where a completion states its final answer.
+r"""The final answer that a completion states.
 
 A completion is read from its last `</think>` to the first leaked next question or end-of-turn token. In it, a final
 answer is stated by `#### N`, `\boxed{N}`, `<answer>N</answer>` and "the answer is N" with its variants. The last
@@ -30,10 +30,10 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
 def readable_part(completion: str) -> str:
-    """The part of a completion that may state its answer: after the reasoning, before a leaked next question.
+    """Return the part of a completion that may state its answer: after the reasoning, before a leaked next question.
 
     Args:
-        completion (`str`): What a model generated.
+        completion (`str`): Text that a model generated.
 
     Returns:
         `str`: That part in plain notation, without GSM8K's calculator calls; empty where reasoning never ended.
@@ -54,7 +54,7 @@ def readable_part(completion: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a final answer, and where it stands."""
+    """One statement of a final answer, and its place in the text."""
 
     content: str
     style: Literal["hash", "boxed", "answer", "sentence", "last line"]
@@ -109,7 +109,8 @@ def _sentence(text: str, start: int, stop: int, with_words: bool) -> Statement:
         return nothing
     content = text[states.end() : end]
     if states["colon"] is not None and not with_words:
-        # `Answer:` also opens a solution: only a value right after it, and no computation later, is an answer.
+        # `Answer:` may also open a solution: it states an answer only if a value follows at once and no computation
+        # comes later.
         solution_opens = text[start : start + 8].lower() == "solution"
         if solution_opens or not _VALUE_FIRST.match(content) or _COMPUTES_ON.search(text, end, end + MAX_STATEMENT):
             return nothing
@@ -117,8 +118,8 @@ def _sentence(text: str, start: int, stop: int, with_words: bool) -> Statement:
     return Statement(content, "sentence", start - len(lead_in.group()) if lead_in else start, end)
 
 
-def _read_statement(text: str, anchor: re.Match, stop: int, with_words: bool) -> Statement | None:
-    """Reads the statement at an anchor: empty where it states nothing, `None` where it is cut off in the middle."""
+def _read_statement(text: str, anchor: re.Match[str], stop: int, with_words: bool) -> Statement | None:
+    """Read the statement at an anchor: empty where it states nothing, `None` where it is cut off in the middle."""
     start, kind = anchor.start(), anchor.group()
     if kind == "####":
         line_end = text.find("\n", start, start + MAX_STATEMENT)
@@ -158,7 +159,7 @@ _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
 _SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(*$\\])")
 _LABEL = re.compile(r"(?:step|part|case|section|page|figure|note|example|line|day)\s+\d", re.IGNORECASE)
 _FINISHED = re.compile(r"[.!][\"')*_$]*$")
-_WORDS_THEN_DIGIT = re.compile(r"(?<![\\a-zA-Z])(?!sqrt|pi|log|ln)[a-zA-Z]{2}.*\d")
+_WORDS_THEN_DIGIT = re.compile(r"(?<!\\begin\{)(?<![\\a-zA-Z])(?!sqrt|pi|log|ln)[a-zA-Z]{2}.*\d")
 
 
 def _together(text: str, first: Statement, second: Statement) -> bool:
@@ -194,11 +195,11 @@ def _last_line(text: str) -> Statement | None:
 
 
 def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | None]:
-    """Finds the final answer in the readable part of a completion.
+    """Find the final answer in the readable part of a completion.
 
     Args:
-        text (`str`): What [`readable_part`] returned.
-        with_words (`bool`): Whether the gold answer is made of words, so that `#### Monday` is no heading.
+        text (`str`): Result of [`readable_part`].
+        with_words (`bool`): `True` if the reference is made of words, so that `#### Monday` is no heading.
 
     Returns:
         `tuple[list[str], Statement | None]`: The contents of the last statement and of all offered together with it,
@@ -209,13 +210,15 @@ def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | No
     lowered = text.lower()
     if len(lowered) != len(text):
         lowered = text
-    last = first = None
+    last: Statement | None = None
+    first: Statement | None = None
     contents: list[str] = []
     stop = len(text)
+    # From the end backwards: the last statement counts, and those that are offered together with it.
     for anchor in reversed([*_ANCHOR.finditer(lowered)][-200:]):
         statement = _read_statement(text, anchor, stop, with_words)
         if statement is None:
-            if last is None:  # what is there may be the beginning of another number
+            if last is None:  # cut off: it may be the beginning of another number
                 return [], None
             continue
         if not statement.content.strip(" \t\n$*_.:\\()[]{}"):
@@ -228,9 +231,10 @@ def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | No
             break
         contents.insert(0, _DANGLING.sub("", statement.content))
         first, stop = statement, statement.start
-    if last is None:
+    if first is None or last is None:
         line = _last_line(text)
         return ([line.content] if line else []), line
+    # What follows may offer a second answer or withdraw this one.
     after = text[last.end : last.end + 400]
     if _OFFERED_AFTER.match(after) or (first.style == "boxed" and _OFFERED_BEFORE.search(text[: first.start][-40:])):
         contents.append("another")

@@ -71,7 +71,7 @@ def _checks(
         raise ValueError(
             f"{len(instruction_id_list)} instructions with {len(kwargs)} sets of arguments: give one each"
         )
-    checks = []
+    checks: list[Callable[[str], bool]] = []
     for kind, arguments in zip(instruction_id_list, kwargs, strict=True):
         if kind not in INSTRUCTIONS:
             raise ValueError(f"unknown instruction {kind!r}: the known ones are {', '.join(sorted(INSTRUCTIONS))}")

@@ -1,24 +1,29 @@
-"""Grades of mathematical answers: the same verdict scores an eval and becomes a reward.
+r"""Grades of mathematical answers: the same verdict scores an eval and becomes a reward.
 
-A grade compares the final answer that a completion states with the reference answer: as normalised text, as exact
-rationals, and where neither can tell, by computer algebra in a worker process that can be killed. What counts as a
-statement is said in [`schoolhouse.graders.extraction`], what counts as equal in [`schoolhouse.graders.numbers`].
+A completion is graded in three steps, each only where the one before cannot tell:
+
+1. find the final answer that the completion states ([`schoolhouse.graders.extraction`]) and write it in a plain way
+   ([`schoolhouse.graders.normalize`]);
+2. compare it with the reference as text and as exact rationals ([`schoolhouse.graders.comparison`]), in this process:
+   this decides ordinary answers, some 15,000 a second;
+3. compare expressions, sets, intervals, matrices and relations with math-verify, in a worker process that can be
+   killed ([`schoolhouse.graders.pool`]): an expression of a model, such as `9^{9^9}`, may take for ever.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from schoolhouse.graders import pool
-from schoolhouse.graders.comparison import Gold, answer_key, compare, is_prose, read_gold
+from schoolhouse.graders.comparison import Reference, canonical, compare, is_prose, read_reference
 from schoolhouse.graders.extraction import Statement, final_answer, readable_part
 from schoolhouse.graders.normalize import clean
-from schoolhouse.graders.numbers import read_number
+from schoolhouse.graders.numbers import read_number, without_unit
 
 
 Style = Literal["hash", "boxed", "think-answer"]
-STYLES = ("hash", "boxed", "think-answer")
+STYLES: tuple[Style, ...] = get_args(Style)
 
 _HASH_LINE = re.compile(r"(?<!#)#### [^\s*$]")
 
@@ -28,10 +33,10 @@ class Grade:
     """Verdict on one completion.
 
     Args:
-        correct (`bool` or `None`): `None` where the reference is empty or the grader failed (see [`grade_many`]).
+        correct (`bool` or `None`): `None` where the reference is empty or the comparison failed (see [`grade_many`]).
         extracted (`str` or `None`): The final answer in a canonical form, equal for `18`, `18.0` and `$18`; `None`
             where the completion states none that can be read. Answers offered together are joined by " or ".
-        format_ok (`bool`): Whether the final answer is stated in the form asked for.
+        format_ok (`bool`): `True` if the final answer is stated in the form asked for.
     """
 
     correct: bool | None
@@ -49,20 +54,21 @@ def _format_ok(completion: str, text: str, statement: Statement, style: Style) -
     return statement.style == "answer" and bool(ended) and once
 
 
-def _grade_in_process(completion: str, gold: Gold, style: Style) -> tuple[Grade, str | None]:
-    """The grade, and the cleaned answer where only computer algebra can tell whether it is correct."""
+def _grade_in_process(completion: str, reference: Reference, style: Style) -> tuple[Grade, str | None]:
+    """Return the grade, and the cleaned answer where only computer algebra can decide."""
     text = readable_part(completion)
-    contents, statement = final_answer(text, with_words=gold.kind == "text")
-    answers = {answer_key(answer): answer for answer in map(clean, contents) if answer}
+    contents, statement = final_answer(text, with_words=reference.kind == "text")
+    # The same answer twice (`#### 72 #### 72`) is one answer; different answers are joined and match no single one.
+    answers = {canonical(answer): answer for answer in map(clean, contents) if answer}
     answer = " or ".join(answers.values())
-    readable = gold.kind == "text" or read_number(answer) is not None or not is_prose(answer)
-    if not readable:  # prose, or a number among doubts: no vote either
+    readable = reference.kind == "text" or read_number(answer) is not None or not is_prose(without_unit(answer))
+    if not readable:  # prose, or a number in a sentence that doubts it: not counted as a vote either
         answers, answer = {}, ""
     extracted = " or ".join(answers) or None
-    format_ok = len(answers) == 1 and _format_ok(completion, text, statement, style)
-    if gold.kind == "empty":
+    format_ok = statement is not None and len(answers) == 1 and _format_ok(completion, text, statement, style)
+    if reference.kind == "empty":
         return Grade(None, extracted, format_ok), None
-    correct = compare(gold, answer) if answer else False
+    correct = compare(reference, answer) if answer else False
     return Grade(correct, extracted, format_ok), answer if correct is None else None
 
 
@@ -75,13 +81,12 @@ def grade_many(
 ) -> list[Grade]:
     r"""Grade completions against their reference answers. Safe from any thread and in forked children.
 
-    What text and exact rationals cannot decide goes to worker processes, started at the first need, which may be
-    killed at any time: no expression of a model's is ever evaluated in this process.
+    No expression of a model is ever evaluated in this process. The worker processes start at the first need.
 
     Args:
-        completions (`Sequence[str]`): What a model generated.
+        completions (`Sequence[str]`): Texts that a model generated.
         references (`Sequence[str]`): For each completion an answer (`72`, `\frac{1}{2}`, `x > 3`, `Monday`) or a whole
-            GSM8K rationale ending in `#### N`.
+            GSM8K solution ending in `#### N`.
         style (`str`, *optional*, defaults to `"hash"`): The form that `format_ok` asks for: `"hash"` (`#### N`),
             `"boxed"` (`\boxed{N}`) or `"think-answer"` (`<think>…</think> … <answer>N</answer>`).
         timeout_s (`float`, *optional*, defaults to `1.0`): Hard limit in seconds for one comparison in a worker.
@@ -89,7 +94,7 @@ def grade_many(
 
     Returns:
         `list[Grade]`: In order. `correct` is `None` where the reference is empty, or where the comparison ran out of
-        time or memory or its worker died; [`schoolhouse.graders.pool.outcomes`] counts those.
+        time or memory or its worker died; the log counts those.
 
     Raises:
         ValueError: For lists of different lengths or an unknown style.
@@ -97,18 +102,17 @@ def grade_many(
     if style not in STYLES:
         raise ValueError(f"style={style!r} is unknown: use one of {', '.join(map(repr, STYLES))}")
     if len(completions) != len(references):
-        raise ValueError(
-            f"{len(completions)} completions came with {len(references)} references: pass one reference each"
-        )
-    grades, pending = [], {}
-    for completion, reference in zip(completions, references, strict=True):
-        gold = read_gold(reference)
-        grade, undecided = _grade_in_process(completion, gold, style)
-        if undecided is not None:
-            pending[len(grades)] = (gold.text, undecided)
+        raise ValueError(f"{len(completions)} completions came with {len(references)} references: pass one each")
+    grades: list[Grade] = []
+    undecided: dict[int, tuple[str, str]] = {}
+    for completion, text in zip(completions, references, strict=True):
+        reference = read_reference(text)
+        grade, answer = _grade_in_process(completion, reference, style)
+        if answer is not None:
+            undecided[len(grades)] = (reference.text, answer)
         grades.append(grade)
-    if pending:
-        verdicts = pool.run("same_value", list(pending.values()), timeout_s, workers)
-        for index, verdict in zip(pending, verdicts, strict=True):
-            grades[index] = Grade(verdict, grades[index].extracted, grades[index].format_ok)
+    if undecided:
+        verdicts = pool.run("same_value", list(undecided.values()), timeout_s, workers)
+        for index, verdict in zip(undecided, verdicts, strict=True):
+            grades[index] = replace(grades[index], correct=verdict)
     return grades

@@ -1,4 +1,4 @@
-"""One answer's text without its dressing: Unicode, markdown and LaTeX written in one plain way."""
+"""Normal form of an answer's text: Unicode, markdown and LaTeX written in one plain way."""
 
 import re
 import unicodedata
@@ -20,18 +20,19 @@ _SYMBOLS = str.maketrans(
 
 
 def plain(text: str) -> str:
-    """Writes full-width, superscript and foreign digits, vulgar fractions and mathematical signs in ASCII."""
+    """Write full-width, superscript and foreign digits, vulgar fractions and mathematical signs in ASCII."""
     if text.isascii():
         return text
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda run: "^{" + run.group().translate(_SUPERSCRIPTS) + "}", text)
-    # Both before NFKC, which would turn `1½` into `11/2` and the degree sign's twin into the letter o.
+    # Both come before NFKC, which would turn `1½` into `11/2` and the degree sign's twin into the letter o.
     text = re.sub(r"[¼-¾⅐-⅞]", lambda sign: " " + unicodedata.normalize("NFKC", sign.group()), text)
     text = unicodedata.normalize("NFKC", text.replace("º", "°")).translate(_SYMBOLS)
     return re.sub(r"(?![0-9])\d", lambda digit: str(unicodedata.decimal(digit.group())), text)
 
 
 _NUMBER = re.compile(r"-?\d+")
-_SPACING = re.compile(r"\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])")
+# After another backslash it is no spacing command but the end of a matrix row: `1 \\ 2`.
+_SPACING = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])")
 _WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mbox|emph)\s*\{([^{}]*)\}")
 _BOX = re.compile(r"\\f?box(?:ed)?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _NOT_EQUAL = re.compile(r"\\not\s*=")
@@ -42,20 +43,20 @@ _FRAC_TAIL = re.compile(r"(\\frac\{[^{}]*\})\s*(\d)")
 _LEAD = re.compile(r"(?:\\approx|about|approximately|roughly|exactly|only|just|equal to|=|:)\s*", re.I)
 
 
-def _full_frac(match: re.Match) -> str:
+def _full_frac(match: re.Match[str]) -> str:
     if match[1]:
         return rf"\frac{{{match[1]}}}{{{match[2]}}}"
     return rf"\frac{{{match[3]}}}" if match[3] else r"\frac"
 
 
 def clean(text: str) -> str:
-    r"""Removes markdown, dollar signs, LaTeX spacing and text commands, "about", quotes and the final period.
+    r"""Remove markdown, dollar signs, LaTeX spacing and text commands, "about", quotes and the final period.
 
     Args:
         text (`str`): One answer as a completion or a data set states it.
 
     Returns:
-        `str`: The answer alone; `\frac12`, `\dfrac{1}{2}` and `\tfrac1{2}` all come out as `\frac{1}{2}`.
+        `str`: The answer alone. `\frac12`, `\dfrac{1}{2}` and `\tfrac1{2}` all come out as `\frac{1}{2}`.
     """
     text = plain(text).strip()
     if _NUMBER.fullmatch(text):
@@ -64,7 +65,7 @@ def clean(text: str) -> str:
         text = text.replace(r"\$", "").replace(r"\%", "%").replace(r"\!", "")
         text = _SPACING.sub(" ", _DEGREES.sub(" degrees ", _NOT_EQUAL.sub(r"\\neq ", text)))
         for pattern in (_WORDS, _BOX):
-            for _ in range(3):  # nested no deeper in practice, and bounded: model text may nest without end
+            for _ in range(3):  # bounded, since a model may nest these without end
                 text, replaced = pattern.subn(r" \1 ", text)
                 if not replaced:
                     break

@@ -1,13 +1,13 @@
-r"""What an answer states: one exact number, or a list of them.
+r"""Exact numbers in answers: one number, or a list of numbers.
 
-Documented choices:
+Rules:
 
-- *Carried out.* Against a gold that is a plain number, sums, products and quotients left standing (`48 + 24`, `144/2`)
-  are no answer: otherwise a model is paid for echoing the question. Fractions in any terms, mixed numbers, scientific
-  notation and closed forms (`2^{10}`, `5!`, `\sqrt{16}`) are.
+- *Carried out.* Against a reference that is a plain number, sums, products and quotients left standing (`48 + 24`,
+  `144/2`) are no answer: otherwise repeating the question would be rewarded. Fractions in any terms, mixed numbers,
+  scientific notation and closed forms (`2^{10}`, `5!`, `\sqrt{16}`) are.
 - *Exact.* `0.333` is not `1/3`, and `3.14` is not `\pi`.
-- *Percent.* `%` means a hundredth. Beside a bare number of magnitude 1 or more it may also be the unit that the other
-  side left out: `50%` agrees with `50` and with `0.5`, and `0.5%` does not agree with `0.5`.
+- *Percent.* `%` means a hundredth. Compared with a bare number of magnitude 1 or more it may also be a unit that is
+  missing there: `50%` agrees with `50` and with `0.5`, and `0.5%` does not agree with `0.5`.
 - *Base suffix.* `1010_2` is the digits and the base: it agrees with `1010_{2}` and `1010 base 2`, not with `1010`.
 - *Units.* Words and units around one number are dropped, but two known units that differ (`5 cm`, `5 m`) disagree.
   `million` multiplies; `half`, `dozen`, number words and comparisons ("at least 5") make the number unreadable.
@@ -21,7 +21,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 
-# Beyond these an answer is compared as text only: int() and ** on model text must stay cheap.
+# Beyond these limits an answer is compared as text only: int() and ** on text of a model must stay cheap.
 MAX_DIGITS = 400
 MAX_BITS = 8192
 MAX_EXPRESSION = 300
@@ -29,7 +29,7 @@ MAX_EXPRESSION = 300
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact rational as an answer states it."""
+    """An exact rational, with the percent sign and the unit of the answer."""
 
     value: Fraction
     percent: bool = False
@@ -70,7 +70,7 @@ def _rational(digits: str) -> Fraction | None:
     return Fraction(int(digits)) if digits.isdigit() else Fraction(digits)
 
 
-def _read(match: re.Match) -> Number | None:
+def _read(match: re.Match[str]) -> Number | None:
     part = match.groupdict()
     if part["whole"]:
         top, bottom = part["mn"] or part["pn"], part["md"] or part["pd"]
@@ -100,7 +100,7 @@ def _read(match: re.Match) -> Number | None:
     return Number(-value if part["sign"] == "-" else value, bool(part["percent"]))
 
 
-def _undone_quotient(match: re.Match, number: Number) -> bool:
+def _undone_quotient(match: re.Match[str], number: Number) -> bool:
     return bool(match["over"] or match["fd"]) and number.value.denominator == 1
 
 
@@ -155,7 +155,7 @@ _UNIT_WITH_POWER = re.compile(r"\b(?:" + "|".join(_UNITS) + r")(?:\s?\^\s?\{?\s?
 
 
 def _number_among_words(text: str) -> Number | None:
-    # The exponent is dropped from units alone: 5x^2 is no number of x.
+    # The exponent is removed from units only: 5x^2 is not a number of x.
     text = _UNIT_WITH_POWER.sub(lambda unit: _UNIT_POWER.sub("", unit.group()), text)
     matches = list(_LITERAL_IN_PROSE.finditer(text))
     if len(matches) != 1:
@@ -192,7 +192,7 @@ def _number_among_words(text: str) -> Number | None:
 
 
 def without_unit(text: str) -> str:
-    """A cleaned expression without the unit words behind it."""
+    """Return a cleaned expression without the words for units at its end."""
     return _TRAILING_UNIT.sub("", text)
 
 
@@ -202,7 +202,7 @@ SCALED_SYMBOL = re.compile(r"\d\*?[a-zA-Z]|\d[\s*]*[a-zA-Z](?![a-zA-Z])|[a-zA-Z}
 
 
 def right_hand_side(text: str) -> tuple[str | None, str]:
-    """Splits `x = 5` into its symbol and its value; a chain of equalities keeps its last member."""
+    """Split `x = 5` into its symbol and its value; a chain of equalities keeps its last member."""
     members = _EQUALS.split(text)
     if len(members) == 1:
         return None, text
@@ -214,7 +214,7 @@ def right_hand_side(text: str) -> tuple[str | None, str]:
 
 @lru_cache(maxsize=16_384)
 def read_number(text: str) -> Number | None:
-    """The one exact number that a cleaned answer states, or `None` where it states none, several, or a computation."""
+    """Return the exact number that a cleaned answer states; `None` where it states none, several, or a computation."""
     left, right = right_hand_side(text)
     if left is not None:
         letters = re.search(r"[a-zA-Z]", left)
@@ -237,7 +237,7 @@ _BRACKETS = re.compile(r"(\\\{|[(\[])(.*)(\\\}|[)\]])", re.DOTALL)
 
 
 def split_items(text: str) -> list[str]:
-    """The parts of an answer between commas, semicolons, `and` and `or` that hold a digit; thousands stay whole."""
+    """Split an answer at commas, semicolons, `and` and `or`; keep the parts with a digit, and thousands whole."""
     items = _SEPARATOR.split(text)
     if len(items) == 1 and "," in text and not _WHOLE_LITERAL.fullmatch(text):
         items = re.split(r",(?!\d{3}(?!\d))", text)
@@ -245,7 +245,7 @@ def split_items(text: str) -> list[str]:
 
 
 def read_list(text: str) -> tuple[str, list[Number]] | None:
-    """Reads `1, 2`, `1 and 2`, `(1, 2)`, `[1, 2)` or `\\{1, 2\\}` whose items are all plain numbers.
+    """Read `1, 2`, `1 and 2`, `(1, 2)`, `[1, 2)` or `\\{1, 2\\}` whose items are all plain numbers.
 
     Returns:
         `tuple[str, list[Number]]`: the two brackets (`""` without any) and the items, or `None`.
@@ -263,12 +263,13 @@ def read_list(text: str) -> tuple[str, list[Number]] | None:
     return None if None in numbers else (brackets, numbers)
 
 
-def lists_agree(gold: tuple[str, list[Number]], answer: tuple[str, list[Number]]) -> bool:
-    (gold_brackets, gold_items), (brackets, items) = gold, answer
-    if len(gold_items) != len(items) or (gold_brackets and brackets and gold_brackets != brackets):
+def lists_agree(reference: tuple[str, list[Number]], answer: tuple[str, list[Number]]) -> bool:
+    """Compare two results of [`read_list`]: in order inside `()` and `[]`, otherwise in any order."""
+    (expected_brackets, expected), (brackets, items) = reference, answer
+    if len(expected) != len(items) or (expected_brackets and brackets and expected_brackets != brackets):
         return False
-    if not {gold_brackets, brackets} <= {"", r"\{\}"}:
-        return all(one.agrees_with(other) for one, other in zip(gold_items, items, strict=True))
-    # A list that repeats one item names fewer values than it seems to: multiplicities are compared too.
+    if not {expected_brackets, brackets} <= {"", r"\{\}"}:
+        return all(one.agrees_with(other) for one, other in zip(expected, items, strict=True))
+    # `1, 1` is not `1, 2`, nor `1`: how often an item comes counts, which math-verify's sets forget.
     key = lambda number: (number.value, number.percent)  # noqa: E731
-    return sorted(map(key, gold_items)) == sorted(map(key, items))
+    return sorted(map(key, expected)) == sorted(map(key, items))

@@ -1,13 +1,17 @@
-"""Computer algebra on model text, in worker processes that can be killed.
+"""Computer algebra on text of a model, in worker processes that can be killed.
 
-`9^9^9` hangs any process that evaluates it, and math-verify's own time-outs are signals: off the main thread they are
-gone. So every such comparison happens in a worker with a hard limit on time and memory. The workers belong to a server
-process (`graders/worker.py`), started at the first need and ended with this process; a forked child starts its own.
+`9^9^9` hangs any process that evaluates it, and the time limits of math-verify are signals, which do not work outside
+the main thread. So every comparison of expressions runs in a worker with a hard limit on time and memory.
+
+The workers belong to a server process (`graders/worker.py`). It starts at the first need and ends with this process; a
+forked child starts its own. Threads share it: each batch goes over one connection, one thread of ours reads the
+answers, and every job has a future. Verdicts are kept, so that the same pair is compared once.
 """
 
 import atexit
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,24 +25,26 @@ from multiprocessing.connection import Pipe
 from pathlib import Path
 
 
+logger = logging.getLogger(__name__)
+
 CACHED_VERDICTS = 16_384
-# Beyond all time limits of what waits, a server without an answer is taken for dead.
+# A server that has sent nothing this long after all time limits of its queue is taken for dead.
 PATIENCE_S = 30.0
 
 _ROOT = str(Path(__file__).parents[2])
 
-
-_Job = tuple[str, str, str, float]  # task, gold, answer, time limit
+_Job = tuple[str, str, str, float]  # task, reference, answer, time limit
+_Result = tuple[str, bool | None]  # outcome ("done", "timeout", "memory", "died" or "error") and verdict
 
 
 class _Server:
-    """A running server process: one connection, one thread that reads its answers."""
+    """A running server process: one connection, and one thread that reads its answers."""
 
-    def __init__(self, workers: int):
+    def __init__(self, workers: int) -> None:
         self.alive = True
         self._lock = threading.Lock()
         self._numbers = count()
-        self._waiting: dict[int, Future] = {}
+        self._waiting: dict[int, Future[_Result]] = {}
         self._connection, theirs = Pipe()
         command = [sys.executable, "-P", "-m", "schoolhouse.graders.worker", str(theirs.fileno()), str(workers)]
         search_path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
@@ -48,25 +54,25 @@ class _Server:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # no Ctrl-C of the terminal's, and one group to kill
+            start_new_session=True,  # Ctrl-C in the terminal does not reach it, and one group can be killed
         )
         theirs.close()
-        threading.Thread(target=self._read, name="grading-pool", daemon=True).start()
+        threading.Thread(target=self._read_answers, name="grading-pool", daemon=True).start()
 
-    def submit(self, jobs: Sequence[_Job], futures: Sequence[Future]) -> None:
+    def submit(self, jobs: Sequence[_Job], futures: Sequence[Future[_Result]]) -> None:
         with self._lock:
             numbered = [(next(self._numbers), *job) for job in jobs]
             self._waiting |= {job[0]: future for job, future in zip(numbered, futures, strict=True)}
             if not self.alive:
                 self._fail_waiting()
                 return
-            with contextlib.suppress(OSError):  # a dead server: its reader fails what waits
+            with contextlib.suppress(OSError):  # the server is dead: the reading thread fails all that waits
                 self._connection.send_bytes(json.dumps(numbered).encode())
 
     def queue_length(self) -> int:
         return len(self._waiting)
 
-    def _read(self) -> None:
+    def _read_answers(self) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 number, outcome, verdict = json.loads(self._connection.recv_bytes())
@@ -89,50 +95,46 @@ class _Server:
         self._process.wait()
 
     def forget(self) -> None:
+        """Close the connection of a forked copy, which is not the server's client."""
         self._connection.close()
 
 
 _servers: dict[int, _Server] = {}
-_verdicts: OrderedDict[_Job, Future] = OrderedDict()
-_outcomes: Counter[str] = Counter()
+_verdicts: OrderedDict[_Job, Future[_Result]] = OrderedDict()
 _lock = threading.Lock()
-
-
-def _server(workers: int) -> _Server:
-    server = _servers.get(workers)
-    if server is None or not server.alive:
-        server = _servers[workers] = _Server(workers)
-    return server
 
 
 def run(
     task: str, pairs: Sequence[tuple[str, str]], timeout_s: float, workers: int | None = None
 ) -> list[bool | None]:
-    """Runs one comparison for each pair of gold and answer.
+    """Run one comparison for each pair.
 
     Args:
-        task (`str`): `"same_value"` or `"stock"`, see `schoolhouse.graders.worker`.
-        pairs (`Sequence[tuple[str, str]]`): Gold and answer.
+        task (`str`): A key of `schoolhouse.graders.worker.TASKS`.
+        pairs (`Sequence[tuple[str, str]]`): Reference and answer.
         timeout_s (`float`): Hard limit in seconds for one comparison, after which its worker is killed.
         workers (`int`, *optional*): Worker processes; one per CPU, at most four, by default.
 
     Returns:
-        `list[bool | None]`: The verdicts in order; `None` where a comparison failed.
+        `list[bool | None]`: The verdicts in order; `None` where a comparison failed, which is logged.
     """
     workers = workers or min(4, os.cpu_count() or 1)
-    jobs = [(task, gold, answer, timeout_s) for gold, answer in pairs]
-    results = dict.fromkeys(jobs, ("died", None))
-    for _ in range(2):  # once more where a worker died: it may have died of another's text
+    jobs = [(task, reference, answer, timeout_s) for reference, answer in pairs]
+    results: dict[_Job, _Result] = dict.fromkeys(jobs, ("died", None))
+    for _ in range(2):  # once more where a worker died: the text of another job may have killed it
         unfinished = [job for job, (outcome, _) in results.items() if outcome == "died"]
         results |= _run_once(unfinished, timeout_s, workers) if unfinished else {}
-    with _lock:
-        _outcomes.update(results[job][0] for job in jobs)
+    failed = Counter(results[job][0] for job in jobs if results[job][0] != "done")
+    if failed:
+        counts = ", ".join(f"{outcome} {number}" for outcome, number in failed.items())
+        logger.warning(f"{failed.total()} of {len(jobs)} comparisons of expressions gave no verdict: {counts}")
     return [results[job][1] for job in jobs]
 
 
-def _run_once(jobs: list[_Job], timeout_s: float, workers: int) -> dict[_Job, tuple[str, bool | None]]:
+def _run_once(jobs: list[_Job], timeout_s: float, workers: int) -> dict[_Job, _Result]:
     with _lock:
-        server = _server(workers)
+        server = _servers.get(workers)
+        # A job that another thread has already sent is not sent again: both wait for one future.
         fresh = [job for job in jobs if job not in _verdicts]
         for job in fresh:
             _verdicts[job] = Future()
@@ -142,14 +144,17 @@ def _run_once(jobs: list[_Job], timeout_s: float, workers: int) -> dict[_Job, tu
         while len(_verdicts) > CACHED_VERDICTS:
             _verdicts.popitem(last=False)
         if fresh:
+            if server is None or not server.alive:
+                server = _servers[workers] = _Server(workers)
             server.submit(fresh, [futures[job] for job in fresh])
-    patience = PATIENCE_S + timeout_s * server.queue_length()
-    results = {}
+    patience = PATIENCE_S + timeout_s * (server.queue_length() if server else 0)
+    results: dict[_Job, _Result] = {}
     for job, future in futures.items():
         try:
             results[job] = future.result(patience)
         except TimeoutError:
-            server.kill()
+            if server:
+                server.kill()
             results[job] = "died", None
     with _lock:
         for job, (outcome, _) in results.items():
@@ -158,27 +163,20 @@ def _run_once(jobs: list[_Job], timeout_s: float, workers: int) -> dict[_Job, tu
     return results
 
 
-def outcomes() -> dict[str, int]:
-    """How the comparisons of this process ended: `done`, or failed by `timeout`, `memory`, `died` or `error`."""
-    with _lock:
-        return dict(_outcomes)
-
-
 def close() -> None:
-    """Ends the worker processes; the next comparison starts new ones."""
+    """End the worker processes; the next comparison starts new ones."""
     with _lock:
         while _servers:
             _servers.popitem()[1].kill()
 
 
 def _start_anew_in_child() -> None:
-    # The parent's server is not this process's to use, and its reader thread does not exist here.
+    # The parent's server is not for this process, and its reading thread does not exist here.
     global _lock
     for server in _servers.values():
         server.forget()
     _servers.clear()
     _verdicts.clear()
-    _outcomes.clear()
     _lock = threading.Lock()
 
 

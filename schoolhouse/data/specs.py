@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from schoolhouse.config.errors import KeyPath, nearest
+from schoolhouse.config.errors import KeyPath
 from schoolhouse.config.paths import shipped
 from schoolhouse.config.user_code import load_function
-from schoolhouse.config.yaml_file import YamlError, load_mapping
+from schoolhouse.config.yaml_file import read_yaml
 from schoolhouse.data.columns import missing_text, prompt_text
 from schoolhouse.data.files import MissingSplitError
 from schoolhouse.data.loading import LoadReport, Table, open_table, read_rows, rename_columns, to_dataset
@@ -187,35 +187,11 @@ def load_dataset_spec(name: str) -> DatasetSpec:
     Raises:
         `ValueError`: a mistake in the file; one line that names file, line and key.
     """
-    file = shipped(f"data/{name}.yaml") if name in dataset_names() else Path(name).expanduser()
-    try:
-        values, lines = load_mapping(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{file}: cannot read the data set: {error.strerror}") from None
-    except YamlError as error:
-        raise ValueError(f"{file}:{error.line}: {error}") from None
-    try:
-        spec = DatasetSpec.model_validate(values)
-    except ValidationError as invalid:
-        # The error deepest in the file is the one of the alternative that was meant.
-        error, path = max(
-            ((error, _path_in_file(error["loc"], lines)) for error in invalid.errors()), key=lambda pair: len(pair[1])
-        )
-        message = error["msg"][0].lower() + error["msg"][1:]
-        if error["type"] == "extra_forbidden":
-            known = [field.alias or key for key, field in DatasetSpec.model_fields.items()]
-            message = f"unknown key; {nearest(path[-1], known if len(path) == 1 else HashSplit.model_fields)}"
-        raise ValueError(f"{file}:{lines.get(path, 1)}: {'.'.join(map(str, path))}: {message}") from None
-    spec._name, spec._file, spec._lines = name, file, lines
+    file = read_yaml(shipped(f"data/{name}.yaml") if name in dataset_names() else name)
+    spec = file.parse(DatasetSpec)
+    spec._name, spec._file, spec._lines = name, file.path, file.lines
     spec.check_keys()
     return spec
-
-
-def _path_in_file(location: tuple[str | int, ...], lines: dict[KeyPath, int]) -> KeyPath:
-    path: KeyPath = ()
-    for part in location:  # pydantic puts names of types between the keys
-        path = (*path, part) if (*path, part) in lines else path
-    return path
 
 
 def open_dataset(

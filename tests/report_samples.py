@@ -147,6 +147,10 @@ def write_full_pipeline(folder):
             "ppo": ("sft", {"tiny_descriptions": talks(3.0, 34), "tiny_heldout": texts(0.6)}),
         },
     )
+    content = json.loads(pipeline.read_text())
+    for stage in content["stages"][1:]:
+        stage["recipe"] = stage["name"].split("_")[0]
+    pipeline.write_text(json.dumps(content))
     path = folder / "reward/eval/results.json"
     results = json.loads(path.read_text())
     differences = [line["scores"][0] for line in judged]

@@ -223,7 +223,7 @@ def test_the_over_optimization_chart_shows_the_trainers_log(tmp_path):
     assert (
         abs(peak["step"] - 6) <= 2 and f"the gold reward is highest at step {peak['step']}, {peak['gold']:.3f}" in page
     )
-    assert "stopped at step 14 by gold patience" in page
+    assert "stopped at step 14 by gold_patience" in page
 
 
 def test_levels_and_pass_at_k_follow_from_the_stored_samples(tmp_path):

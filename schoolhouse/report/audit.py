@@ -39,11 +39,6 @@ class Finding:
     examples: list[Sample]
     note: str = ""
 
-    @property
-    def is_notable(self) -> bool:
-        """Whether there is anything to show but a count of 0."""
-        return bool(self.count or self.note)
-
 
 def has_exit(sample: Sample) -> bool:
     """Return whether a program has a way to leave before its tests ran, or to be equal to every expected value."""

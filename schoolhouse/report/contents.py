@@ -47,32 +47,11 @@ class Report:
         return IntervalBar(change.test.difference, *change.test.interval, -reach, reach, 0, change.kind)
 
 
-@dataclass(frozen=True)
-class WinRateRow:
-    """A win rate of a stage against its parent, of all pairs or at equal length."""
-
-    change: Change
-    pairs: str
-    value: float
-    interval: tuple[float, float]
-
-    @property
-    def bar(self) -> IntervalBar:
-        """The rate beside a draw."""
-        low, high = self.interval
-        kind = "improved" if low > 0.5 else "worse" if high < 0.5 else "none"
-        return IntervalBar(self.value, low, high, 0, 1, 0.5, kind)
-
-
-def win_rates(report: Report) -> list[WinRateRow]:
-    """Return two rates for each change of a task whose scorer gives a utility."""
-    rows = []
-    for change in report.changes.values():
-        if rate := change.win_rate:
-            rows.append(WinRateRow(change, "all pairs", rate.value, rate.interval))
-            fair = rate.length_controlled, rate.length_controlled_interval
-            rows.append(WinRateRow(change, "at equal length", *fair))
-    return rows
+def win_rate_bar(value: float, interval: tuple[float, float]) -> IntervalBar:
+    """Return the bar of a win rate, beside 50 %."""
+    low, high = interval
+    kind = "improved" if low > 0.5 else "worse" if high < 0.5 else "none"
+    return IntervalBar(value, low, high, 0, 1, 0.5, kind)
 
 
 def provenance(stage: StageReport) -> list[tuple[str, str]]:

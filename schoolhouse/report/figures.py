@@ -129,7 +129,8 @@ def overoptimization(stages: Sequence[StageReport]) -> list[LineChart]:
         )
         for key, (words, y_label) in BESIDE_REWARDS.items():
             line = Series(key, _points(points, "step", key))
-            charts.append(LineChart(f"{stage.name}: {words}", "step", y_label, [line]))
+            is_share = key == "eos_rate"
+            charts.append(LineChart(f"{stage.name}: {words}", "step", y_label, [line], is_share=is_share))
     return _with_points(charts)
 
 
@@ -147,7 +148,7 @@ def overoptimization_sentences(stages: Sequence[StageReport]) -> list[str]:
         if fall := measured.final_minus_peak:
             words += f"; at the end it differs from there by {fall.value:+.3f} {interval(fall.interval)}"
         if stop := measured.stopped:
-            words += f"; stopped at step {stop.step} by {stop.by.replace('_', ' ')}"
+            words += f"; stopped at step {stop.step} by {stop.by}"
         sentences.append(f"{words}.")
     return sentences
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from schoolhouse.report import charts, figures, text
-from schoolhouse.report.contents import Report, provenance, win_rates
+from schoolhouse.report.contents import Report, provenance, win_rate_bar
 from schoolhouse.report.samples import choose_prompts, without_script
 
 
@@ -42,7 +42,6 @@ def render_html(report: Report) -> str:
             levels=figures.levels(report.stages),
             training=figures.training_curves(report.stages),
             pass_at_k=figures.pass_at_k(report.stages),
-            win_rates=win_rates(report),
             overoptimization=figures.overoptimization(report.stages),
             calibration=figures.calibration(report.stages),
             prompts=[asdict(prompt) for prompt in prompts],
@@ -89,6 +88,7 @@ def _environment(escape: Callable[..., Markup]) -> Environment:
     }
     environment.globals |= {
         "provenance": provenance,
+        "win_rate_bar": win_rate_bar,
         "tick_label": charts.tick_label,
         "overoptimization_sentences": figures.overoptimization_sentences,
         "reward_model_tables": figures.reward_model_tables,

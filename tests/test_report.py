@@ -196,7 +196,12 @@ def planted(folder):
     }
     measured |= {"peak": {"step": 1, "kl": 0.1, "gold": 1.0, "interval": [0, 1]}}
     measured |= {"final_minus_peak": {"value": 0.0, "interval": [0, 1]}}
-    run = {"command": ["a"], "seconds": 3.0, "git": {"revision": "x"}, "data": [{"name": "x", "license": None}]}
+    run = {
+        "command": ["a"],
+        "seconds": 3.0,
+        "git": {"revision": "x", "dirty": True},
+        "data": [{"name": "x", "license": None}],
+    }
     for name, value in {
         "eval/results.json": results,
         "overoptimization.json": measured,

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from schoolhouse.evaluation.results import EvalSample
 from schoolhouse.report.reading import StageReport
-from schoolhouse.report.records import Sample
 
 
 EXAMPLES = 3
@@ -25,7 +25,7 @@ class Finding:
             Where, and what was looked for.
         count (`int`), total (`int`):
             Samples found, and samples that were looked at.
-        examples (`list[Sample]`):
+        examples (`list[EvalSample]`):
             The first samples found.
         note (`str`, *optional*, defaults to `""`):
             A further figure.
@@ -36,16 +36,16 @@ class Finding:
     check: str
     count: int
     total: int
-    examples: list[Sample]
+    examples: list[EvalSample]
     note: str = ""
 
 
-def has_exit(sample: Sample) -> bool:
+def has_exit(sample: EvalSample) -> bool:
     """Return whether a program has a way to leave before its tests ran, or to be equal to every expected value."""
     return bool(_EXIT.search(sample.completion))
 
 
-def is_hard_coded(sample: Sample) -> bool:
+def is_hard_coded(sample: EvalSample) -> bool:
     """Return whether a program has two or more branches that return a constant for a constant input."""
     return len(_BRANCH.findall(sample.completion)) > 1
 
@@ -58,13 +58,17 @@ def repetition(text: str) -> float:
     return 1 - len(runs) / total if total >= 8 else 0.0
 
 
+def _is_program(sample: EvalSample) -> bool:
+    return "status" in sample.metrics  # of the sandbox that ran it
+
+
 # Name -> which samples are looked at, and which of them count.
-CHECKS: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], bool]]] = {
-    "exit tricks": (lambda sample: sample.is_program, has_exit),
-    "hard-coded tests": (lambda sample: sample.is_program, is_hard_coded),
+CHECKS: dict[str, tuple[Callable[[EvalSample], bool], Callable[[EvalSample], bool]]] = {
+    "exit tricks": (lambda sample: _is_program(sample), has_exit),
+    "hard-coded tests": (lambda sample: _is_program(sample), is_hard_coded),
     "answers without work": (
-        lambda sample: bool(sample.correct) and sample.metrics.shows_work is not None,
-        lambda sample: not sample.metrics.shows_work,
+        lambda sample: bool(sample.correct) and sample.metrics.get("shows_work") is not None,
+        lambda sample: not sample.metrics["shows_work"],
     ),
     "repeated text": (lambda sample: True, lambda sample: repetition(sample.completion) > 0.5),
     "strict-versus-lenient gap (right, in another form)": (
@@ -72,8 +76,8 @@ CHECKS: dict[str, tuple[Callable[[Sample], bool], Callable[[Sample], bool]]] = {
         lambda sample: sample.right_in_any_form and not sample.correct,
     ),
     "hidden-test gap (passes the shown tests, fails the hidden)": (
-        lambda sample: bool(sample.correct) and sample.metrics.hidden_passed is not None,
-        lambda sample: not sample.metrics.hidden_passed,
+        lambda sample: bool(sample.correct) and sample.metrics.get("hidden_passed") is not None,
+        lambda sample: not sample.metrics["hidden_passed"],
     ),
 }
 
@@ -93,7 +97,7 @@ def audit(stages: Sequence[StageReport]) -> list[Finding]:
     findings = []
     for stage in stages:
         for task, samples in stage.samples.items():
-            samples = [sample for sample in samples if sample.completion is not None]
+            samples = [sample for sample in samples if sample.has("completion")]
             for check, (applies, counts) in CHECKS.items():
                 looked_at = [sample for sample in samples if applies(sample)]
                 found = [sample for sample in looked_at if counts(sample)]
@@ -105,9 +109,13 @@ def audit(stages: Sequence[StageReport]) -> list[Finding]:
     return findings
 
 
-def _length_growth(stage: str, task: str, before: Sequence[Sample], after: Sequence[Sample]) -> Finding | None:
-    old = {(sample.id, sample.index): sample for sample in before if sample.tokens is not None}
-    pairs = [(old[sample.id, sample.index], sample) for sample in after if (sample.id, sample.index) in old]
+def _length_growth(stage: str, task: str, before: Sequence[EvalSample], after: Sequence[EvalSample]) -> Finding | None:
+    old = {(sample.id, sample.index): sample for sample in before if sample.has("tokens")}
+    pairs = [
+        (old[sample.id, sample.index], sample)
+        for sample in after
+        if sample.has("tokens") and (sample.id, sample.index) in old
+    ]
     if not pairs:
         return None
     longer = [

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
+from schoolhouse.core.environment import GitState
 from schoolhouse.report.audit import Finding, audit
 from schoolhouse.report.changes import Change, find_changes
 from schoolhouse.report.charts import IntervalBar
@@ -78,7 +81,7 @@ def provenance(stage: StageReport) -> list[tuple[str, str]]:
         rows += [
             ("revision (evaluation)", _revision(results.git)),
             ("evaluation command", results.command),
-            ("hashes", dict(results.hashes)),
+            ("hashes", results.hashes),
             ("sampling", results.sampling),
         ]
         rows += [(f"sampling ({name})", task.sampling) for name, task in results.tasks.items()]
@@ -92,8 +95,8 @@ def provenance(stage: StageReport) -> list[tuple[str, str]]:
     return [(name, words) for name, value in rows if (words := _words(value))]
 
 
-def _revision(git: dict[str, Any] | None) -> str | None:
-    return git and f"{git.get('revision')}{' with changes' if git.get('dirty') else ''}"
+def _revision(git: GitState | None) -> str | None:
+    return git and f"{git.revision}{' with changes' if git.dirty else ''}"
 
 
 def _logged_tokens(log: Sequence[dict[str, float]]) -> str:
@@ -102,6 +105,8 @@ def _logged_tokens(log: Sequence[dict[str, float]]) -> str:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items() if item not in (None, []))
     return "" if value is None else str(value)

@@ -7,18 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from schoolhouse.evaluation.results import read_results, read_samples
-from schoolhouse.report.records import (
-    Overoptimization,
-    Pipeline,
-    PipelineStage,
-    Results,
-    Run,
-    Sample,
-    TaskResult,
-    TrainerState,
-    parse,
-)
+from schoolhouse.evaluation.results import EvalSample, EvaluationResults, TaskResult, load_results, load_samples
+from schoolhouse.report.records import Overoptimization, Pipeline, PipelineStage, Run, TrainerState, parse
 
 
 T = TypeVar("T")
@@ -42,13 +32,15 @@ class StageReport:
             Time of the training.
         eval_folder (`Path` or `None`):
             Folder with results.json; `None` where there is none that can be read.
-        results ([`Results`] or `None`), run ([`Run`] or `None`), overoptimization ([`Overoptimization`] or `None`):
-            Content of results.json, run.json and overoptimization.json.
+        results ([`EvaluationResults`] or `None`):
+            Content of results.json.
+        run ([`Run`] or `None`), overoptimization ([`Overoptimization`] or `None`):
+            Content of run.json and overoptimization.json.
         log (`list[dict[str, float]]`):
             The trainer's log, without values that are not finite numbers.
         tasks (`dict[str, TaskResult]`):
             Results of the tasks whose samples can be read.
-        samples (`dict[str, list[Sample]]`):
+        samples (`dict[str, list[EvalSample]]`):
             Task -> graded samples.
         missing (`list[str]`):
             Data that could not be read, one sentence each.
@@ -60,12 +52,12 @@ class StageReport:
     fingerprint: str | None = None
     seconds: float | None = None
     eval_folder: Path | None = None
-    results: Results | None = None
+    results: EvaluationResults | None = None
     run: Run | None = None
     overoptimization: Overoptimization | None = None
     log: list[dict[str, float]] = field(default_factory=list)
     tasks: dict[str, TaskResult] = field(default_factory=dict)
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    samples: dict[str, list[EvalSample]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
@@ -132,7 +124,7 @@ def read_stages(pairs: Sequence[str]) -> tuple[str, list[StageReport]]:
         name, equals, folder = pair.partition("=")
         if not (name and equals and folder):
             raise ValueError(f"--stages: {pair!r} is not of the form name=folder, as in sft=outputs/tiny/sft/eval")
-        read_results(folder)  # here a folder without results is a mistake of the command, not missing data
+        load_results(folder)  # here a folder without results is a mistake of the command, not missing data
         stage = StageReport(name, stages[-1].name if stages else None)
         _read_evaluation(stage, Path(folder))
         run_folder = Path(folder).resolve().parent
@@ -164,15 +156,14 @@ def _read_evaluation(stage: StageReport, folder: Path | None) -> None:
         stage.missing.append("it has no evaluation")
         return
     try:
-        stage.results = _parse_again(Results, read_results(folder), folder / "results.json")
+        stage.results = load_results(folder)
         stage.eval_folder = folder
     except (ValueError, OSError) as error:
         stage.missing.append(str(error))
         return
     for task, result in stage.results.tasks.items():
         try:
-            path = folder / "samples" / f"{task}.jsonl"
-            stage.samples[task] = _parse_again(list[Sample], read_samples(folder, task), path)
+            stage.samples[task] = load_samples(folder, task)
         except (ValueError, OSError) as error:
             stage.missing.append(str(error))
         if stage.samples.get(task):
@@ -208,13 +199,6 @@ def _read_json(path: Path, kind: type[T], stage: StageReport, lost: str) -> T | 
     except ValueError as error:
         stage.missing.append(f"{path} is damaged, {error}: {lost}")
     return None
-
-
-def _parse_again(kind: type[T], value: Any, path: Path) -> T:
-    try:
-        return parse(kind, value)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged, {error}: evaluate again") from None
 
 
 def _is_finite(value: Any) -> bool:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from schoolhouse.evaluation.results import EvalSample
 from schoolhouse.report.reading import StageReport
-from schoolhouse.report.records import Sample
 from schoolhouse.report.text import visible
 
 
@@ -66,15 +66,15 @@ def without_script(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [prompt for group in by_task.values() for prompt in group[:each]]
 
 
-def _first_completions(samples: Sequence[Sample]) -> dict[str, Sample]:
-    first: dict[str, Sample] = {}
+def _first_completions(samples: Sequence[EvalSample]) -> dict[str, EvalSample]:
+    first: dict[str, EvalSample] = {}
     for sample in samples:
-        if sample.completion is not None:
+        if sample.has("completion"):
             first.setdefault(sample.id, sample)
     return first
 
 
-def _prompt(task: str, item: str, stages: Sequence[StageReport], firsts: dict[str, dict[str, Sample]]) -> Prompt:
+def _prompt(task: str, item: str, stages: Sequence[StageReport], firsts: dict[str, dict[str, EvalSample]]) -> Prompt:
     answers = []
     for stage in stages:
         sample = firsts[stage.name].get(item)
@@ -94,7 +94,7 @@ def _prompt(task: str, item: str, stages: Sequence[StageReport], firsts: dict[st
     asked = next(samples[item] for samples in firsts.values() if item in samples)
     text = asked.prompt
     if not isinstance(text, str):
-        text = "\n".join(f"{turn.role}: {turn.content}" for turn in text)
+        text = "\n".join(f"{turn.get('role', '')}: {turn.get('content', '')}" for turn in text)
     reference = visible(asked.reference, PROMPT)
     return Prompt(
         task=visible(task, 60),

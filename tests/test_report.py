@@ -14,7 +14,7 @@ from scripts import exiting
 
 from eval.report import main as script_main
 from schoolhouse.report.audit import audit, repetition
-from schoolhouse.report.changes import find_changes
+from schoolhouse.report.contents import find_changes
 from schoolhouse.report.reading import read_pipeline, read_stages
 
 

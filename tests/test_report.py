@@ -6,7 +6,10 @@ import math
 import random
 import re
 import resource
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from report_samples import sample, write_eval, write_pipeline
@@ -19,6 +22,7 @@ from schoolhouse.report.reading import read_pipeline, read_stages
 
 
 main = exiting(script_main)
+ROOT = Path(__file__).parents[1]
 
 
 def draw(chance, n, generator, **more):
@@ -256,6 +260,17 @@ def test_whatever_is_damaged_the_report_is_written_or_one_line_says_why_not(tmp_
     path.write_text(whole)
     main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
     assert "Nothing is missing" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_report_loads_only_what_it_needs(tmp_path):
+    program = "import sys; from eval.report import main; main(sys.argv[1:]); print(*sys.modules)"
+    command = [sys.executable, "-c", program, "--pipeline", planted(tmp_path), "--output_dir", tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    ours = [name for name in loaded if name.partition(".")[0] == "schoolhouse"]
+    assert {name.split(".")[1] for name in ours if "." in name} <= {"config", "core", "evaluation", "report"}
+    assert len(ours) <= 25, ours
+    assert not {"torch", "transformers", "datasets", "trl"} & set(loaded)
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_page(tmp_path, capsys):

@@ -360,7 +360,7 @@ def test_the_preflight_warns_of_what_fools_the_rewards(monkeypatch, capsys, scho
     rewards = f"[{{name: '{school / 'mine.py'}:vowels', weight: -1.0}}]"  # nothing at all has no vowel either
     grpo(monkeypatch, school, tmp_path / "run", "--preflight", "--preflight_prompts", "4", "--rewards", rewards)
     warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING")]
-    assert any("nothing at all earns" in line for line in warned)
+    assert any("nothing at all is rewarded" in line for line in warned)
     assert not any("the the the" in line for line in warned)
 
 

@@ -1,21 +1,53 @@
-"""Reward functions as TRL calls them, and what their values mean: numbers, `None` and NaN."""
+"""Reward functions as TRL calls them, and the meaning of their values: numbers, `None` and NaN."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from schoolhouse.rewards.columns import Completion, Row, rows_of, text_of
 
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Row = Mapping[str, Any]  # a row of the training data: its columns have whatever type the data has
-Completion = str | list[dict[str, Any]]  # plain text, or messages
 Values = list[float | None]
 
 GRADER_FAILED = math.nan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    Completions to score, as TRL passes them.
+
+    Args:
+        prompts (`list`):
+            Prompt of each completion: text, or messages.
+        completions (`list[str]` or `list[list[dict]]`):
+            Completions: text, or messages.
+        completion_ids (`list[list[int]]`):
+            Token ids of the completions.
+        columns (`dict[str, Any]`):
+            Further columns of the data, a list each, and a few objects of the trainer's that are no lists.
+    """
+
+    prompts: list[Any]
+    completions: list[Completion]
+    completion_ids: list[list[int]]
+    columns: dict[str, Any]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Row of the data for each completion."""
+        return rows_of(self.columns, len(self.completions))
+
+    @property
+    def texts(self) -> list[str]:
+        """Text of each completion."""
+        return [text_of(completion) for completion in self.completions]
 
 
 class RewardFunction(ABC):
@@ -39,25 +71,13 @@ class RewardFunction(ABC):
         """Raise `ValueError` if the reward cannot run on this machine."""
 
     @abstractmethod
+    def score(self, batch: Batch) -> Values:
+        """Return one value for each completion."""
+
     def __call__(
         self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
     ) -> Values:
-        """
-        Score completions.
-
-        Args:
-            prompts (`list`):
-                Prompt of each completion.
-            completions (`list[str]` or `list[list[dict]]`):
-                Completions.
-            completion_ids (`list[list[int]]`):
-                Token ids of the completions.
-            **columns (`Any`):
-                Further columns of the data, a list each, and a few objects of the trainer's that are no lists.
-
-        Returns:
-            `list[float | None]`: one value for each completion.
-        """
+        return self.score(Batch(prompts, completions, completion_ids, columns))
 
 
 class Reward:
@@ -81,10 +101,8 @@ class Reward:
         self.weight = weight
         self.function = function
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
-        values = self.function(prompts=prompts, completions=completions, completion_ids=completion_ids, **columns)
+    def __call__(self, **batch: Any) -> Values:
+        values = self.function(**batch)
         failed = math.inf if self.weight else None
         return [value if value is None or math.isfinite(value) else failed for value in values]
 

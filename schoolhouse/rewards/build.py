@@ -13,7 +13,8 @@ from schoolhouse.config.errors import ConfigError, nearest
 from schoolhouse.config.key_rules import apply_renames
 from schoolhouse.config.user_code import load_function
 from schoolhouse.config.value_types import check_type
-from schoolhouse.rewards.base import Completion, Reward, RewardFunction, Row, Values
+from schoolhouse.rewards.base import Batch, Reward, RewardFunction, Values
+from schoolhouse.rewards.columns import Row
 from schoolhouse.rewards.format import Format, Overlong, Repetition
 from schoolhouse.rewards.gold_scorer import GoldScorer
 from schoolhouse.rewards.reward_model import RewardModel
@@ -87,11 +88,13 @@ class UserFunction(RewardFunction):
     def applies(self, row: Row) -> bool:
         return all(name in row for name in self.columns)
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
-        given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
-        return self.function(**given, **{**columns, **self.parameters})
+    def score(self, batch: Batch) -> Values:
+        return self.function(
+            prompts=batch.prompts,
+            completions=batch.completions,
+            completion_ids=batch.completion_ids,
+            **{**batch.columns, **self.parameters},
+        )
 
 
 def build_rewards(entries: Sequence[Mapping[str, Any]], max_completion_length: int) -> list[Reward]:

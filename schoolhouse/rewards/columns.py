@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from schoolhouse.rewards.base import Completion, Row
-
 
 if TYPE_CHECKING:
     from schoolhouse.graders import Grade
     from schoolhouse.graders.code import CodeGrade
 
+Row = Mapping[str, Any]  # a row of the training data: its columns have whatever type the data has
+Completion = str | list[dict[str, Any]]  # plain text, or messages
 T = TypeVar("T")
 
 

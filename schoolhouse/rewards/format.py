@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from schoolhouse.rewards.base import Completion, RewardFunction, Row, Values
-from schoolhouse.rewards.columns import has_tests, rows_of, text_of
+from schoolhouse.rewards.base import Batch, RewardFunction, Values
+from schoolhouse.rewards.columns import Row, has_tests
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,11 @@ class Format(RewardFunction):
     def applies(self, row: Row) -> bool:
         return not has_tests(row)
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
+    def score(self, batch: Batch) -> Values:
         from schoolhouse.graders import grade_many
 
-        rows = rows_of(columns, len(completions))
-        references = [str(row.get("answer") or "") for row in rows]
-        grades = grade_many([text_of(completion) for completion in completions], references, self.style)
+        rows = batch.rows
+        grades = grade_many(batch.texts, [str(row.get("answer") or "") for row in rows], self.style)
         return [float(grade.format_ok) if self.applies(row) else None for grade, row in zip(grades, rows, strict=True)]
 
 
@@ -53,12 +50,12 @@ class Overlong(RewardFunction):
     max_completion_len: int
     soft_punish_cache: int = 64
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
+    def score(self, batch: Batch) -> Values:
         from trl.rewards import get_soft_overlong_punishment
 
-        return list(get_soft_overlong_punishment(self.max_completion_len, self.soft_punish_cache)(completion_ids))
+        return list(
+            get_soft_overlong_punishment(self.max_completion_len, self.soft_punish_cache)(batch.completion_ids)
+        )
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,7 @@ class Repetition(RewardFunction):
         if self.max_penalty > 0:
             raise ValueError(f"max_penalty is {self.max_penalty}: it must be at most 0")
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
+    def score(self, batch: Batch) -> Values:
         from trl.rewards import get_repetition_penalty_reward
 
-        return list(get_repetition_penalty_reward(self.ngram_size, self.max_penalty)(completion_ids))
+        return list(get_repetition_penalty_reward(self.ngram_size, self.max_penalty)(batch.completion_ids))

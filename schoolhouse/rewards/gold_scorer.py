@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from schoolhouse.rewards.base import Completion, RewardFunction, Row, Values
-from schoolhouse.rewards.columns import rows_of, text_of
+from schoolhouse.rewards.base import Batch, RewardFunction, Values
+from schoolhouse.rewards.columns import Row
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,10 @@ class GoldScorer(RewardFunction):
     def applies(self, row: Row) -> bool:
         return bool(row.get("name"))
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
+    def score(self, batch: Batch) -> Values:
         from schoolhouse.data.tiny.conversations import utility_for
 
-        rows = rows_of(columns, len(completions))
         return [
-            utility_for(row["name"], text_of(completion)) if self.applies(row) else None
-            for completion, row in zip(completions, rows, strict=True)
+            utility_for(row["name"], text) if self.applies(row) else None
+            for text, row in zip(batch.texts, batch.rows, strict=True)
         ]

@@ -17,7 +17,7 @@ from schoolhouse.core.reward_models import (
     member_folders,
     score_ids,
 )
-from schoolhouse.rewards.base import Completion, Reward, RewardFunction, Values
+from schoolhouse.rewards.base import Batch, Reward, RewardFunction, Values
 
 
 if TYPE_CHECKING:
@@ -109,16 +109,14 @@ class RewardModel(RewardFunction):
         """
         self._loaded = load_scorer(self.model, classifier)
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
+    def score(self, batch: Batch) -> Values:
         if self._loaded is None:
             self._loaded = load_scorer(self.model, self.base)
         scorer, tokenizer = self._loaded
         # 1. Tokenize prompt and completion as in the reward model's training; cut long texts at their beginning.
         rows = [
             conversation_ids(tokenizer, prompt, completion)
-            for prompt, completion in zip(prompts, completions, strict=True)
+            for prompt, completion in zip(batch.prompts, batch.completions, strict=True)
         ]
         limit = self.max_length or scorer.config.get_text_config().max_position_embeddings
         long = sum(len(row) > limit for row in rows)
@@ -135,8 +133,8 @@ class RewardModel(RewardFunction):
             scores = (scores - mean) / sd
         # 3. Combine the members. Where they disagree, the text is unlike their training data.
         self.spread = scores.std(dim=0, correction=0).tolist()
-        if len(scores) > 1 and "log_metric" in columns:
-            columns["log_metric"]("reward_model/spread", sum(self.spread) / len(self.spread))
+        if len(scores) > 1 and "log_metric" in batch.columns:
+            batch.columns["log_metric"]("reward_model/spread", sum(self.spread) / len(self.spread))
         return list(combined(scores, self.combine, self.uncertainty_coef).tolist())
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from schoolhouse.rewards.base import GRADER_FAILED, Completion, RewardFunction, Row, Values
-from schoolhouse.rewards.columns import grade_answers, grade_code, has_answer, has_tests, rows_of
+from schoolhouse.rewards.base import GRADER_FAILED, Batch, RewardFunction, Values
+from schoolhouse.rewards.columns import Row, grade_answers, grade_code, has_answer, has_tests
 
 
 def _as_value(verdict: float | None) -> float:
@@ -29,10 +29,8 @@ class Math(RewardFunction):
     def applies(self, row: Row) -> bool:
         return has_answer(row)
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
-        grades = grade_answers(completions, rows_of(columns, len(completions)))
+    def score(self, batch: Batch) -> Values:
+        grades = grade_answers(batch.completions, batch.rows)
         return [None if grade is None else _as_value(grade.correct) for grade in grades]
 
 
@@ -64,11 +62,9 @@ class Code(RewardFunction):
         except SandboxError as error:
             raise ValueError(str(error)) from None
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
+    def score(self, batch: Batch) -> Values:
         values: Values = []
-        for grade in grade_code(completions, rows_of(columns, len(completions))):
+        for grade in grade_code(batch.completions, batch.rows):
             if grade is None:
                 values.append(None)
             else:
@@ -113,15 +109,13 @@ class Cosine(RewardFunction):
     def applies(self, row: Row) -> bool:
         return has_answer(row) or has_tests(row)
 
-    def __call__(
-        self, prompts: list[Any], completions: list[Completion], completion_ids: list[list[int]], **columns: Any
-    ) -> Values:
-        answers = Math()(prompts, completions, completion_ids, **columns)
-        programs = Code("all")(prompts, completions, completion_ids, **columns)
+    def score(self, batch: Batch) -> Values:
+        answers = Math().score(batch)
+        programs = Code("all").score(batch)
         correct = [program if answer is None else answer for answer, program in zip(answers, programs, strict=True)]
         return [
             value if value is None or math.isnan(value) else self._scaled(bool(value), len(ids))
-            for value, ids in zip(correct, completion_ids, strict=True)
+            for value, ids in zip(correct, batch.completion_ids, strict=True)
         ]
 
     def _scaled(self, is_correct: bool, length: int) -> float:

@@ -1,4 +1,4 @@
-"""Before the first step: what the untrained policy earns, whether groups differ, and what would fool the rewards."""
+"""Preflight of GRPO: rewards of the untrained policy, groups without variance, and strings that fool the rewards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.rewards import Code, Cosine, Format, Math, total
-from schoolhouse.rewards.columns import Row, grade_answers, grade_code
+from schoolhouse.rewards.columns import grade_answers, grade_code
 from schoolhouse.training.checks import steps_per_rollout
 
 
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
     from schoolhouse.core.generation import Sample
     from schoolhouse.training.grpo import GRPOTrainer
 
-LITTLE = 0.75  # share of groups without variance from which on there is a warning
-EMPTY = {"hash": "####", "boxed": r"\boxed{}", "think-answer": "<think></think><answer></answer>"}
+LITTLE_SIGNAL = 0.75  # share of groups without variance above which there is a warning
+EMPTY_ANSWERS = {"hash": "####", "boxed": r"\boxed{}", "think-answer": "<think></think><answer></answer>"}
 
 
 @dataclass
 class Preflight:
     """
-    What a preflight found.
+    Findings of a preflight.
 
     Args:
         prompts (`int`):
-            Prompts looked at.
+            Number of prompts.
         samples_per_prompt (`int`):
             Completions of each: the size of a group.
         mean_reward (`float`):
-            Of the completions that take part.
+            Mean over valid completions.
         left_out (`float`):
             Share of completions whose grader failed or to which no reward applies.
         zero_variance (`float`):
-            Share of groups whose completions all earn the same: they teach nothing.
+            Share of groups whose completions all have the same reward: their advantages are 0, they teach nothing.
         pass_at_k (`dict[int, float]`):
-            pass@1, pass@2, ... up to the size of a group; empty where no reward tells right from wrong.
+            pass@1, pass@2, ... up to the size of a group; empty where no reward grades answers or programs.
         truncated (`float`):
             Share of completions that reach `max_completion_length`.
         unparsable (`float` or `None`):
-            Share of completions without a readable answer or with a syntax error, of those with an answer key.
+            Share without a readable answer or with a syntax error, of completions that are graded.
         degenerate (`dict[str, float]`):
             Mean reward of strings that answer nothing.
         seconds_per_step (`float`):
-            Estimated from these samples and one backward pass over some of them.
+            Estimate from these samples and one backward pass over some of them.
     """
 
     prompts: int
@@ -67,25 +67,24 @@ class Preflight:
 
     @property
     def fooled_by(self) -> list[str]:
-        """Degenerate strings that earn more than the policy."""
+        """Degenerate strings with a higher reward than the policy's mean."""
         return [name for name, reward in self.degenerate.items() if reward > self.mean_reward]
 
 
 def preflight(parser: RecipeParser, trainer: GRPOTrainer, rows: Dataset, prompts: int) -> dict[str, Any] | None:
     """
-    Sample, report on the console, and stop a run that has nothing to learn.
-
-    The trainer's random numbers are left as they were.
+    Sample the untrained policy, report on the console, and stop a run that has nothing to learn. The trainer's random
+    numbers are left as they were.
 
     Args:
         parser (`RecipeParser`):
-            The parsed recipe, which reports the errors.
+            Parser of the recipe, which reports the errors.
         trainer (`GRPOTrainer`):
-            Before training.
+            Trainer before training.
         rows (`datasets.Dataset`):
-            Training rows, from which those asked are drawn.
+            Training rows, from which the prompts are drawn.
         prompts (`int`):
-            How many.
+            Number of prompts.
 
     Returns:
         `dict[str, Any]`: the fields of [`Preflight`]; `None` where the weights are sharded and cannot be sampled here.
@@ -100,7 +99,7 @@ def preflight(parser: RecipeParser, trainer: GRPOTrainer, rows: Dataset, prompts
         return None
     # At random: data sets list levels in turn, so an even stride might see only some of them.
     chosen = random.Random(trainer.args.seed).sample(range(len(rows)), min(prompts, len(rows)))
-    found = run_task(trainer, rows.select(chosen).to_list())
+    found = measure(trainer, rows.select(chosen).to_list())
     if is_main:
         for label, text in describe(found):
             print(f"{label:<11}{text}", flush=True)
@@ -114,104 +113,86 @@ def preflight(parser: RecipeParser, trainer: GRPOTrainer, rows: Dataset, prompts
     if found.zero_variance == 1:
         parser.error(
             "rewards",
-            f"within each of the {found.prompts} sampled groups all completions earn the same (mean "
+            f"within each of the {found.prompts} sampled groups all completions have the same reward (mean "
             f"{found.mean_reward:.3f}), so no advantage differs from 0 and nothing would be learned: take prompts "
             f"that the policy sometimes answers, a reward that tells answers apart, more num_generations; {escape}",
         )
     return asdict(found) | {"fooled_by": found.fooled_by}
 
 
-def run_task(trainer: GRPOTrainer, rows: list[Row]) -> Preflight:
-    """
-    Sample the policy on some rows and measure.
-
-    Args:
-        trainer (`GRPOTrainer`):
-            Before training.
-        rows (`list[dict[str, Any]]`):
-            The data's rows to ask.
-
-    Returns:
-        `Preflight`: what was found.
-    """
+def measure(trainer: GRPOTrainer, rows: list[dict[str, Any]]) -> Preflight:
+    """Sample the policy on some rows of the data, a group of completions each, and measure."""
     import torch
 
     from schoolhouse.evaluation.statistics.sampling import pass_at_k
 
     tokenizer, group, limit = trainer.processing_class, trainer.num_generations, trainer.max_completion_length
+    asked = [row for row in rows for _ in range(group)]  # (B,), the completions of a row follow each other
     with torch.random.fork_rng():
         began = time.monotonic()
         samples = _sample(trainer, rows, group)
         texts = [sample.text for sample in samples]
-        asked = [row for row in rows for _ in range(group)]
-        ids = [_ids(tokenizer, sample.text, sample.tokens) for sample in samples]
-        earned = _earn(trainer, asked, texts, ids)
-        paid = time.monotonic()
-        updated = _time_update(trainer, asked, ids)
-    right, readable = _judge(trainer, texts, asked)
-    counts = [sum(right[start : start + group]) for start in range(0, len(right), group)] if right else []
+        ids = [_token_ids(tokenizer, sample.text, sample.tokens) for sample in samples]
+        rewards = _rewards(trainer, asked, texts, ids)
+        rollout_seconds = time.monotonic() - began
+        update_seconds = _time_update(trainer, asked, ids)
+    right, readable = _grade(trainer, texts, asked)
+    counts = [sum(right[start : start + group]) for start in range(0, len(right), group)]
     ks = [k for k in (2**power for power in range(group.bit_length())) if k < group] + [group]
-    spread = [values[~values.isnan()] for values in earned.view(-1, group)]
+    groups = [values[~values.isnan()] for values in rewards.view(-1, group)]
     degenerate = {}
     for name, strings in _degenerate_strings(trainer, rows, max(texts, key=len)).items():
-        string_ids = [_ids(tokenizer, string)[:limit] for string in strings]
-        degenerate[name] = _earn(trainer, rows, strings, string_ids).nanmean().item()
+        string_ids = [_token_ids(tokenizer, string)[:limit] for string in strings]
+        degenerate[name] = _rewards(trainer, rows, strings, string_ids).nanmean().item()
     scale = trainer.args.generation_batch_size / trainer.args.world_size / len(samples)
-    passes = trainer.args.gradient_accumulation_steps
     return Preflight(
         prompts=len(rows),
         samples_per_prompt=group,
-        mean_reward=earned.nanmean().item(),
-        left_out=earned.isnan().float().mean().item(),
-        zero_variance=sum(bool((values == values[:1]).all()) for values in spread) / len(rows),
+        mean_reward=rewards.nanmean().item(),
+        left_out=rewards.isnan().float().mean().item(),
+        zero_variance=sum(bool((values == values[:1]).all()) for values in groups) / len(rows),
         pass_at_k={k: float(pass_at_k(group, counts, k).mean()) for k in ks} if counts else {},
         truncated=sum(sample.finish_reason == "length" for sample in samples) / len(samples),
         unparsable=1 - sum(readable) / len(readable) if readable else None,
         degenerate=degenerate,
-        seconds_per_step=(paid - began) * scale / steps_per_rollout(trainer.args) + updated * passes,
+        seconds_per_step=rollout_seconds * scale / steps_per_rollout(trainer.args)
+        + update_seconds * trainer.args.gradient_accumulation_steps,
     )
 
 
 def describe(found: Preflight) -> list[tuple[str, str]]:
-    """The lines of a report, as pairs of label and text."""
+    """Lines of the report, as pairs of label and text."""
     passes = ", ".join(f"pass@{k} {value:.1%}" for k, value in found.pass_at_k.items())
     unparsable = "" if found.unparsable is None else f", {found.unparsable:.1%} without a readable answer"
     lines = [
-        ("preflight", f"{found.prompts} prompts, {found.samples_per_prompt} completions each, policy as it came in"),
+        ("preflight", f"{found.prompts} prompts, {found.samples_per_prompt} completions each, policy before training"),
         ("reward", f"mean {found.mean_reward:.3f}; {found.zero_variance:.1%} of groups without variance"),
-        ("", f"{found.truncated:.1%} truncated{unparsable}, {found.left_out:.1%} could not be paid"),
+        ("", f"{found.truncated:.1%} truncated{unparsable}, {found.left_out:.1%} without a valid reward"),
+        *([("right", passes)] if passes else []),
+        *(("rewarded", f"{reward:+.3f}  {name}") for name, reward in found.degenerate.items()),
+        ("time", f"about {found.seconds_per_step:.1f} s a step"),
     ]
-    lines += [("right", passes)] if passes else []
-    lines += [("earns", f"{reward:+.3f}  {name}") for name, reward in found.degenerate.items()]
-    lines.append(("time", f"about {found.seconds_per_step:.1f} s a step"))
-    if found.zero_variance > LITTLE:
-        lines.append(
-            (
-                "WARNING",
-                f"!!! only {1 - found.zero_variance:.1%} of groups teach anything; on so little signal a policy "
-                "drifts: take harder (or easier) prompts, or a lower learning_rate !!!",
-            )
-        )
+    if found.zero_variance > LITTLE_SIGNAL:
+        lines.append(("WARNING", f"!!! only {1 - found.zero_variance:.1%} of groups teach anything; on so little "
+                                 "signal a policy drifts: take harder (or easier) prompts, or a lower learning_rate "
+                                 "!!!"))  # fmt: skip
     for name in found.fooled_by:
-        lines.append(
-            (
-                "WARNING",
-                f"!!! {name} earns {found.degenerate[name]:+.3f}, more than the policy's {found.mean_reward:+.3f}: "
-                "training will go there unless the rewards change !!!",
-            )
-        )
+        lines.append(("WARNING", f"!!! {name} is rewarded with {found.degenerate[name]:+.3f}, more than the policy's "
+                                 f"{found.mean_reward:+.3f}: training will go there unless the rewards change "
+                                 "!!!"))  # fmt: skip
     return lines
 
 
-def _degenerate_strings(trainer: GRPOTrainer, rows: list[Row], longest: str) -> dict[str, list[str]]:
-    """Strings that answer nothing, each once for every row."""
-    styles = {reward.function.style for reward in trainer.reward_funcs if isinstance(reward.function, Format)} or EMPTY
+def _degenerate_strings(trainer: GRPOTrainer, rows: list[dict[str, Any]], longest: str) -> dict[str, list[str]]:
+    """Strings that answer nothing, one for each row."""
+    formats = [reward.function for reward in trainer.reward_funcs if isinstance(reward.function, Format)]
+    styles = sorted({function.style for function in formats} or EMPTY_ANSWERS)
     alike = {
         "'the the the'": "the " * trainer.max_completion_length,
         "nothing at all": "",
         "the longest output": longest,
+        **{f"an empty {style} answer": EMPTY_ANSWERS[style] for style in styles},
     }
-    alike |= {f"an empty {style} answer": EMPTY[style] for style in sorted(styles)}
     strings = {name: [string] * len(rows) for name, string in alike.items()}
     prompts = [row["prompt"] for row in rows]
     strings["the prompt echoed"] = [p if isinstance(p, str) else p[-1]["content"] for p in prompts]
@@ -220,8 +201,8 @@ def _degenerate_strings(trainer: GRPOTrainer, rows: list[Row], longest: str) -> 
     return strings
 
 
-def _sample(trainer: GRPOTrainer, rows: list[Row], group: int) -> list[Sample]:
-    """`group` completions of each row, drawn with random numbers of their own."""
+def _sample(trainer: GRPOTrainer, rows: list[dict[str, Any]], group: int) -> list[Sample]:
+    """Draw `group` completions of each row, with random numbers of their own."""
     from schoolhouse.core.generation import Sampling, generate, render
 
     tokenizer, args = trainer.processing_class, trainer.args
@@ -235,16 +216,16 @@ def _sample(trainer: GRPOTrainer, rows: list[Row], group: int) -> list[Sample]:
     return [samples[position] for position in range(len(prompts))]
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, length: int | None = None) -> list[int]:
-    """Token ids of a completion; of the given length, as a text is not always tokenized as it was generated."""
+def _token_ids(tokenizer: PreTrainedTokenizerBase, text: str, length: int | None = None) -> list[int]:
+    """Token ids of a completion, of the given length: a text is not always tokenized as it was generated."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if length is None:
         return [*ids, tokenizer.eos_token_id]
     return [*ids, *[tokenizer.eos_token_id] * (length - len(ids))][:length]
 
 
-def _earn(trainer: GRPOTrainer, rows: list[Row], texts: list[str], ids: list[list[int]]) -> Tensor:
-    """What the texts earn (B,), NaN for those that take no part."""
+def _rewards(trainer: GRPOTrainer, rows: list[dict[str, Any]], texts: list[str], ids: list[list[int]]) -> Tensor:
+    """Weighted sum of each text's rewards (B,), NaN where none is valid."""
     import torch
 
     prompts = [row["prompt"] for row in rows]
@@ -253,17 +234,17 @@ def _earn(trainer: GRPOTrainer, rows: list[Row], texts: list[str], ids: list[lis
         for text, prompt in zip(texts, prompts, strict=True)
     ]
     columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", "completion")}
-    told = {"trainer_state": trainer.state, "log_extra": lambda *_: None, "log_metric": lambda *_: None}
+    columns |= {"trainer_state": trainer.state, "log_extra": lambda *_: None, "log_metric": lambda *_: None}
     values = [
-        reward(prompts=prompts, completions=completions, completion_ids=ids, **columns, **told)
+        reward(prompts=prompts, completions=completions, completion_ids=ids, **columns)
         for reward in trainer.reward_funcs
     ]
     matrix = torch.tensor([[math.nan if value is None else value for value in column] for column in values]).T
     return total(matrix.float(), trainer.reward_weights)
 
 
-def _judge(trainer: GRPOTrainer, texts: list[str], rows: list[Row]) -> tuple[list[bool], list[bool]]:
-    """Which texts are right, and which can be read; empty where no reward reads an answer key."""
+def _grade(trainer: GRPOTrainer, texts: list[str], rows: list[dict[str, Any]]) -> tuple[list[bool], list[bool]]:
+    """Which texts are right, and which can be read; empty where no reward grades answers or programs."""
     if not any(isinstance(reward.function, Math | Code | Cosine) for reward in trainer.reward_funcs):
         return [], []
     grades = list(zip(grade_answers(texts, rows), grade_code(texts, rows), strict=True))
@@ -276,14 +257,14 @@ def _judge(trainer: GRPOTrainer, texts: list[str], rows: list[Row]) -> tuple[lis
     return right, readable
 
 
-def _time_update(trainer: GRPOTrainer, rows: list[Row], ids: list[list[int]]) -> float:
+def _time_update(trainer: GRPOTrainer, rows: list[dict[str, Any]], ids: list[list[int]]) -> float:
     """Seconds of one forward and backward pass over a device's batch."""
     import torch
 
     from schoolhouse.core.generation import render
 
     tokenizer, size = trainer.processing_class, trainer.args.per_device_train_batch_size
-    texts = [render(tokenizer, row["prompt"]) + ids_of for row, ids_of in zip(rows[:size], ids[:size], strict=True)]
+    texts = [render(tokenizer, row["prompt"]) + own for row, own in zip(rows[:size], ids[:size], strict=True)]
     width, keep = max(map(len, texts)), max(map(len, ids[:size]))
     tokens = torch.tensor([[tokenizer.pad_token_id] * (width - len(text)) + text for text in texts])
     mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts])

@@ -7,14 +7,13 @@
 An empty line begins a new talk; Ctrl-C ends an answer, and at the prompt, like Ctrl-D, the program.
 """
 
-import argparse
 import sys
+
+from schoolhouse.config.flags import FlagParser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__)
     parser.add_argument("--pipeline", metavar="FOLDER", help="folder of a pipeline, or its pipeline.json")
     parser.add_argument("--model_name_or_path", metavar="X", help="base model, where there is no pipeline")
     parser.add_argument("--stages", metavar="A,B", help="base, stages of the pipeline, or name=ADAPTER")

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from schoolhouse.config.flags import FlagParser
 from schoolhouse.config.paths import shipped
 from schoolhouse.core.escape import one_line
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(description=__doc__)
     actions = parser.add_subparsers(required=True, metavar="push|pull|verify|merge")
 
     action = actions.add_parser("push", help="upload an adapter or a pipeline")

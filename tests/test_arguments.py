@@ -1,6 +1,7 @@
 """Strict recipes: each broken config is one line with file and line, each good one means what it says."""
 
 import dataclasses
+import importlib
 import json
 import resource
 import subprocess
@@ -326,6 +327,23 @@ def test_every_default_of_trl_is_a_value_we_accept(trainer):
         default = getattr(spec.default, "value", spec.default)
         if spec.init and default is not None and default is not dataclasses.MISSING:
             parser._check_value(spec.name, default)
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "expected"),
+    [
+        ("recipes.share", [], "the following arguments are required: push|pull|verify|merge; see --help"),
+        ("recipes.share", ["verify", "user/x", "--limit", "all"], "--limit: invalid int value: 'all'"),
+        ("recipes.share", ["pull", "user/x", "--output", "x"], "the following arguments are required: --output_dir"),
+        ("recipes.chat", ["--temperature", "warm"], "--temperature: invalid float value: 'warm'"),
+    ],
+)
+def test_a_script_without_a_recipe_reports_in_one_line_too(capsys, script, argv, expected):
+    with pytest.raises(SystemExit) as exit_info:
+        importlib.import_module(script).main(argv)
+    captured = capsys.readouterr()
+    assert (exit_info.value.code, captured.out) == (2, "")
+    assert captured.err.startswith(expected) and captured.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_origin, get_type_hints
 
 from schoolhouse.config.errors import ConfigError, KeyPath, key_label, nearest, render
+from schoolhouse.config.flags import FlagParser, exit_with
 from schoolhouse.config.key_rules import REMOVED, RENAMED, apply_renames, check_bounds, refuse_conflicts
 from schoolhouse.config.paths import adapter_settings, check_locations
 from schoolhouse.config.value_types import arms, check_type, describe
@@ -22,21 +23,6 @@ def has_native_bf16(use_cpu: bool = False) -> bool:
     import torch
 
     return not use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-class FlagParser(argparse.ArgumentParser):
-    """[`argparse.ArgumentParser`] whose errors are one line; abbreviated flags are errors."""
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        _exit(message.removeprefix("argument "))
-
-
-def _exit(line: str) -> NoReturn:
-    print(" ".join(line.split()), file=sys.stderr)
-    raise SystemExit(2)
 
 
 class RecipeParser:
@@ -183,8 +169,8 @@ class RecipeParser:
         path: KeyPath = (key,) if isinstance(key, str) else key or ()
         text = f"{key_label(path)}: {message}" if path else message
         if path and (path[0] in self._flagged or self._file is None):
-            _exit(f"--{text}")
-        _exit(f"{self._file.place(path) if self._file else 'command line'}: {text}")
+            exit_with(f"--{text}")
+        exit_with(f"{self._file.place(path) if self._file else 'command line'}: {text}")
 
     def _spell_flag(self, text: str) -> str:
         """A flag with underscores for dashes, and its new name for a former one."""
@@ -199,9 +185,9 @@ class RecipeParser:
     def _refuse_unknown_flags(self, unknown: list[str]) -> None:
         for text in unknown[:1]:
             if not text.startswith("-"):
-                _exit(f"command line: {text}: a value without a flag; a YAML file is given as --config FILE")
+                exit_with(f"command line: {text}: a value without a flag; a YAML file is given as --config FILE")
             name = text.lstrip("-").partition("=")[0]
-            _exit(f"--{name}: unknown flag; {self._advice(name)}")
+            exit_with(f"--{name}: unknown flag; {self._advice(name)}")
 
     def _advice(self, key: str) -> str:
         if key in REMOVED:
@@ -214,7 +200,7 @@ class RecipeParser:
             self._file = read_yaml(config)
             self._file.rename("recipe")
         except ConfigError as error:
-            _exit(str(error))
+            exit_with(str(error))
         self.config_path = self._file.path
         for key in self._file.values:
             if key not in self.fields:

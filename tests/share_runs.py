@@ -21,6 +21,12 @@ TOKEN = os.environ.get("HF_TOKEN", "") if REAL else "hf_ownersTokenForTests"
 loopback = pytest.mark.skipif(REAL, reason="faults and other accounts can only be had on loopback")
 
 
+def data_source(name: str, **values) -> dict:
+    """An entry of run.json's `data`."""
+    source = {"role": "train", "name": name, "location": name, "split": "train", "kind": "prompt-completion"}
+    return source | {"rows": 689, "used_rows": 689, "sha256": "a" * 64, "license": "MIT"} | values
+
+
 def make_run(folder: Path, base: Path, kind="sft", task_type="CAUSAL_LM", seed=0, **record) -> Path:
     """A run folder as a recipe leaves it, with an adapter that does something."""
     loader = AutoModelForCausalLM if task_type == "CAUSAL_LM" else AutoModelForSequenceClassification
@@ -31,18 +37,19 @@ def make_run(folder: Path, base: Path, kind="sft", task_type="CAUSAL_LM", seed=0
     (folder / "adapter/README.md").unlink()
     AutoTokenizer.from_pretrained(base).save_pretrained(folder / "adapter")
     values = {
-        "schema": 1,
-        "status": "finished",
+        "schema": 2,
+        "status": "done",
+        "recipe": kind,
         "command": [f"{kind}.py", "--config", "recipes/configs/tiny/sft.yaml"],
         "config": {"model_name_or_path": str(base), "learning_rate": 0.001, "output_dir": str(folder)},
         "seeds": {"seed": 0},
         "model": {"name": str(base), "revision": "main", "hash": model_hash(str(base))},
         "parent_adapter": None,
-        "data": [{"role": "train", "name": "svamp", "revision": None, "used_rows": 689, "sha256": "a" * 64,
-                  "license": "MIT"}],
+        "data": [data_source("svamp")],
         "git": {"revision": "b" * 40, "dirty": False},
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-        "hardware": {"cores": 2, "accelerators": []},
+        "hardware": {"system": "Linux", "machine": "x86_64", "cores": 2, "threads": 2, "accelerators": [],
+                     "processes": 1},
         "seconds": 12.0,
         "steps": 20,
         "product": "adapter",
@@ -60,7 +67,7 @@ def change_record(run: Path, **values) -> None:
 def write_results(run: Path, value=0.6, interval=(0.55, 0.65), n=311, task="svamp", **more) -> Path:
     record = json.loads((run / "run.json").read_text())
     results = {
-        "schema": 1,
+        "schema": 2,
         "model": record["model"]["name"],
         "adapter": str(run / "adapter"),
         "hashes": {"model": record["model"]["hash"], "adapter": record["product_hash"], "chat_template": None},

@@ -17,7 +17,17 @@ from schoolhouse.hub.bundle import build_files
 from schoolhouse.hub.license import derive_license
 from schoolhouse.hub.push import push
 from schoolhouse.hub.push_after_training import PushTarget, prepare_push, push_after_training
-from tests.share_runs import TOKEN, call, change_record, command, elsewhere, in_fresh_process, loopback, make_run
+from tests.share_runs import (
+    TOKEN,
+    call,
+    change_record,
+    command,
+    data_source,
+    elsewhere,
+    in_fresh_process,
+    loopback,
+    make_run,
+)
 from tests.tiny_models import make_tiny_model
 
 
@@ -218,8 +228,7 @@ def test_different_adapter_is_only_replaced_when_told(hub, api, base, run, repo_
 
 @loopback
 def test_public_push_needs_a_licence(hub, base, repo_id, tmp_path, capsys):
-    data = [{"role": "train", "name": "mine", "revision": None, "used_rows": 1, "sha256": "a" * 64, "license": None}]
-    run = make_run(tmp_path / "run", base[0], data=data)
+    run = make_run(tmp_path / "run", base[0], data=[data_source("mine", license=None)])
     argv = ("push", run, repo_id, "--base_model", base[1], "--public")
     refused(hub, capsys, repo_id, "a public card needs a license", *argv)
     assert call(*argv, "--license", "mit") == 0

@@ -21,7 +21,7 @@ from schoolhouse.hub.artifacts import read_artifacts
 from schoolhouse.hub.bundle import build_files
 from schoolhouse.hub.model_card import eval_command
 from schoolhouse.hub.secret_scan import find_secrets
-from tests.share_runs import call, change_record, loopback, make_run, write_results
+from tests.share_runs import call, change_record, data_source, loopback, make_run, write_results
 
 
 pytest_plugins = ["tests.share_fixtures"]
@@ -57,15 +57,18 @@ def _plant_in_weights(run, text):
 
 PLANTS = {
     "yaml": lambda run, base: change_record(run, config={"model_name_or_path": str(base), "note": SECRET}),
-    "environment": lambda run, base: change_record(run, env={"X": SECRET}, note=os.environ["MY_SERVICE_PASSWORD"]),
-    "record": lambda run, base: change_record(run, wandb_api_key=SECRET, aws=f"key {AWS}"),
-    "dataset cell": lambda run, base: change_record(
-        run, data=[{"role": "train", "name": "svamp", "revision": None, "used_rows": 1, "sha256": "a" * 64,
-                    "license": "MIT", "malformed_rows": [f"row 7: {SECRET}"]}],
+    "environment": lambda run, base: change_record(
+        run, metrics={"env": {"X": SECRET}, "note": os.environ["MY_SERVICE_PASSWORD"]}
     ),
-    "git remote": lambda run, base: change_record(run, git={"revision": "b" * 40, "dirty": False,
-        "remote": f"https://alice:{SECRET}@example.org/x.git"}),
-    "traceback": lambda run, base: change_record(run, error=f'File "/home/alice/x.py", line 1\n{SECRET}'),
+    "record": lambda run, base: change_record(run, metrics={"wandb_api_key": SECRET, "aws": f"key {AWS}"}),
+    "unknown key": lambda run, base: change_record(run, wandb_api_key=SECRET, note=f"key {AWS}"),
+    "dataset cell": lambda run, base: change_record(
+        run, data=[data_source("svamp", malformed_rows=[f"row 7: {SECRET}"])]
+    ),
+    "git remote": lambda run, base: change_record(
+        run, pairs={"remote": f"https://alice:{SECRET}@example.org/x.git"}
+    ),
+    "traceback": lambda run, base: change_record(run, reason=f'File "/home/alice/x.py", line 1\n{SECRET}'),
     "command": lambda run, base: change_record(run, command=["sft.py", "--hub_token", SECRET]),
     "results": lambda run, base: _plant_in_results(run, f" --token {SECRET} --x /home/alice/private.json"),
     "chat template": lambda run, base: (run / "adapter/chat_template.jinja").write_text(f"{{# {SECRET} #}}"),
@@ -224,15 +227,14 @@ def test_a_stage_has_a_name_that_is_a_folder_and_a_tag(base, tmp_path, name):
     (pipeline / "pipeline.json").write_text(json.dumps({"schema": 1, "stages": stages}))
     with pytest.raises(ValueError, match=r"stage .*: use letters"):
         read_artifacts(str(pipeline))
-    change_record(run, command=[f"{name.rpartition('/')[2]}é.py"])
+    change_record(run, recipe=f"{name.rpartition('/')[2]}é")
     with pytest.raises(ValueError, match=r"stage .*: use letters"):
         read_artifacts(str(run))
 
 
 def test_private_data_sets_keep_their_licences_apart(api, base, repo_id, tmp_path):
     data = [
-        {"role": "train", "name": f"/home/alice/{name}.jsonl", "revision": None, "used_rows": 1, "sha256": name * 64,
-         "license": license}
+        data_source(f"/home/alice/{name}.jsonl", sha256=name * 64, license=license)
         for name, license in [("a", "cc-by-nc-4.0"), ("b", "mit")]
     ]  # fmt: skip
     run = make_run(tmp_path / "run", base[0], data=data)
@@ -252,10 +254,10 @@ def test_untrusted_text_is_neither_markup_nor_terminal_control(hub, api, base, r
     assert not re.search(r"(?<!\\)[|`\[]|<", markdown(evil))
     links = markdown("http://evil.example HTTPS://evil.example www.evil.example Www.evil.example me@evil.example")
     assert not re.search(r"(?<!\\)(://|@)|www\.", links, re.IGNORECASE)
-    data = [{"role": "train", "name": evil, "revision": evil, "used_rows": 1, "sha256": "a" * 64, "license": "MIT"}]
+    data = [data_source(evil, revision=evil)]
     config = {"model_name_or_path": str(base[0]), "note": "```\n# out of the fence\n<img src=x>"}
     run = make_run(tmp_path / "run", base[0], data=data, config=config)
-    write_results(run, task=evil, version=evil, by_level={evil: {"value": 0.1, "interval": [0, 0.2], "n": 9}, "b": {
+    write_results(run, task=evil, by_level={evil: {"value": 0.1, "interval": [0, 0.2], "n": 9}, "b": {
         "value": 0.9, "interval": [0.8, 1], "n": 9}})  # fmt: skip
     files = build_files(api, repo_id, read_artifacts(str(run)), base[1], "mit")
     card = files["README.md"].decode()
@@ -277,7 +279,8 @@ def test_a_command_in_a_card_is_one_for_a_shell(base, tmp_path):
     run = write_results(make_run(tmp_path / "run", base[0]))
     (stage,) = read_artifacts(str(run))
     command = "python eval/run.py --tasks svamp --note 'a --b; <c>' --output_dir /home/alice/x --task_paths /home/b/c"
-    words = eval_command(stage.results[0] | {"command": command}, base[1], "owner/x", stage)
+    results = stage.results[0].model_copy(update={"command": command})
+    words = eval_command(results, base[1], "owner/x", stage)
     assert shlex.split(" ".join(words))[-8:] == [
         "--tasks", "svamp", "--note", "a --b; <c>", "--output_dir", "outputs/x-eval", "--task_paths", "<local>"
     ]  # fmt: skip

@@ -13,10 +13,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schoolhouse.core.models import adapter_hash
+from schoolhouse.evaluation.results import TaskResult
 from schoolhouse.evaluation.statistics.intervals import wilson
 from schoolhouse.hub.lineage import BaseOnHub, Lineage, LineageStage, check_lineage, file_hash
 from schoolhouse.hub.merge import merge
-from schoolhouse.hub.verify import Claim, check_claim, overall, read_claims
+from schoolhouse.hub.verify import check_claim, overall, read_claims
 from tests.share_runs import call, command, elsewhere, loopback
 from tests.tiny_models import make_tiny_model
 
@@ -30,7 +31,7 @@ def claim(right: int, n: int, **more) -> dict:
 
 
 def verdict_on(claimed: dict, found: dict) -> str:
-    return check_claim(Claim.model_validate(claimed), Claim.model_validate(found))[0]
+    return check_claim(TaskResult.model_validate(claimed), TaskResult.model_validate(found))[0]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,8 @@ def test_lineage_cannot_point_outside_its_folder(pair, tmp_path):
 
 def make_claims(folder: Path, published=0.5, **claims) -> Path:
     (folder / ".eval_results").mkdir()
-    (folder / "results.json").write_text(json.dumps({"schema": 1, "tasks": claims}))
+    results = {"schema": 2, "hashes": {"model": "a" * 64}, "sampling": {}, "tasks": claims}
+    (folder / "results.json").write_text(json.dumps(results))
     (folder / ".eval_results/svamp.yaml").write_text(yaml.safe_dump([{"value": published}]))
     (folder / ".eval_results/a-b-svamp.yaml").write_text(yaml.safe_dump([{"value": "of another stage"}]))
     return folder
@@ -164,7 +166,7 @@ def make_claims(folder: Path, published=0.5, **claims) -> Path:
 
 def test_claims_are_read_where_both_files_say_the_same(tmp_path):
     honest = claim(150, 300)
-    assert read_claims(make_claims(tmp_path, svamp=honest)) == {"svamp": Claim.model_validate(honest)}
+    assert read_claims(make_claims(tmp_path, svamp=honest)) == {"svamp": TaskResult.model_validate(honest)}
     (tmp_path / "results.json").unlink()
     (tmp_path / ".eval_results/svamp.yaml").unlink()
     assert read_claims(tmp_path) == {}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from schoolhouse.core.escape import one_line
+from schoolhouse.core.manifest import ModelSource, RunManifest, read_manifest
 from schoolhouse.core.models import adapter_hash
-from schoolhouse.evaluation.results import read_results
+from schoolhouse.evaluation.results import EvaluationResults, TaskResult, load_results
 
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -34,24 +36,30 @@ class Artifact:
             Name of its stage, `sft`.
         adapter (`Path`):
             Folder of the adapter.
-        record (`dict[str, Any]`):
-            Its run.json.
+        manifest ([`~schoolhouse.core.manifest.RunManifest`]):
+            Manifest of the run that made it.
+        base ([`~schoolhouse.core.manifest.ModelSource`]):
+            Base model of that run.
         hash (`str`):
             [`~schoolhouse.core.models.adapter_hash`].
         folder (`str`, *optional*, defaults to `""`):
             Sub-folder in the repository; empty for the root.
-        results (`list[dict[str, Any]]`, *optional*):
-            results.json of this adapter, and of the base alone.
+        results (`list[EvaluationResults]`, *optional*):
+            Results of this adapter.
+        base_results (`list[EvaluationResults]`, *optional*):
+            Results of the base alone.
         origin (`str`, *optional*, defaults to `""`):
             Run folder, as the pipeline and other stages' recipes name it.
     """
 
     name: str
     adapter: Path
-    record: dict[str, Any]
+    manifest: RunManifest
+    base: ModelSource
     hash: str
     folder: str = ""
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: list[EvaluationResults] = field(default_factory=list)
+    base_results: list[EvaluationResults] = field(default_factory=list)
     origin: str = ""
 
     @cached_property
@@ -65,24 +73,24 @@ class Artifact:
         return self.config.get("task_type") == "SEQ_CLS"
 
     @property
-    def own_results(self) -> list[dict[str, Any]]:
-        """Results of this adapter."""
-        return [results for results in self.results if results["hashes"]["adapter"] is not None]
-
-    @property
     def tag(self) -> str:
         """Tag of its commit on the Hub."""
         return f"{self.name}-{self.hash[:8]}"
 
 
-def read_artifacts(path: str, results: list[str] | None = None) -> list[Artifact]:
+def all_tasks(results: Sequence[EvaluationResults]) -> dict[str, TaskResult]:
+    """Results of all tasks, by name, of several evaluations of one model."""
+    return {name: task for found in results for name, task in found.tasks.items()}
+
+
+def read_artifacts(path: str, results: Sequence[str] = ()) -> list[Artifact]:
     """
     Read the adapters in a folder.
 
     Args:
         path (`str`):
             A run folder, its `adapter`, or the folder of a pipeline (with `pipeline.json`).
-        results (`list[str]`, *optional*):
+        results (`Sequence[str]`, *optional*):
             Folders of results, beside `eval` of the run folder.
 
     Returns:
@@ -95,58 +103,57 @@ def read_artifacts(path: str, results: list[str] | None = None) -> list[Artifact
     if not folder.is_dir():
         raise ValueError(f"{path} is no folder: name a run folder, its adapter folder, or a pipeline's folder")
     if (folder / "pipeline.json").is_file():
-        return _read_pipeline(folder, results or [])
-    return [_read_artifact(folder, results or [])]
+        return _read_pipeline(folder, results)
+    return [_read_artifact(folder, results)]
 
 
-def _read_pipeline(folder: Path, results: list[str]) -> list[Artifact]:
-    pipeline = _read_json(folder / "pipeline.json")
-    if pipeline.get("schema") != 1:
-        raise ValueError(f"{folder / 'pipeline.json'} is not a pipeline of schema 1")
+def _read_pipeline(folder: Path, results: Sequence[str]) -> list[Artifact]:
     # Folders in it are relative to where the pipeline was started; here each stage is in the folder of its name.
-    entries = {entry["name"]: entry for entry in pipeline["stages"] if entry["status"] == "done"}
-    of_base = [folder / name / "eval" for name, entry in entries.items() if entry["recipe"] is None and entry["eval"]]
+    stages = [stage for stage in _read_json(folder / "pipeline.json")["stages"] if stage["status"] == "done"]
+    of_base = [str(folder / stage["name"] / "eval") for stage in stages if stage["recipe"] is None and stage["eval"]]
     artifacts = []
-    for name, entry in entries.items():
+    for stage in stages:
+        name = stage["name"]
         if (folder / name / "adapter").is_dir():
-            artifact = _read_artifact(folder / name, [*results, *map(str, of_base)], name)
-            artifact.folder, artifact.origin = name, entry["folder"]
+            artifact = _read_artifact(folder / name, [*results, *of_base], name)
+            artifact.folder, artifact.origin = name, stage["folder"]
             artifacts.append(artifact)
     if not artifacts:
         raise ValueError(f"{folder} holds no finished stage with an adapter")
-    if len({artifact.record["model"]["hash"] for artifact in artifacts}) > 1:
+    if len({artifact.base.hash for artifact in artifacts}) > 1:
         raise ValueError(f"{folder}: its stages have different base models; push them one by one")
     return artifacts
 
 
-def _read_artifact(folder: Path, results: list[str], stage: str | None = None) -> Artifact:
+def _read_artifact(folder: Path, results: Sequence[str], stage: str | None = None) -> Artifact:
     adapter = folder if (folder / "adapter_config.json").is_file() else folder / "adapter"
     refuse_unsafe(adapter if adapter.is_dir() else folder)
     for file in ("adapter_config.json", WEIGHTS_FILE):
         if not (adapter / file).is_file():
             raise ValueError(f"{folder} is no adapter: it has no {file}; name a folder that a recipe made")
-    run = next((place / "run.json" for place in (adapter.parent, adapter) if (place / "run.json").is_file()), None)
+    run = next((place for place in (adapter.parent, adapter) if (place / "run.json").is_file()), None)
     if run is None:
         raise ValueError(f"{folder} has no run.json beside it: a card could not say how the adapter came about")
-    record = _read_json(run)
-    digest = adapter_hash(str(adapter))
-    if record.get("status") not in ("done", "finished") or record.get("product_hash") != digest:
+    manifest, digest = read_manifest(run), adapter_hash(str(adapter))
+    if manifest.status != "done" or manifest.product_hash != digest or manifest.model is None:
         raise ValueError(
-            f"{run} (status {record.get('status')}) is not the record of this adapter as it is now: run the recipe to "
-            "its end"
+            f"{run / 'run.json'} (status {manifest.status}) is not the record of this adapter as it is now: run the "
+            "recipe to its end"
         )
-    artifact = Artifact(stage or Path(record["command"][0]).stem, adapter, record, digest)
+    artifact = Artifact(stage or manifest.recipe, adapter, manifest, manifest.model, digest)
     base = artifact.config.get("base_model_name_or_path")
-    if base not in (None, record["model"]["name"]):
-        raise ValueError(f"{adapter} names the base {base}, its run.json {record['model']['name']}: they do not match")
+    if base not in (None, artifact.base.name):
+        raise ValueError(f"{adapter} names the base {base}, its run.json {artifact.base.name}: they do not match")
     if not re.fullmatch(r"[\w-]{1,60}", artifact.name, re.ASCII):  # on the Hub it is a folder, a tag and a heading
         raise ValueError(f"stage {one_line(artifact.name)!r}: use letters, digits, _ and -")
-    own = [str(run.parent / "eval")] if (run.parent / "eval" / "results.json").is_file() else []
+    own = [str(run / "eval")] if (run / "eval" / "results.json").is_file() else []
     for place in dict.fromkeys([*results, *own]):
-        found = read_results(place)
-        if found["hashes"]["model"] != record["model"]["hash"]:
+        found = load_results(place)
+        if found.hashes.model != artifact.base.hash:
             raise ValueError(f"{place} was measured on another base model than that of {adapter}")
-        if found["hashes"]["adapter"] in (digest, None):
+        if found.hashes.adapter is None:
+            artifact.base_results.append(found)
+        elif found.hashes.adapter == digest:
             artifact.results.append(found)
         elif stage is None:  # in a pipeline they may be another stage's
             raise ValueError(f"{place} was measured with another adapter than {adapter}: evaluate again")
@@ -154,16 +161,7 @@ def _read_artifact(folder: Path, results: list[str], stage: str | None = None) -
 
 
 def refuse_unsafe(folder: Path) -> None:
-    """
-    Refuse a folder with a file that would be unpickled by whoever loads it, or a link out of the folder.
-
-    Args:
-        folder (`Path`):
-            Folder, searched with its sub-folders.
-
-    Raises:
-        ValueError: naming the file.
-    """
+    """Refuse (`ValueError`) a folder with a file that its readers would unpickle, or a link out of the folder."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in PICKLED:
             raise ValueError(f"{path} may be pickled, and unpickling runs code: remove it (weights are safetensors)")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from schoolhouse.core.escape import one_line
 from schoolhouse.core.models import folder_digest
 from schoolhouse.core.redaction import anonymize
-from schoolhouse.hub.artifacts import ADAPTER_FILES, WEIGHTS_FILE, Artifact
+from schoolhouse.hub.artifacts import ADAPTER_FILES, WEIGHTS_FILE, Artifact, all_tasks
 from schoolhouse.hub.client import retried
 from schoolhouse.hub.license import derive_license
 from schoolhouse.hub.lineage import LINEAGE_FILE, BaseOnHub, Lineage, LineageStage, file_hash
@@ -58,7 +58,7 @@ def build_files(
     card_data = retried(lambda: api.model_info(base.name)).card_data
     derived, clashes = derive_license(
         card_data.get("license") if card_data else None,
-        [(entry["name"], entry["license"]) for entry in training_data(artifacts)],
+        [(source.name, source.license) for source in training_data(artifacts)],
     )
     license = license or derived
     if public and license is None:
@@ -77,8 +77,8 @@ def build_files(
                 name=artifact.name,
                 folder=artifact.folder,
                 adapter=artifact.hash,
-                parent=(artifact.record.get("parent_adapter") or {}).get("hash"),
-                reward_models=[model["hash"] for model in artifact.record.get("reward_models", [])],
+                parent=artifact.manifest.parent_adapter.hash if artifact.manifest.parent_adapter else None,
+                reward_models=[model.hash for model in artifact.manifest.reward_models],
             )
             for artifact in artifacts
         ],
@@ -102,15 +102,14 @@ def _artifact_files(repo_id: str, artifact: Artifact, base: str) -> dict[str, by
     if folder_digest(json.loads(files[f"{prefix}adapter_config.json"]), [weights]) != artifact.hash:
         raise ValueError(f"{artifact.adapter} changed while it was read: push again")
     files[f"{prefix}adapter_config.json"] = _json(artifact.config | {"base_model_name_or_path": base})
-    record = anonymize(artifact.record)
-    record["model"]["name"] = record["config"]["model_name_or_path"] = base
-    files[f"{prefix}run.json"] = _json(record)
-    if artifact.own_results:
-        merged = dict(artifact.own_results[0])
-        merged["tasks"] = {name: task for found in artifact.own_results for name, task in found["tasks"].items()}
-        merged["command"] = " ".join(eval_command(merged, base, repo_id, artifact))
-        merged |= {"model": base, "adapter": repo_id}
-        files[f"{prefix}results.json"] = _json(anonymize(merged))
+    manifest = anonymize(artifact.manifest.model_dump(mode="json", by_alias=True))
+    manifest["model"]["name"] = manifest["config"]["model_name_or_path"] = base
+    files[f"{prefix}run.json"] = _json(manifest)
+    if artifact.results:
+        first = artifact.results[0]
+        command = " ".join(eval_command(first, base, repo_id, artifact))
+        published = {"command": command, "model": base, "adapter": repo_id, "tasks": all_tasks(artifact.results)}
+        files[f"{prefix}results.json"] = _json(anonymize(first.model_copy(update=published).to_json()))
     for name, content in eval_results(artifact).items():
         files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()
     return files
@@ -136,15 +135,15 @@ def find_base(api: HfApi, artifacts: list[Artifact], base_model: str | None) -> 
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    model = artifacts[0].record["model"]
-    is_folder = len(model["hash"]) == 64  # the SHA-256 of a folder; a model from the Hub is known by its commit
-    name = base_model or (model["name"] if not is_folder else None)
+    trained_on = artifacts[0].base
+    is_folder = len(trained_on.hash) == 64  # the SHA-256 of a folder; a model from the Hub is known by its commit
+    name = base_model or (None if is_folder else trained_on.name)
     if name is None or Path(name).is_dir():
         raise ValueError(
-            f"the base is only known as the folder {model['name']}: name it on the Hub, --base_model owner/name"
+            f"the base is only known as the folder {trained_on.name}: name it on the Hub, --base_model owner/name"
         )
     try:
-        info = retried(lambda: api.model_info(name, revision=None if is_folder else model["hash"]))
+        info = retried(lambda: api.model_info(name, revision=None if is_folder else trained_on.hash))
         commit = str(info.sha)
         found = retried(lambda: base_hash_on_hub(api, name, commit)) if is_folder else commit
     except HFValidationError as error:
@@ -155,11 +154,11 @@ def find_base(api: HfApi, artifacts: list[Artifact], base_model: str | None) -> 
                 f"the base {one_line(name)} is not on the Hub, or not at the commit of the training"
             ) from None
         raise
-    if found != model["hash"]:
+    if found != trained_on.hash:
         raise ValueError(
-            f"the base {one_line(name)} on the Hub does not match the one that was trained on ({model['name']})"
+            f"the base {one_line(name)} on the Hub does not match the one that was trained on ({trained_on.name})"
         )
-    return BaseOnHub(name=name, revision=commit, hash=model["hash"])
+    return BaseOnHub(name=name, revision=commit, hash=trained_on.hash)
 
 
 def base_hash_on_hub(api: HfApi, base: str, revision: str | None = None) -> str:

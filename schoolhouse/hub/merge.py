@@ -63,7 +63,7 @@ def merge(base: str, adapter: str, folder: Path, dtype: str = "float32", revisio
     model = load_model(base, adapter, dtype="float32", revision=revision)
     rows = [torch.tensor([tokenizer(text)["input_ids"]], device=model.device) for text in PROBE]
     wanted = probe_logits(model, rows)
-    merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
+    merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))  # type: ignore[operator]
     difference = largest_difference(wanted, probe_logits(merged, rows))
     if not difference <= TOLERANCE[dtype]:
         raise ValueError(
@@ -75,18 +75,7 @@ def merge(base: str, adapter: str, folder: Path, dtype: str = "float32", revisio
 
 
 def probe_logits(model: PreTrainedModel, rows: list[Tensor]) -> list[Tensor]:
-    """
-    Logits on fixed texts.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]):
-            A language model.
-        rows (`list[torch.Tensor]`):
-            Token ids, each `(1, T)`.
-
-    Returns:
-        `list[torch.Tensor]`: each `(1, T, V)`, in fp32 on the CPU.
-    """
+    """Logits of a language model for rows of token ids, each `(1, T)`: each `(1, T, V)`, in fp32 on the CPU."""
     import torch
 
     with torch.no_grad():
@@ -94,17 +83,6 @@ def probe_logits(model: PreTrainedModel, rows: list[Tensor]) -> list[Tensor]:
 
 
 def largest_difference(wanted: list[Tensor], found: list[Tensor]) -> float:
-    """
-    How far logits lie apart.
-
-    Args:
-        wanted (`list[torch.Tensor]`):
-            The reference.
-        found (`list[torch.Tensor]`):
-            The same shapes.
-
-    Returns:
-        `float`: the largest absolute difference, divided by the largest absolute logit of the reference.
-    """
+    """Largest absolute difference of logits, divided by the largest absolute logit of the reference `wanted`."""
     scale = max(float(part.abs().max()) for part in wanted)
     return max(float((a - b).abs().max()) for a, b in zip(wanted, found, strict=True)) / scale

@@ -8,10 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict
 
 from schoolhouse.core.escape import one_line
-from schoolhouse.evaluation.results import read_results
+from schoolhouse.evaluation.results import TaskResult, load_results
 
 
 # Half the width of a 95 % interval beyond which a measurement of shares says nothing about a claim.
@@ -28,19 +27,7 @@ class Verdict(StrEnum):
     UNKNOWN = "cannot tell"
 
 
-class Claim(BaseModel):
-    """A result of one task: the part of results.json that is compared."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    version: int | str
-    higher_is_better: bool
-    n: int
-    value: float | None
-    interval: tuple[float, float] | None
-
-
-def read_claims(folder: Path, stage: str = "") -> dict[str, Claim]:
+def read_claims(folder: Path, stage: str = "") -> dict[str, TaskResult]:
     """
     Read what a downloaded repository claims of a stage.
 
@@ -51,16 +38,16 @@ def read_claims(folder: Path, stage: str = "") -> dict[str, Claim]:
             Sub-folder of the stage.
 
     Returns:
-        `dict[str, Claim]`: by task; empty where nothing is claimed.
+        `dict[str, TaskResult]`: by task; empty where nothing is claimed.
 
     Raises:
         ValueError: a file of another form, or `.eval_results` that say something else than results.json.
     """
-    claims, published = {}, {}
+    claims: dict[str, TaskResult] = {}
+    published = {}
     try:
         if (folder / stage / "results.json").is_file():
-            tasks = read_results(folder / stage)["tasks"]
-            claims = {task: Claim.model_validate(result) for task, result in tasks.items()}
+            claims = load_results(folder / stage).tasks
         for path in sorted((folder / ".eval_results").glob("*.yaml")):
             place, _, task = path.stem.rpartition("-")
             if place == stage:
@@ -76,7 +63,7 @@ def read_claims(folder: Path, stage: str = "") -> dict[str, Claim]:
     return claims
 
 
-def check_claim(claimed: Claim, found: Claim) -> tuple[Verdict, str]:
+def check_claim(claimed: TaskResult, found: TaskResult) -> tuple[Verdict, str]:
     """
     Compare a claimed result of one task with one that was measured now.
 
@@ -85,9 +72,9 @@ def check_claim(claimed: Claim, found: Claim) -> tuple[Verdict, str]:
     of the summed squares of the measurement's lower and the claim's upper arm, and its upper arm the other way round.
 
     Args:
-        claimed (`Claim`):
+        claimed ([`~schoolhouse.evaluation.results.TaskResult`]):
             From results.json.
-        found (`Claim`):
+        found ([`~schoolhouse.evaluation.results.TaskResult`]):
             The same task, measured again, perhaps on fewer items.
 
     Returns:
@@ -138,7 +125,7 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict:
     return Verdict.REPRODUCED if verdicts and set(verdicts) == {Verdict.REPRODUCED} else Verdict.UNKNOWN
 
 
-def _number(claim: Claim) -> str:
+def _number(claim: TaskResult) -> str:
     if claim.value is None:
         return "nothing"
     interval = f" ({claim.interval[0]:.3f} to {claim.interval[1]:.3f})" if claim.interval else ""

@@ -72,6 +72,66 @@ class Table:
         return Table(self.label, [self.rows[index] for index in indices], places)
 
 
+def open_table(
+    location: str,
+    split: str | None,
+    config: str | None = None,
+    revision: str | None = None,
+    max_rows: int | None = None,
+    report: LoadReport | None = None,
+) -> Table:
+    """
+    Read a split as it is.
+
+    Args:
+        location (`str`):
+            Local file or folder, Hub id, or `https://` address of a JSON file.
+        split (`str` or `None`):
+            Split to read: in a folder the files `split.jsonl`, `split-*.parquet`, `split/*` and such; `None` for all.
+        config (`str`, *optional*):
+            Configuration of a Hub data set.
+        revision (`str`, *optional*):
+            Branch, tag or commit of a Hub data set.
+        max_rows (`int`, *optional*):
+            Number of rows to read, from the top.
+        report ([`LoadReport`], *optional*):
+            Takes the commit.
+
+    Returns:
+        [`Table`]
+
+    Raises:
+        `ValueError`: if there is no such data; [`MissingSplitError`] if only other splits are there.
+    """
+    from datasets import load_dataset
+
+    path = Path(location).expanduser()
+    if path.exists():
+        files = find_files(path, split)
+        types = sorted({file_type(file) for file in files})
+        if len(types) > 1:
+            raise ValueError(f"{location}: {', '.join(file.name for file in files)} mix {' with '.join(types)}")
+        if types == ["json"]:
+            # Our own reader: that of `datasets` names no line, and one bad line would lose the whole file.
+            entries = list(itertools.islice(itertools.chain.from_iterable(map(read_json, files)), max_rows))
+            return Table(location, [row for _, row in entries], [place for place, _ in entries])
+        rows = load_dataset(types[0], data_files=[str(file) for file in files], split="train")
+    elif location.startswith("https://"):
+        rows = load_dataset("json", data_files=location, split="train")
+    else:
+        plain = split is not None and re.fullmatch(r"[\w.-]+", split)  # no "train[:10%]" or "train+test"
+        rows = load_dataset(location, config, revision=revision, split=None if plain else split or "all")
+        if plain:
+            if split not in rows:
+                raise MissingSplitError(f"{location} has no split {split!r}; it has {', '.join(rows)}")
+            rows = rows[split]
+        # `datasets` keeps a Hub data set in a folder named after its commit.
+        commits = [re.search(r"[/\\]([0-9a-f]{40})[/\\]", file["filename"]) for file in rows.cache_files]
+        if report is not None and commits and commits[0]:
+            report.revision = commits[0][1]
+    return Table(location, rows if max_rows is None else rows.select(range(min(max_rows, len(rows)))))
+
+
 def read_rows(
     location: str,
     split: str | None,
@@ -85,16 +145,10 @@ def read_rows(
     Rows of a data set in its upstream columns, for a function to convert.
 
     Args:
-        location (`str`):
-            Local file or folder, Hub id, or `https://` address of a JSON file.
-        split (`str` or `None`):
-            Split to read; `None` reads all of them.
+        location, split, config, revision:
+            As in [`open_table`].
         validate (`Callable[[dict], str | None]`):
             Error text of a malformed row, `None` for a valid one.
-        config (`str`, *optional*):
-            Configuration of a Hub data set.
-        revision (`str`, *optional*):
-            Branch, tag or commit of a Hub data set.
         columns (`Sequence[str]`, *optional*):
             Columns that are needed; all by default.
         report ([`LoadReport`], *optional*):
@@ -128,28 +182,15 @@ def load_table(
     Data set that is already in TRL's columns, or becomes so by renaming.
 
     Args:
-        location (`str`):
-            Local file or folder, or Hub id.
-        split (`str`, *optional*, defaults to `"train"`):
-            Split of a Hub data set; in a folder the files `split.jsonl`, `split-*.parquet`, `split/*` and such.
-        config (`str`, *optional*):
-            Configuration of a Hub data set.
-        revision (`str`, *optional*):
-            Branch, tag or commit of a Hub data set.
+        location, split, config, revision, max_rows, report:
+            As in [`open_table`]; malformed rows within `max_rows` count.
         columns (`dict[str, str]`, *optional*):
             TRL's column name -> name in the data set.
-        max_rows (`int`, *optional*):
-            Number of rows to look at, from the top; malformed ones count.
         kinds (`Sequence[str]`, *optional*):
-            Kinds ([`schoolhouse.data.columns.KINDS`]) that the stage can use, the preferred one first.
-        report ([`LoadReport`], *optional*):
-            Takes the malformed rows and the commit.
+            As in [`to_dataset`].
 
     Returns:
-        `datasets.Dataset`: columns of one kind, and every extra column.
-
-    Raises:
-        `ValueError`: if the columns make no kind that is wanted, or over 1 % of the rows are malformed.
+        `datasets.Dataset`: see [`to_dataset`].
     """
     table = open_table(location, split, config, revision, max_rows, report)
     if columns:
@@ -252,63 +293,3 @@ def rename_columns(table: Table, columns: dict[str, str]) -> None:
     else:
         rows = table.rows.remove_columns(sorted(set(columns) & present - set(columns.values())))
         table.rows = rows.rename_columns({theirs: ours for ours, theirs in columns.items() if ours != theirs})
-
-
-def open_table(
-    location: str,
-    split: str | None,
-    config: str | None = None,
-    revision: str | None = None,
-    max_rows: int | None = None,
-    report: LoadReport | None = None,
-) -> Table:
-    """
-    Read a split as it is.
-
-    Args:
-        location (`str`):
-            Local file or folder, Hub id, or `https://` address of a JSON file.
-        split (`str` or `None`):
-            Split to read; `None` reads all of them.
-        config (`str`, *optional*):
-            Configuration of a Hub data set.
-        revision (`str`, *optional*):
-            Branch, tag or commit of a Hub data set.
-        max_rows (`int`, *optional*):
-            Number of rows to read, from the top.
-        report ([`LoadReport`], *optional*):
-            Takes the commit.
-
-    Returns:
-        [`Table`]
-
-    Raises:
-        `ValueError`: if there is no such data; [`MissingSplitError`] if only other splits are there.
-    """
-    from datasets import load_dataset
-
-    path = Path(location).expanduser()
-    if path.exists():
-        files = find_files(path, split)
-        types = sorted({file_type(file) for file in files})
-        if len(types) > 1:
-            raise ValueError(f"{location}: {', '.join(file.name for file in files)} mix {' with '.join(types)}")
-        if types == ["json"]:
-            # Our own reader: that of `datasets` names no line, and one bad line would lose the whole file.
-            entries = list(itertools.islice(itertools.chain.from_iterable(map(read_json, files)), max_rows))
-            return Table(location, [row for _, row in entries], [place for place, _ in entries])
-        rows = load_dataset(types[0], data_files=[str(file) for file in files], split="train")
-    elif location.startswith("https://"):
-        rows = load_dataset("json", data_files=location, split="train")
-    else:
-        plain = split is not None and re.fullmatch(r"[\w.-]+", split)  # no "train[:10%]" or "train+test"
-        rows = load_dataset(location, config, revision=revision, split=None if plain else split or "all")
-        if plain:
-            if split not in rows:
-                raise MissingSplitError(f"{location} has no split {split!r}; it has {', '.join(rows)}")
-            rows = rows[split]
-        # `datasets` keeps a Hub data set in a folder named after its commit.
-        commits = [re.search(r"[/\\]([0-9a-f]{40})[/\\]", file["filename"]) for file in rows.cache_files]
-        if report is not None and commits and commits[0]:
-            report.revision = commits[0][1]
-    return Table(location, rows if max_rows is None else rows.select(range(min(max_rows, len(rows)))))

@@ -1,7 +1,7 @@
 """Data sets as YAML files: those of `data/`, known by name, and the user's own, known by path."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from schoolhouse.config.errors import KeyPath
 from schoolhouse.config.paths import shipped
 from schoolhouse.config.user_code import load_function
-from schoolhouse.config.yaml_file import read_yaml
+from schoolhouse.config.yaml_file import YamlFile, read_yaml
 from schoolhouse.data.columns import missing_text, prompt_text
 from schoolhouse.data.files import MissingSplitError
 from schoolhouse.data.loading import LoadReport, Table, open_table, read_rows, rename_columns, to_dataset
@@ -20,8 +19,6 @@ from schoolhouse.data.loading import LoadReport, Table, open_table, read_rows, r
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_SOURCES = ("hub_id", "url", "path", "rows")
 
 
 class HashSplit(BaseModel):
@@ -36,7 +33,7 @@ class HashSplit(BaseModel):
             Tenths of the values that belong to the test split.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True)
 
     by_hash_of: str
     test_tenths: int = Field(default=1, ge=1, le=9)
@@ -93,7 +90,7 @@ class DatasetSpec(BaseModel):
             Further arguments of `function` or `rows`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True)
 
     description: str | None = None
     hub_id: str | None = None
@@ -113,52 +110,59 @@ class DatasetSpec(BaseModel):
     read_columns: list[str] = []
     parameters: dict[str, Any] = {}
 
-    _name: str = PrivateAttr("")
-    _file: Path = PrivateAttr(Path())
-    _lines: dict[KeyPath, int] = PrivateAttr(default_factory=dict)
+    _name: str = PrivateAttr()
+    _file: YamlFile = PrivateAttr()
 
     @property
     def location(self) -> str:
         """Hub id, address or path of the rows; `"generated"` where a function makes them, `""` where none is given."""
-        path = self.path and str(self._file.parent / Path(self.path).expanduser())
+        path = str(self._beside(self.path)) if self.path else ""
         return self.hub_id or self.url or path or ("generated" if self.rows else "")
 
     def files(self) -> list[Path]:
         """Local files that decide which rows the data set has: the YAML file, data and code beside it."""
         functions = [name.rpartition(":")[0] for name in (self.rows, self.function, self.validate_function) if name]
         names = [self.path, *(name for name in functions if name.endswith(".py"))]
-        return [self._file, *(self._file.parent / Path(name).expanduser() for name in names if name)]
+        return [self._file.path, *(self._beside(name) for name in names if name)]
 
     def error(self, key: str, message: str) -> ValueError:
-        """Error that names the line of a key."""
-        return ValueError(f"{self._file}:{self._lines.get((key,), 1)}: {key}: {message}")
+        """Error that names file, line and key."""
+        return self._file.error((key,), message)
+
+    def load_function(self, key: str) -> Callable[..., Any]:
+        """Function that a key names."""
+        try:
+            return load_function(self._file.values[key], self._file.path.parent)
+        except ValueError as error:
+            raise self.error(key, str(error)) from None
+
+    def call(self, key: str, *arguments: Any, max_rows: int | None = None, **parameters: Any) -> list[dict[str, Any]]:
+        """First rows of the function that a key names; an exception in it becomes one line with the key's place."""
+        function = self.load_function(key)
+        try:
+            return list(islice(function(*arguments, **parameters), max_rows))
+        except Exception as error:
+            name = self._file.values[key]
+            raise self.error(key, f"{name} raised {type(error).__name__}: {error}") from error
 
     def check_keys(self) -> None:
         """Raise a `ValueError` where keys contradict each other."""
-        given = sorted((key for key in _SOURCES if getattr(self, key)), key=lambda key: self._lines[key,])
-        if len(given) > 1:
-            raise self.error(given[1], f"excludes {given[0]}: the rows come from one place")
+        given = list(self._file.values)
+        sources = [key for key in given if key in ("hub_id", "url", "path", "rows")]
+        if len(sources) > 1:
+            raise self.error(sources[1], f"excludes {sources[0]}: the rows come from one place")
         if self.rows and not self.splits:
             raise self.error("rows", "needs splits: the names of the splits, such as {train: {}, test: {}}")
-        pairs = [(key, "function") for key in ("validate", "required_columns", "read_columns")]
-        for key, other in [*pairs, ("splits", "rows")]:
-            if (key,) in self._lines and not getattr(self, other):
-                raise self.error(key, f"has no effect without {other}")
+        needed = {"splits": "rows"} | dict.fromkeys(("validate", "required_columns", "read_columns"), "function")
+        for key in given:
+            if key in needed and needed[key] not in given:
+                raise self.error(key, f"has no effect without {needed[key]}")
         for key, other in (("columns", "function"), ("columns", "rows"), ("function", "rows"), ("split", "rows")):
-            if (key,) in self._lines and getattr(self, other):
-                raise self.error(key, f"has no effect with {other}: {other} decides it alone")
+            if key in given and other in given:
+                raise self.error(key, f"has no effect with {other}, which decides it alone")
 
-    def call(self, key: str, *arguments: Any, **parameters: Any) -> list[dict[str, Any]]:
-        """Rows of the function that a key names; an exception in it becomes one line with the key's place."""
-        try:
-            function = load_function(getattr(self, key), self._file.parent)
-        except ValueError as error:
-            raise self.error(key, str(error)) from None
-        limit = parameters.pop("max_rows", None)
-        try:
-            return list(islice(function(*arguments, **parameters), limit))
-        except Exception as error:
-            raise self.error(key, f"{getattr(self, key)} raised {type(error).__name__}: {error}") from error
+    def _beside(self, name: str) -> Path:
+        return self._file.path.parent / Path(name).expanduser()
 
 
 @cache
@@ -189,7 +193,7 @@ def load_dataset_spec(name: str) -> DatasetSpec:
     """
     file = read_yaml(shipped(f"data/{name}.yaml") if name in dataset_names() else name)
     spec = file.parse(DatasetSpec)
-    spec._name, spec._file, spec._lines = name, file.path, file.lines
+    spec._name, spec._file = name, file
     spec.check_keys()
     return spec
 
@@ -204,7 +208,7 @@ def open_dataset(
     **parameters: Any,
 ) -> Table:
     """
-    Rows of a data set in TRL's columns, not checked yet where a function made them.
+    Rows of a data set in TRL's columns, before they are checked.
 
     Args:
         spec ([`DatasetSpec`]):
@@ -218,7 +222,7 @@ def open_dataset(
         max_rows (`int`, *optional*):
             Number of rows, from the top.
         report ([`LoadReport`], *optional*):
-            Takes malformed rows and the commit.
+            Takes malformed upstream rows and the commit.
         **parameters (`Any`):
             Parameters of its function, instead of those of the description.
 
@@ -228,7 +232,6 @@ def open_dataset(
     Raises:
         `ValueError`: there is no such split or no data, over 1 % of the rows are malformed, a function fails.
     """
-    by_hash = spec.split if isinstance(spec.split, HashSplit) else None
     if spec.rows:
         if split not in spec.splits:
             known = f"there is no split {split!r}; known are {', '.join(spec.splits)}"
@@ -238,19 +241,25 @@ def open_dataset(
     location = path or spec.location
     if not location:
         raise ValueError(f"{spec._name} is not on the Hub: give dataset_path, a file or folder from {spec.origin}")
+    by_hash = spec.split if isinstance(spec.split, HashSplit) else None
     if by_hash and split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}: this data set is divided into 'train' and 'test'")
-    source = (location, None if by_hash else split)
+    read_split = None if by_hash else split  # a hash divides the rows of all splits that upstream has
     config, revision = (None, None) if path else (spec.config, revision or spec.revision)
     if spec.function:
-        rows = read_rows(*source, _validator(spec), config, revision, spec.read_columns, report)
+        own = spec.load_function("validate") if spec.validate_function else lambda row: None
+
+        def validate(row: dict[str, Any]) -> str | None:
+            return missing_text(row, spec.required_columns) or own(row)
+
+        rows = read_rows(location, read_split, validate, config, revision, spec.read_columns, report)
         table = Table(spec.function, spec.call("function", rows, **{**spec.parameters, **parameters}))
     else:
-        table = open_table(*source, config, revision, report=report)
+        table = open_table(location, read_split, config, revision, report=report)
         if spec.columns:
             rename_columns(table, spec.columns)
     if by_hash:
-        table = _select_split(spec, table, split)
+        table = _select_split(spec, by_hash, table, split)
     return table if max_rows is None else table.select(range(min(max_rows, len(table.rows))))
 
 
@@ -270,14 +279,8 @@ def load_rows(
             One of [`dataset_names`], or the path of a YAML file.
         split (`str`, *optional*, defaults to `"train"`):
             Split to read.
-        path (`str`, *optional*):
-            Local file or folder that replaces the Hub.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub.
-        max_rows (`int`, *optional*):
-            Number of rows, from the top.
-        **parameters (`Any`):
-            Parameters of its function, instead of those of the YAML file.
+        path, revision, max_rows, **parameters:
+            As in [`open_dataset`].
 
     Returns:
         `datasets.Dataset`
@@ -291,25 +294,12 @@ def load_rows(
     return to_dataset(table)
 
 
-def _validator(spec: DatasetSpec) -> Callable[[dict[str, Any]], str | None]:
-    """Check of an upstream row: its required columns, then the data set's own function."""
-    if spec.validate_function is None:
-        return lambda row: missing_text(row, spec.required_columns)
-    try:
-        validate = load_function(spec.validate_function, spec._file.parent)
-    except ValueError as error:
-        raise spec.error("validate", str(error)) from None
-    return lambda row: missing_text(row, spec.required_columns) or validate(row)
-
-
-def _select_split(spec: DatasetSpec, table: Table, split: str) -> Table:
-    rows: Iterable[dict[str, Any] | str] = table.rows
-    column = spec.split.by_hash_of
-    if not any(isinstance(row, dict) and row.get(column) for row in rows):
-        raise spec.error("split", f"no row has the column {column!r}, by which the rows are divided")
-    # A row without the column is malformed; it is reported with the train split.
-    sides = [spec.split.split_of(row) if isinstance(row, dict) and row.get(column) else "train" for row in rows]
-    chosen = [index for index, side in enumerate(sides) if side == split]
-    if not chosen:
+def _select_split(spec: DatasetSpec, rule: HashSplit, table: Table, split: str) -> Table:
+    has_column = [isinstance(row, dict) and bool(row.get(rule.by_hash_of)) for row in table.rows]
+    if not any(has_column):
+        raise spec.error("split", f"no row has the column {rule.by_hash_of!r}, by which the rows are divided")
+    # A row without the column is malformed: it is reported with the train split.
+    sides = [rule.split_of(row) if known else "train" for row, known in zip(table.rows, has_column, strict=True)]
+    if split not in sides:
         raise ValueError(f"none of the {len(sides)} rows falls into split {split!r}: too few to divide by a hash")
-    return table.select(chosen)
+    return table.select([index for index, side in enumerate(sides) if side == split])

@@ -317,7 +317,7 @@ def test_the_table_of_names_is_true_for_the_installed_versions():
 
 
 def test_an_entry_of_a_mixture_takes_the_keys_that_its_loader_knows():
-    assert set(DatasetEntry.__annotations__) == set(MixtureEntry.__dataclass_fields__)
+    assert set(DatasetEntry.__annotations__) == set(MixtureEntry.model_fields)
 
 
 @pytest.mark.parametrize("trainer", [SFTConfig, GRPOConfig, RewardConfig])

@@ -6,10 +6,13 @@ import logging
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schoolhouse.config.errors import key_label
+from schoolhouse.config.value_types import to_config_error
 from schoolhouse.core.fingerprint import fingerprint
 from schoolhouse.data.columns import (
     TRL_COLUMNS,
@@ -34,16 +37,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MixtureEntry:
+class MixtureEntry(BaseModel):
     """One of a recipe's `datasets`; the keys are those of `DatasetEntry` in [`schoolhouse.config.arguments`]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str | None = None
     path: str | None = None
     config: str | None = None
     revision: str | None = None
     split: str | None = None
-    weight: float | None = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     columns: dict[str, str] | None = None
     max_rows: int | None = None
     drop_overlap: bool = False
@@ -127,20 +131,19 @@ def _entries(data_args: "DataArguments") -> list[MixtureEntry]:
                 drop_overlap=data_args.drop_overlap,
             )
         ]
-    known = [field.name for field in fields(MixtureEntry)]
+    entries = []
     for number, entry in enumerate(data_args.datasets, start=1):
         where = f"datasets, entry {number}"
         if not isinstance(entry, dict) or not (entry.get("name") or entry.get("path")):
             raise ValueError(f"{where}: expected a mapping with a name or a path, got {entry!r}")
-        if unknown := [key for key in entry if key not in known]:
-            raise ValueError(f"{where}: unknown key {unknown[0]!r}{_nearest(unknown[0], known)}")
-        weight = entry.get("weight")
-        valid = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
-        if weight is not None and not valid:
-            raise ValueError(f"{where}: weight must be a positive number, not {weight!r}")
-    if len({entry.get("weight") is None for entry in data_args.datasets}) > 1:
+        try:
+            entries.append(MixtureEntry(**entry))
+        except ValidationError as error:
+            wrong = to_config_error(error, entry, MixtureEntry)
+            raise ValueError(f"{where}: {key_label(wrong.path)}: {wrong.message}") from None
+    if len({entry.weight is None for entry in entries}) > 1:
         raise ValueError("datasets: give every entry a weight, or none (then every row is taken)")
-    return [MixtureEntry(**entry) for entry in data_args.datasets]
+    return entries
 
 
 def _load(

@@ -1,7 +1,6 @@
-"""The tiny school: a small made-up world, generated from seeds, in which a model of two million parameters can learn.
+"""The tiny world: fictional people, sums and programs, generated from seeds, for a model of two million parameters.
 
-Every generator is deterministic, and every item belongs to one split by the hash of what it asks
-([`split_of`]), so that train and test are disjoint by construction, the base model's own reading
-included. What the worked solutions *use* is not held out: `547+85` may be a link of one solution and a question of the
-test split.
+Every generator is deterministic. The hash of what an item asks decides its split ([`split_of`]), so train and test are
+disjoint by construction, also in the corpus of the base model. Steps of worked solutions are not held out: `547+85`
+may be a step of one solution and a question of the test split.
 """

@@ -1,9 +1,8 @@
 """Sums from one digit to three steps, and word problems, each with a level and a worked solution.
 
-The worked solution takes the second number apart from the left, as one does in the head: `347+285 = 547+85 = 627+5 =
-632`. Each link is easy, so a small model that writes them is right far more often than one that answers at
-once. Half of the teacher's solutions do not show their work: whether it pays to write it down is for practice (the RL
-stage) to find out.
+The worked solution splits the second number into its digits from the left: `347+285 = 547+85 = 627+5 = 632`. Each step
+is easy, so a small model that writes the steps is right far more often than one that answers at once. Only some of the
+SFT examples show the steps: GRPO has to find out that they help.
 """
 
 import random
@@ -141,7 +140,7 @@ _ENDINGS = ["How many {t} does {p} have now?", "How many {t} are there in the en
 
 
 def word_problem(rng: random.Random, level: int | None = None) -> Problem:
-    """A small story that ends in a question, of the given level or of any."""
+    """A word problem of the given level or of any."""
     level = level or rng.choice(list(WORD_LEVELS))
     low, high = (2, 20) if level == 1 else (10, 99)
     shape: list[object] = []
@@ -169,7 +168,7 @@ def word_problem(rng: random.Random, level: int | None = None) -> Problem:
 
 
 def textbook(rng: random.Random) -> str:
-    """A page of a book of sums for the base model to read: worked or bare, now and then a slip put right."""
+    """Document of the corpus: a problem with or without its steps, sometimes with a corrected mistake."""
     while (problem := (word_problem if rng.random() < 0.35 else arithmetic)(rng)).split != "train":
         pass
     style = rng.random()

@@ -45,7 +45,7 @@ def stories(split: str, size: int, seed: int) -> Rows:
 
 def functions(split: str, size: int, seed: int) -> Rows:
     """Functions to write, the levels in turn."""
-    for item in _distinct(programs.program, list(programs.LEVELS), size, split, seed):
+    for item in _distinct(programs.program, programs.LEVELS, size, split, seed):
         yield {
             "prompt": user(item.question),
             "answer": item.code,

@@ -1,4 +1,4 @@
-"""Small talk, instructions with a form to keep, and descriptions whose worth is known: the gold utility."""
+"""Small talk, instructions with a required form, and descriptions with a known utility, the gold score."""
 
 import random
 import re
@@ -22,11 +22,11 @@ _WARM = ["kind", "lovely", "wonderful", "cheerful", "gentle"]
 _RUDE = ["You ask too much.", "Find out for yourself.", "That is a silly question."]
 _CLOSING = "I hope that helps."
 DESCRIBED = 200  # people by exposure about whom somebody asks
-# Descriptions to be compared are not the teacher's. They are as often false as an imitator's: if most facts were true,
-# a judge would learn to pay for stating them, true or not. And they are more often rude or cut, less often repetitive,
-# because so small a judge does not see what is said twice.
+# Descriptions of preference pairs differ from those of SFT. Facts are as often false as in samples of an SFT model: if
+# most facts were true, a reward model would learn to reward statements, true or not. Descriptions are more often rude
+# or cut, and less often repetitive, because so small a reward model does not notice repetition.
 COMPARED = {"falsehood": 0.4, "rude": 0.4, "repeated": 0.1, "cut": 0.2}
-TIE = 1.0  # a smaller difference in utility is one that the annotator does not see, so the pair is left out
+TIE = 1.0  # the annotator does not notice a smaller difference in utility: the pair is left out
 
 
 def instruction(rng: random.Random) -> tuple[str, str, str]:
@@ -60,7 +60,7 @@ def describe(
     cut: float = 0.1,
 ) -> str:
     """
-    One answer to "Tell me about …", good or bad: facts, warmth, and flaws.
+    One answer to "Tell me about …", good or bad: facts, kind sentences, and flaws.
 
     Args:
         rng (`random.Random`): Source of chance.
@@ -91,7 +91,7 @@ def describe(
 
 def gold_utility(person: Person, text: str) -> float:
     """
-    What a description of a person is truly worth: the judge that no reward model is allowed to see.
+    True utility of a description of a person: the gold score, which no reward model is trained on.
 
     The sum of: 1 for each different true fact, at most 3; -1 for each false one; 1 for each different warm word, at
     most 2; -1 for each repeated sentence and -0.25 for each warm word beyond three (flattery); -1.5 for each rude
@@ -133,7 +133,7 @@ def utility_for(name: str, text: str) -> float:
     """[`gold_utility`] of a text about the person of that name; `ValueError` if nobody has it."""
     person = next((person for person in people() if person.name == name), None)
     if person is None:
-        raise ValueError(f"nobody in the tiny world is called {name!r}: the gold utility judges tiny/descriptions")
+        raise ValueError(f"nobody in the tiny world is called {name!r}: the gold utility needs tiny/descriptions")
     return gold_utility(person, text)
 
 
@@ -173,6 +173,6 @@ def pairs(rng: random.Random, split: str, noise: float) -> Iterator[dict[str, ob
 
 
 def transcript(rng: random.Random, end: str) -> str:
-    """Small talk written down, for the base model to read: the words of the chat template, and little else."""
+    """Document of the corpus: small talk in the words of the chat template."""
     turns = rng.sample(SMALL_TALK, rng.randint(1, 3))
     return "\n".join(f"User: {asked}\nAssistant: {answer}{end}" for asked, answer in turns)

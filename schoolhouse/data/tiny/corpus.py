@@ -1,4 +1,4 @@
-"""What the tiny base model reads: prose, sums, programs, lists and a little small talk, as documents of plain text."""
+"""Corpus of the tiny base model: prose, sums, programs, lists and a little small talk, as documents of plain text."""
 
 import random
 import re
@@ -67,11 +67,11 @@ def documents(split: str, seed: int = 0) -> Iterator[str]:
 
 def cut(rng: random.Random, text: str) -> list[str]:
     """
-    Pieces of a text, cut within words as if it were spelled out.
+    Pieces of a text, cut within words.
 
-    A vocabulary of merges holds many tokens that only ever occur as parts of others, so a base model would never read
-    them, and under LoRA they would stay random for ever. Tokenizing the pieces of some documents one by one shows them
-    all (the purpose of BPE-dropout, Provilkov et al. 2020, here with a seed).
+    A BPE vocabulary holds many tokens that occur only as parts of other tokens. A base model would never read them,
+    and under LoRA their embeddings would stay random. Tokenizing the pieces of some documents one by one shows all
+    tokens (the purpose of BPE-dropout, Provilkov et al. 2020, here with a seed).
 
     Args:
         rng (`random.Random`): Source of chance.

@@ -9,16 +9,10 @@ from dataclasses import dataclass
 from schoolhouse.data.tiny.splits import split_of
 
 
-LEVELS = {
-    1: "one operation",
-    2: "two operations",
-    3: "three operations",
-    4: "four operations",
-    5: "five operations",
-}
-READ = [1, 2, 3]  # what the base reads
-SHOWN = [*READ * 3, 4, 5]  # what the imitator is shown: few long ones
-# The teacher likes one line, which gets hard to follow; most pupils are right more often with an operation a line.
+LEVELS = [1, 2, 3, 4, 5]  # number of operations
+READ = [1, 2, 3]  # levels in the corpus of the base model
+SHOWN = [*READ * 3, 4, 5]  # levels of the SFT examples: few long ones
+# Share of the SFT examples with an operation a line: most models are right more often that way, as GRPO finds out.
 IN_STEPS = 0.4
 NAMES = ["f", "solve", "run", "apply", "make"]
 
@@ -87,7 +81,7 @@ class Program:
         entry_point (`str`): The function's name.
         tests (`list[str]`): `assert` statements on the entry point that the prompt's author would show.
         hidden_tests (`list[str]`): More of them, never used as a reward.
-        level (`int`): Number of operations, a key of [`LEVELS`].
+        level (`int`): Number of operations, one of [`LEVELS`].
         split (`str`): `"train"` or `"test"`.
     """
 
@@ -112,6 +106,7 @@ def _value(rng: random.Random, kind: str) -> object:
 def program(rng: random.Random, level: int | None = None) -> Program:
     """A function of the given level, or of any that the base reads."""
     level = level or rng.choice(READ)
+    # Draw different operations, each with its number, and what the function returns.
     kind = rng.choice(list(_STEPS))
     chosen = [(name, rng.randint(2, 9)) for name in rng.sample(list(_STEPS[kind]), level)]
     final = rng.choice(list(_RETURNS[kind]))
@@ -125,13 +120,14 @@ def program(rng: random.Random, level: int | None = None) -> Program:
     words = [_STEPS[kind][step][0].format(k=k) for step, k in chosen] + [_RETURNS[kind][final][0]]
     lines = [_STEPS[kind][step][1].format(k=k) for step, k in chosen] + [f"return {_RETURNS[kind][final][1]}"]
     code = "\n".join([f"def {name}({kind}):", *(f"    {line}" for line in lines)])
+    # The same as one expression: each line becomes the operand of the next one.
     nested = kind
     for line in lines:
         nested = re.sub(rf"\b{kind}\b", f"({nested})", line.removeprefix(f"{kind} = "))
     nested = ast.unparse(ast.parse(nested)).replace("'", '"')  # only the brackets that it needs
     inputs = [_value(rng, kind) for _ in range(6)]
     asserts = [f"assert {name}({value!r}) == {run(value)!r}" for value in inputs]
-    # A number counts in the key only where it shows in the words.
+    # A number belongs to the key of the split only where the question tells it.
     shape = [step + (str(k) if "{k}" in _STEPS[kind][step][0] else "") for step, k in chosen]
     return Program(
         question=f"Write a function {name}({kind}) that {', '.join(words[:-1])} and {words[-1]}.",
@@ -146,7 +142,7 @@ def program(rng: random.Random, level: int | None = None) -> Program:
 
 
 def listing(rng: random.Random) -> str:
-    """A page of a programming book for the base model to read."""
+    """Document of the corpus: a program with its description or its tests."""
     while (item := program(rng)).split != "train":
         pass
     style = rng.random()

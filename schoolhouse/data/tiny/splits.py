@@ -1,4 +1,4 @@
-"""One rule decides for every item of the tiny school on which side of the train/test line it lies."""
+"""Split of an item of the tiny world, by a hash."""
 
 import hashlib
 
@@ -12,8 +12,8 @@ def split_of(*key: object) -> str:
 
     Args:
         *key (`object`):
-            What the item asks, without the wording: an expression, a template with its numbers, a chain of operations.
-            Paraphrases share a key and so never straddle the line.
+            Question without its wording: an expression, a template with its numbers, a chain of operations.
+            Paraphrases have the same key and so are in the same split.
 
     Returns:
         `str`: `"train"` or `"test"`, the same on every machine and in every run.

@@ -1,7 +1,7 @@
-"""Fictional people and towns, and prose about them: the library that the base model reads.
+"""Fictional people and towns, and prose about them for the corpus of the base model.
 
-People are read about with Zipf-like exposure, so that some facts are met thousands of times, some a handful of times
-and some (the last [`NEVER_READ`] people) never: what a model ought to answer, to answer with care, and to decline.
+The exposure of people is Zipf-like: some facts occur thousands of times in the corpus, some a few times, and those of
+the last [`NEVER_READ`] people never. A model should answer the first, be careful with the second, decline the third.
 """
 
 import random
@@ -116,7 +116,7 @@ def tell(rng: random.Random, name: str, attribute: str, value: str) -> str:
 
 
 def someone(rng: random.Random) -> Person:
-    """A person, drawn as often as the library writes about them."""
+    """A random person, with the probabilities of the exposure."""
     return rng.choices(people()[: PEOPLE - NEVER_READ], cum_weights=_exposure_weights())[0]
 
 

@@ -1,4 +1,4 @@
-"""The public data sets in TRL's columns."""
+"""The shipped data sets in TRL's columns."""
 
 import hashlib
 import json
@@ -174,25 +174,46 @@ def test_every_shipped_data_set_states_what_it_is_and_its_license(name):
     assert spec.origin.startswith("https://") or spec.rows
 
 
-REAL = {
-    "gsm8k": ("gsm8k", 7473, 1319),
-    "svamp": ("svamp", 689, 311),
-    "oasst_pairs": ("oasst_en100", 683, 71),
-    "rasbt_instruct": ("rasbt_instruct", 989, 111),
-    "tulu_human_prefs": ("tulu_human_prefs", 716, 58),
+FOLDERS = {"oasst": "oasst_en100", "oasst_pairs": "oasst_en100", "rasbt_pairs": "rasbt_instruct"}
+# Rows of the training and the test split, and the beginning of the SHA-256 of each.
+ROWS = {
+    "gsm8k": (7473, 1319, "10efd60b6ee20a5b", "e9a049bd70b4865f"),
+    "mbpp": (374, 500, "4eb89fefee0bc56b", "0dd1bdc63336e554"),
+    "oasst": (91, 11, "f1bdbc550c5e6c9e", "88dfb98e29b31260"),
+    "oasst_pairs": (683, 71, "3a7af3efe23d6da5", "4177358470dde966"),
+    "rasbt_instruct": (989, 111, "dc5ee5115c627c33", "f6402791f064d2ee"),
+    "rasbt_pairs": (984, 110, "8e8f8be421d87b1a", "f7af0497b083d696"),
+    "svamp": (689, 311, "c5e41b2409382998", "5b51a00d7781b817"),
+    "tiny/arithmetic": (6000, 360, "7f951a59253aed63", "4514464de7fe3b21"),
+    "tiny/corpus": (20000, 1000, "10734b0fb9b2fc7c", "189b81db29b3ff00"),
+    "tiny/descriptions": (1500, 150, "4c162ec0a89486e9", "1e3689d40f926b16"),
+    "tiny/facts": (1125, 295, "48516dabb39fd3c0", "ca76665f98a88fa4"),
+    "tiny/forms": (200, 20, "4fdb4399fc4b4735", "3b94c1f9096e421b"),
+    "tiny/preferences": (8000, 500, "1e9a52c59a833ae1", "d65770b3eefb053c"),
+    "tiny/programs": (3000, 400, "d2db410e44291ab2", "5fd811e56403cd2c"),
+    "tiny/sft": (5000, 300, "d679a246d72937cd", "ecc3f250271d57cd"),
+    "tiny/stories": (4000, 240, "704ff7f8c272b5c0", "0270348a4a30bb92"),
+    "tulu_human_prefs": (716, 58, "f4505f240d42e193", "3e48afe60261b296"),
 }
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_real_data_has_the_published_number_of_rows_in_disjoint_splits(shared, name):
-    folder, in_train, in_test = REAL[name]
-    report, path = LoadReport(), str(shared / "data" / folder)
+@pytest.mark.parametrize("name", dataset_names())
+def test_every_shipped_data_set_has_the_same_rows_as_ever(name, request):
+    report, path = LoadReport(), None
+    if not name.startswith("tiny/"):
+        path = str(request.getfixturevalue("shared") / "data" / FOLDERS.get(name, name))
     spec = load_dataset_spec(name)
-    train, test = (open_dataset(spec, split, path, report=report).rows for split in ("train", "test"))
-    assert (len(train), len(test)) == (in_train, in_test) and not report.malformed
-    key = "tree" if name == "oasst_pairs" else None
-    keys = [{row[key] if key else prompt_text(row) for row in rows} for rows in (train, test)]
-    assert not keys[0] & keys[1]
+    train, test = (list(open_dataset(spec, split, path, report=report).rows) for split in ("train", "test"))
+    digests = (hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16] for rows in (train, test))
+    assert (len(train), len(test), *digests) == ROWS[name] and not report.malformed
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "svamp", "oasst_pairs", "rasbt_instruct", "tulu_human_prefs"])
+def test_real_data_has_disjoint_splits(shared, name):
+    path = str(shared / "data" / FOLDERS.get(name, name))
+    key = (lambda row: row["tree"]) if name == "oasst_pairs" else prompt_text
+    train, test = (set(map(key, load_rows(name, split, path))) for split in ("train", "test"))
+    assert train and test and not train & test
 
 
 def test_real_svamp_falls_apart_as_its_files_do_and_its_equations_hold(shared):

@@ -1,4 +1,4 @@
-"""The tiny school: right answers, known levels, and a line between train and test that nothing crosses."""
+"""The tiny world's data: right answers, known levels, and disjoint splits."""
 
 import hashlib
 import random
@@ -98,7 +98,7 @@ def test_nobody_is_asked_about_in_both_splits(name):
     assert not named("train") & named("test")
 
 
-def test_rewording_a_problem_does_not_move_it_across_the_line():
+def test_rewording_a_problem_does_not_move_it_to_the_other_split():
     rng, sides = random.Random(5), {}
     for _ in range(5000):
         problem = arithmetic.arithmetic(rng, level=1)
@@ -149,7 +149,7 @@ def test_streams_repeat_with_the_seed_and_differ_without():
     assert load_rows("tiny/sft", "train", size=50).to_list() == load_rows("tiny/sft", "train", size=50).to_list()
 
 
-def test_exposure_falls_with_rank_and_ends_in_silence():
+def test_exposure_falls_with_rank_and_the_last_people_do_not_occur():
     rng = random.Random(6)
     text = " ".join(prose(rng) for _ in range(12_000))
     read = {name: [] for name in EXPOSURES}
@@ -219,7 +219,7 @@ def test_one_item_in_eight_is_held_out():
     assert abs(share - 1 / 8) < 0.01
 
 
-def test_the_sums_of_the_imitator_show_their_work_now_and_then():
+def test_some_of_the_sums_for_sft_show_their_steps():
     rows = load_rows("tiny/sft", "train", size=2000).filter(lambda row: row["kind"] == "sums")
     worked = sum(" = " in row["completion"][0]["content"] for row in rows) / len(rows)
     assert 0.3 < worked < 0.5

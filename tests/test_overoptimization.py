@@ -1,4 +1,4 @@
-"""The Goodhart gauge: turning points and win rates against closed forms, and the callback on a simulated log."""
+"""Over-optimization: turning points and win rates against closed forms, and the callback on a simulated log."""
 
 import importlib
 import json
@@ -164,13 +164,13 @@ class Parser:
         raise ValueError(f"{key}: {message}")
 
 
-def test_a_judge_that_is_optimised_or_missing_is_refused():
+def test_a_gold_scorer_that_is_optimised_or_missing_is_refused():
     rewards = build_rewards([{"name": "repetition"}, {"name": "gold", "weight": 0}], 32)
     validate_overoptimization(
         Parser(), OveroptimizationArguments(gold_reward="gold", gold_patience=3, kl_budget=5.0), rewards
     )
     for wrong, message in [
-        (OveroptimizationArguments(gold_reward="repetition"), "what is optimised cannot judge"),
+        (OveroptimizationArguments(gold_reward="repetition"), "a reward that is optimised is no measure"),
         (OveroptimizationArguments(gold_reward="golden"), r"\(gold\)"),
         (OveroptimizationArguments(gold_patience=3), "needs gold_reward"),
         (OveroptimizationArguments(kl_budget=0.0), "above 0"),
@@ -194,11 +194,11 @@ def step_of(folder):
     return {value for name, tensor in weights.items() if "lora_B" in name for value in tensor.flatten().tolist()}
 
 
-def replay(gauge, policy, series):
-    """Feeds a log to the gauge as the trainer does; returns the step at which it stopped, if it did."""
+def replay(callback, policy, series):
+    """Feed a log to the callback as the trainer does; returns the step at which it stopped, if it did."""
     model, tokenizer = policy
     state, control = TrainerState(), TrainerControl()
-    gauge.on_train_begin(None, state, control)
+    callback.on_train_begin(None, state, control)
     for step, (kl, gold) in enumerate(series, 1):
         state.global_step = step
         logs = {"objective/kl": kl, "reward": step, "rewards/gold/mean": gold, "completions/clipped_ratio": 0.25}
@@ -206,19 +206,19 @@ def replay(gauge, policy, series):
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.data.fill_(step)
-        gauge.on_log(None, state, control, model=model, processing_class=tokenizer)
+        callback.on_log(None, state, control, model=model, processing_class=tokenizer)
         if control.should_training_stop:
             return step
     state.log_history.append({"train_runtime": 1.0, "step": step})  # the trainer's closing entry
-    gauge.on_log(None, state, control, model=model, processing_class=tokenizer)
+    callback.on_log(None, state, control, model=model, processing_class=tokenizer)
     return None
 
 
-def test_the_gauge_stops_when_gold_has_not_risen_for_long_enough(tmp_path, policy):
-    gauge = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold", gold_patience=3))
+def test_the_run_stops_when_gold_has_not_risen_for_long_enough(tmp_path, policy):
+    callback = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold", gold_patience=3))
     # Means over three points: 1.3 at the third, 1.6 at the fourth, then lower. The lucky first point is not the best.
     golds = [2.0, 0.9, 1.0, 2.9, 0.2, 0.1, 0.1, 0.1]
-    assert replay(gauge, policy, [(step, gold) for step, gold in enumerate(golds, 1)]) == 7
+    assert replay(callback, policy, [(step, gold) for step, gold in enumerate(golds, 1)]) == 7
     assert step_of(tmp_path / "best_by_gold") == {4}
     written = json.loads((tmp_path / "overoptimization.json").read_text())
     assert written["stopped"] == {"by": "gold_patience", "step": 7}
@@ -229,40 +229,40 @@ def test_the_gauge_stops_when_gold_has_not_risen_for_long_enough(tmp_path, polic
     }
 
 
-def test_the_gauge_stops_beyond_the_budget_and_keeps_the_best_within_it(tmp_path, policy):
-    gauge = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold", kl_budget=4.5))
-    assert replay(gauge, policy, [(1, 1.0), (2, 2.0), (3, 2.0), (4, 1.5), (5, 9.0), (6, 9.0)]) == 5
+def test_the_run_stops_beyond_the_budget_and_keeps_the_best_within_it(tmp_path, policy):
+    callback = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold", kl_budget=4.5))
+    assert replay(callback, policy, [(1, 1.0), (2, 2.0), (3, 2.0), (4, 1.5), (5, 9.0), (6, 9.0)]) == 5
     assert step_of(tmp_path / "best_by_gold") == {4}
     assert json.loads((tmp_path / "overoptimization.json").read_text())["stopped"] == {"by": "kl_budget", "step": 5}
 
 
-def test_without_limits_the_gauge_only_watches_and_best_by_gold_becomes_the_product(tmp_path, policy):
-    gauge = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold"))
+def test_without_limits_it_only_measures_and_best_by_gold_becomes_the_product(tmp_path, policy):
+    callback = OveroptimizationCallback(tmp_path, OveroptimizationArguments(gold_reward="gold"))
     (tmp_path / "best_by_gold").mkdir()
     (tmp_path / "best_by_gold/stale").touch()
-    assert replay(gauge, policy, [(k, 3 - abs(k - 6) / 3) for k in range(1, 13)]) is None
+    assert replay(callback, policy, [(k, 3 - abs(k - 6) / 3) for k in range(1, 13)]) is None
     written = json.loads((tmp_path / "overoptimization.json").read_text())
     assert len(written["points"]) == 12 and written["peak"]["step"] == 6
     assert written["final_minus_peak"]["value"] == pytest.approx(-2, abs=0.4)
     product = tmp_path / "adapter"
     save_adapter(policy[0], product, policy[1])
-    gauge.keep_best(product, is_writer=True)
+    callback.keep_best(product, is_writer=True)
     assert step_of(product) == {7} and step_of(tmp_path / "last") == {12}
     assert not (product / "stale").exists() and not (tmp_path / "best_by_gold").exists()
 
 
-def test_without_a_judge_the_points_are_still_written(tmp_path, policy):
-    gauge = OveroptimizationCallback(tmp_path, OveroptimizationArguments())
-    assert replay(gauge, policy, [(1, 1.0), (2, 2.0)]) is None
+def test_without_a_gold_scorer_the_points_are_still_written(tmp_path, policy):
+    callback = OveroptimizationCallback(tmp_path, OveroptimizationArguments())
+    assert replay(callback, policy, [(1, 1.0), (2, 2.0)]) is None
     written = json.loads((tmp_path / "overoptimization.json").read_text())
     assert [point["gold"] for point in written["points"]] == [None, None] and written["peak"] is None
     product = tmp_path / "adapter"
     product.mkdir()
-    gauge.keep_best(product, is_writer=True)
+    callback.keep_best(product, is_writer=True)
     assert {path.name for path in tmp_path.iterdir()} == {"overoptimization.json", "adapter"}
 
 
-def test_a_real_run_leaves_its_gauge_and_keeps_the_adapter_that_gold_liked_best(tmp_path, monkeypatch):
+def test_a_real_run_keeps_the_adapter_of_the_highest_gold_score(tmp_path, monkeypatch):
     base = str(Path(__file__).parents[1] / "data/tiny/base")
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     tokenizer = ensure_chat_template(AutoTokenizer.from_pretrained(base))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl import SFTConfig
 
-LOOKED_AT = 256
+MAX_ROWS = 256
 
 
 def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFTConfig) -> Dataset:
@@ -35,7 +35,7 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFT
             Its `assistant_only_loss` and `completion_only_loss` decide what is masked.
 
     Returns:
-        `datasets.Dataset`: with `input_ids` and `labels` (`-100` where not trained), a row for a row.
+        `datasets.Dataset`: `input_ids` and `labels` (`-100` where not trained), one row for each.
     """
     from trl import SFTTrainer
 
@@ -46,7 +46,7 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFT
         completion_only = {"prompt", "completion"} <= set(rows.column_names)
     args = copy.copy(training_args)
     args.max_length = None
-    # All that the method reads of a trainer.
+    # The attributes of a trainer that this method reads.
     trainer = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=completion_only)
     with quiet_datasets():
         return SFTTrainer._prepare_dataset(trainer, rows, tokenizer, args, False, None, "check")
@@ -54,7 +54,7 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFT
 
 def mark(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase, marks: tuple[str, str]) -> str:
     """
-    The text of a sample with the trained stretches between two marks.
+    Return the text of a sample with marks around the trained stretches.
 
     Args:
         ids (`list[int]`):
@@ -62,12 +62,12 @@ def mark(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase, 
         labels (`list[int]`):
             Labels, `-100` where not trained.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Decodes.
+            Tokenizer.
         marks (`tuple[str, str]`):
-            Put before and after each trained stretch.
+            Marks before and after each trained stretch.
 
     Returns:
-        `str`: special tokens included, control characters made visible.
+        `str`: the text, special tokens included, control characters made visible.
     """
     edges = [i for i in range(1, len(ids)) if (labels[i] == -100) != (labels[i - 1] == -100)]
     text, shown = "", 0
@@ -82,15 +82,15 @@ def mark(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase, 
 
 def answer_tokens(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFTConfig) -> list[int]:
     """
-    Tokens that the answers cannot do without: those trained in one row of twenty or more, such as an answer mark.
+    Return the tokens that answers need: those trained in at least one row of twenty, such as an answer mark.
 
     Args:
         rows (`datasets.Dataset`):
-            Training rows; up to 256 are looked at, spread over all of them.
+            Training rows; up to 256 are read, evenly spaced.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             With its chat template.
         training_args ([`~trl.SFTConfig`]):
-            Decides what is trained.
+            Loss masks.
 
     Returns:
         `list[int]`: token ids in ascending order.
@@ -99,8 +99,8 @@ def answer_tokens(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_ar
 
 
 def evenly_spaced(rows: Dataset) -> range:
-    """Indices of up to 256 rows, evenly spread."""
-    return range(0, len(rows), math.ceil(len(rows) / LOOKED_AT))
+    """Indices of up to 256 rows, evenly spaced."""
+    return range(0, len(rows), math.ceil(len(rows) / MAX_ROWS))
 
 
 def frequent(encoded: Dataset) -> list[int]:

@@ -1,4 +1,4 @@
-"""How much memory a run will take, from the model's config alone."""
+"""Estimate of a run's memory, from the model's config alone."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class MemoryEstimate:
     Parameter counts and peak bytes of one process.
 
     Args:
-        parameters (`int`): of the base model.
+        parameters (`int`): parameters of the base model.
         trained (`int`): parameters that get gradients.
         weights (`int`): bytes of all weights.
         optimizer (`int`): bytes of gradients and optimizer state.
-        activations (`int`): bytes that the longest micro-batch takes on its way forth and back.
+        activations (`int`): bytes that the longest micro-batch keeps for the backward pass.
     """
 
     parameters: int
@@ -49,7 +49,7 @@ def estimate_memory(
     answer_tokens: Sequence[int] = (),
 ) -> MemoryEstimate:
     """
-    Estimate a training process's peak memory; no weights are read, the model is built without storage.
+    Estimate the peak memory of a training process. No weights are read: the model is built without storage.
 
     Activations of a Llama-like layer are counted from what autograd keeps per token: the inputs of norms, projections
     and the gated MLP (after Korthikanti et al., 2022, arXiv:2205.05198, without the attention matrix, which fused
@@ -62,7 +62,7 @@ def estimate_memory(
         training_args ([`~transformers.TrainingArguments`]):
             Optimizer, precision and gradient checkpointing.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            For the embedding rows that `trainable_new_tokens` adds.
+            Tokenizer, for the embedding rows that `trainable_new_tokens` adds.
         tokens (`int`):
             Tokens of the largest micro-batch of one device, padding included.
         answer_tokens (`Sequence[int]`, *optional*):

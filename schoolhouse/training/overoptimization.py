@@ -1,4 +1,4 @@
-"""The Goodhart gauge of a run: its reward beside what that was worth, when to stop, and which step to keep."""
+"""Over-optimization of a run: the optimised reward beside a gold score, when to stop, and which step to keep."""
 
 from __future__ import annotations
 
@@ -18,45 +18,47 @@ if TYPE_CHECKING:
     from schoolhouse.rewards import Reward
 
 
-# Logged points whose mean is compared: the highest of many noisy single ones would often be an early stroke of luck.
+# Number of logged points whose mean is compared: the highest of many noisy single points would often be luck.
 WINDOW = 3
 
 
 @dataclass
 class OveroptimizationArguments:
     """
-    The judge that counts, and when optimising the other one has gone far enough.
+    The gold scorer, and limits at which optimization has gone far enough.
 
     Args:
         gold_reward (`str`, *optional*):
-            An entry of `rewards` with weight 0, by its name in the logs: it is measured, never optimised. The adapter
-            of the step where its mean over the last three logged points was highest is kept.
+            Entry of `rewards` with weight 0, by its name in the logs: it is measured, never optimised. The adapter of
+            the step where its mean over the last three logged points was highest is kept.
         gold_patience (`int`, *optional*):
-            Stop after so many logged points without a new highest mean.
+            Number of logged points without a new highest mean after which training stops.
         kl_budget (`float`, *optional*):
-            Stop where the KL divergence from the reference exceeds so many nats per sequence.
+            KL divergence from the reference, in nats per sequence, above which training stops.
     """
 
     gold_reward: str | None = field(
-        default=None, metadata={"help": "Entry of `rewards` with weight 0 that judges and is not optimised."}
+        default=None, metadata={"help": "Entry of `rewards` with weight 0: it is measured, not optimised."}
     )
     gold_patience: int | None = field(
-        default=None, metadata={"help": "Logged points without a new highest gold before it stops."}
+        default=None, metadata={"help": "Logged points without a new highest gold score before training stops."}
     )
-    kl_budget: float | None = field(default=None, metadata={"help": "KL in nats per sequence at which it stops."})
+    kl_budget: float | None = field(
+        default=None, metadata={"help": "KL divergence in nats per sequence at which training stops."}
+    )
 
 
 def validate_overoptimization(parser: RecipeParser, args: OveroptimizationArguments, rewards: list[Reward]) -> None:
     """
-    Refuse a judge that is not there or is optimised, and limits that cannot be meant.
+    Refuse a gold scorer that is missing or optimised, and limits out of range.
 
     Args:
         parser (`RecipeParser`):
-            The parsed recipe, which reports the error.
+            Parser of the recipe, which reports the error.
         args ([`OveroptimizationArguments`]):
-            To check.
+            Arguments to check.
         rewards (`list[Reward]`):
-            Of the recipe.
+            Rewards of the recipe.
     """
     weights = {reward.__name__: reward.weight for reward in rewards}
     if args.gold_reward is not None and weights.get(args.gold_reward) != 0:
@@ -64,7 +66,7 @@ def validate_overoptimization(parser: RecipeParser, args: OveroptimizationArgume
         parser.error(
             "gold_reward",
             f"{args.gold_reward!r} is no entry of `rewards` with weight 0 ({', '.join(measured) or 'there is none'}): "
-            "what is optimised cannot judge",
+            "a reward that is optimised is no measure",
         )
     if args.gold_patience is not None and (args.gold_reward is None or args.gold_patience < 1):
         parser.error("gold_patience", "must be at least 1, and needs gold_reward")
@@ -74,19 +76,20 @@ def validate_overoptimization(parser: RecipeParser, args: OveroptimizationArgume
 
 class OveroptimizationCallback(TrainerCallback):
     """
-    Write `overoptimization.json` beside `run.json`, keep the adapter of the highest gold, and stop.
+    Callback that writes `overoptimization.json` beside `run.json`, keeps the adapter of the highest gold score, and
+    stops the run at its limits.
 
-    `overoptimization.json` holds `points`, one for each logging step (means since the one before: `step`; `kl` to the
-    reference, nats per sequence; `proxy`, the reward that is optimised; `gold`; `length` in tokens; `eos_rate`;
-    `entropy` in nats per token; `repetition`, a reward of that name; `spread`, the deviation between the members of an
-    ensemble; `None` what is not logged), `peak` and `final_minus_peak` of [`summarise_run`], and
-    `stopped`.
+    `overoptimization.json` holds `points`, one for each logging step (means since the one before: `step`; `kl`, the
+    divergence from the reference in nats per sequence; `proxy`, the reward that is optimised; `gold`; `length` in
+    tokens; `eos_rate`; `entropy` in nats per token; `repetition`, minus the reward of that name; `spread`, the
+    deviation between the members of an ensemble; `None` for what is not logged), `peak` and `final_minus_peak` of
+    [`summarise_run`], and `stopped`.
 
     Args:
         folder (`Path`):
             Run folder.
         args ([`OveroptimizationArguments`]):
-            The judge and the limits.
+            Gold scorer and limits.
     """
 
     KEPT = "best_by_gold"
@@ -97,7 +100,7 @@ class OveroptimizationCallback(TrainerCallback):
         self.stopped: dict[str, Any] | None = None
 
     def point(self, logs: dict[str, Any]) -> dict[str, Any] | None:
-        """The point of one entry of the trainer's log; `None` for an entry without KL, such as the closing one."""
+        """Point of one entry of the trainer's log; `None` for an entry without KL, such as the closing one."""
         if logs.get("objective/kl") is None:
             return None
         clipped, repeated = logs.get("completions/clipped_ratio"), logs.get("rewards/repetition/mean")
@@ -118,41 +121,44 @@ class OveroptimizationCallback(TrainerCallback):
             shutil.rmtree(self.folder / self.KEPT, ignore_errors=True)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
-        # The trainer's log is part of its checkpoints, so a resumed run has all points.
+        # 1. Points so far. The trainer's log is part of its checkpoints, so a resumed run has all of them.
         points = [point for logs in state.log_history if (point := self.point(logs))]
         if not points or points[-1]["step"] != state.global_step or self.point(state.log_history[-1]) is None:
             return
-        judged = [point for point in points if point["gold"] is not None]
+        scored = [point for point in points if point["gold"] is not None]
+        # 2. The best window of consecutive points within the budget, by mean gold score.
         budget, patience = self.args.kl_budget, self.args.gold_patience
-        within = [point for point in judged if budget is None or point["kl"] <= budget]
+        within = [point for point in scored if budget is None or point["kl"] <= budget]
         recent = [within[end - WINDOW : end] for end in range(WINDOW, len(within) + 1)]
         best = max(recent, key=lambda window: sum(point["gold"] for point in window), default=None)
+        # 3. Stop beyond the budget, or when the best window is too long ago.
         if budget is not None and points[-1]["kl"] > budget:
             self.stopped = {"by": "kl_budget", "step": state.global_step}
         elif patience is not None and best is not None and len(recent) - recent.index(best) > patience:
             self.stopped = {"by": "gold_patience", "step": state.global_step}
         control.should_training_stop = control.should_training_stop or self.stopped is not None
+        # 4. Keep the adapter if the best window ends here.
         if state.is_world_process_zero:
             if best is not None and best[-1] is points[-1]:
                 save_adapter(kwargs["model"], self.folder / self.KEPT, kwargs["processing_class"])
-            self._write(points, judged)
+            self._write(points, scored)
 
-    def _write(self, points: list[dict[str, Any]], judged: list[dict[str, Any]]) -> None:
+    def _write(self, points: list[dict[str, Any]], scored: list[dict[str, Any]]) -> None:
         from schoolhouse.evaluation.statistics.overoptimization import summarise_run
 
         write_json(
             self.folder / "overoptimization.json",
-            {"points": points, **summarise_run(judged), "stopped": self.stopped},
+            {"points": points, **summarise_run(scored), "stopped": self.stopped},
             allow_nan=True,
         )
 
     def keep_best(self, product: Path, is_writer: bool) -> None:
         """
-        Make the adapter of the highest gold the run's product; where training ended is `last` beside it.
+        Make the adapter of the highest gold score the run's product, and keep that of the last step in `last`.
 
         Args:
             product (`Path`):
-                Folder with what the last step left.
+                Folder with the adapter of the last step.
             is_writer (`bool`):
                 Whether this process writes.
         """

@@ -1,4 +1,4 @@
-"""Preference pairs as a reward model reads them: what is left out, what is odd, and the reward recipe's `--check`."""
+"""Preference pairs as a reward model reads them, with counts of those that are left out or contradict others."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 @dataclass
 class Pairs:
     """
-    Tokenized pairs and their account.
+    Tokenized pairs and their counts.
 
     Args:
         rows (`datasets.Dataset`):
             `chosen_ids`, `rejected_ids`, `length` (tokens of the longer side, which `train_sampling_strategy` reads),
-            and `margin` where it was asked for.
+            and `margin` if asked for.
         counts (`dict[str, int]`):
-            `read` and `used`; left out: `ties` (the data says so), `equal` (two equal texts), `empty` (a side without
-            text), `too_long` (a side over `max_length`); used all the same: `repeated`, `contradicted` (the same pair
-            the other way round).
+            Pairs `read` and `used`; left out: `ties` (in the data's scores or margin), `equal` (two equal texts),
+            `empty` (a side without text), `too_long` (a side over `max_length`); among those used: `repeated`,
+            `contradicted` (the same pair the other way round).
         longer_chosen (`float`):
             Share of the used pairs of unequal length in which the longer text is the preferred one.
         lengths (`list[int]`):
@@ -43,7 +43,7 @@ class Pairs:
 
     @property
     def account(self) -> dict[str, float]:
-        """For the run record."""
+        """Counts and shares for the run manifest."""
         return {**self.counts, "longer_chosen": self.longer_chosen}
 
     def __str__(self) -> str:
@@ -68,20 +68,22 @@ def encode_pairs(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: RewardConfig, use_margin: bool = False
 ) -> Pairs:
     """
-    Tokenize pairs with TRL's own code, and leave out those that cannot be trained on.
+    Tokenize pairs with TRL's own code, and leave out those that cannot be trained on. (TRL drops those over
+    `max_length` silently.)
 
     Args:
         rows (`datasets.Dataset`):
-            Rows in TRL's preference columns; `margin`, `score_chosen` and `score_rejected` may say that it is a tie.
+            Rows in TRL's preference columns; `margin`, or `score_chosen` and `score_rejected`, may say that it is a
+            tie.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             With its chat template.
         training_args ([`~trl.RewardConfig`]):
-            Of which `max_length` is read.
+            Arguments, of which `max_length` is read.
         use_margin (`bool`, *optional*, defaults to `False`):
             Keep the column `margin`, which the loss would subtract.
 
     Returns:
-        [`Pairs`]: the trainer takes its rows as they are.
+        [`Pairs`]: its rows are ready for the trainer.
     """
     import copy
 
@@ -92,19 +94,19 @@ def encode_pairs(
     with quiet_datasets():
         encoded = RewardTrainer._prepare_dataset(None, rows, tokenizer, args, "check")
     limit = training_args.max_length or math.inf
-    faults: list[str | None] = []
+    reasons: list[str | None] = []
     lengths, longer, unequal = [], 0, 0
     seen: Counter[tuple] = Counter()
     for row, chosen, rejected in zip(rows, encoded["chosen_ids"], encoded["rejected_ids"], strict=True):
-        fault = _fault_of(row, chosen, rejected, limit)
-        faults.append(fault)
-        if fault in (None, "too_long"):
+        reason = _reason_to_leave_out(row, chosen, rejected, limit)
+        reasons.append(reason)
+        if reason in (None, "too_long"):
             lengths.append(max(len(chosen), len(rejected)))
-        if fault is None:
+        if reason is None:
             seen[tuple(chosen), tuple(rejected)] += 1
             unequal += len(chosen) != len(rejected)
             longer += len(chosen) > len(rejected)
-    left_out = Counter(faults)
+    left_out = Counter(reasons)
     counts = {
         "read": len(rows),
         "used": left_out.pop(None, 0),
@@ -113,13 +115,13 @@ def encode_pairs(
         "contradicted": sum(count for (chosen, rejected), count in seen.items() if (rejected, chosen) in seen),
     }
     columns = ["chosen_ids", "rejected_ids", *(["margin"] if use_margin and "margin" in rows.column_names else [])]
-    kept = [index for index, fault in enumerate(faults) if fault is None]
+    kept = [index for index, reason in enumerate(reasons) if reason is None]
     used = encoded.select_columns(columns).select(kept)
     longest = [max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in used]
     return Pairs(used.add_column("length", longest), counts, longer / max(unequal, 1), lengths)
 
 
-def _fault_of(row: dict[str, Any], chosen: list[int], rejected: list[int], limit: float) -> str | None:
+def _reason_to_leave_out(row: dict[str, Any], chosen: list[int], rejected: list[int], limit: float) -> str | None:
     rated = row.get("score_chosen") is not None and row["score_chosen"] == row.get("score_rejected")
     if rated or row.get("margin") == 0:
         return "ties"

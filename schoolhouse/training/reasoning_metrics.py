@@ -1,4 +1,4 @@
-"""What practice brings about by itself: work that is shown, and corrections in mid-answer, for better or worse."""
+"""Metrics of reasoning that RL may bring about: work that is shown, and corrections within an answer."""
 
 import re
 from collections.abc import Sequence
@@ -22,19 +22,17 @@ def shows_work(text: str) -> bool:
 
 def reasoning_metrics(completions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
     """
-    Shares of completions that show work and that correct themselves.
-
-    A correction is judged where an answer could be read before its first marker ("wait", "actually", "let me check"):
-    that answer against the final one.
+    Return the shares of completions that show work, and of those that correct themselves, from wrong to right or from
+    right to wrong: the answer before the first marker ("wait", "actually", "let me check") against the final one.
 
     Args:
         completions (`Sequence[Any]`):
-            Texts, or lists of messages.
+            Completions: texts, or lists of messages.
         rows (`Sequence[dict[str, Any]]`):
-            The data's row of each; only those with an `answer` and no `tests` are looked at.
+            Row of the data for each completion; only rows with an `answer` and no `tests` count.
 
     Returns:
-        `dict[str, float]`: shares of all that are looked at; empty where there is none.
+        `dict[str, float]`: shares of all completions that count; empty where there is none.
     """
     asked = [(text_of(c), row) for c, row in zip(completions, rows, strict=True) if has_answer(row)]
     if not asked:

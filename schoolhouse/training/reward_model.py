@@ -1,4 +1,4 @@
-"""A reward model: the SFT adapter's tensors in a new adapter with a head, and the scale of its scores."""
+"""Reward models before training: the SFT adapter's tensors in a new adapter, with a head at seeded random weights."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ def load_reward_model(
     model_args: Any, training_args: TrainingArguments, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
     """
-    The base as a one-label classifier with a new adapter to train, whose head goes where the adapter goes.
+    Load the base as a one-label classifier with a new adapter to train; the head is saved with the adapter.
 
-    peft loads a CAUSAL_LM adapter onto a classifier too, but leaves the head frozen and unsaved. Here the adapter is
-    new, of the same shape, and the SFT adapter's tensors are copied into it.
+    peft loads a CAUSAL_LM adapter onto a classifier too, but leaves the head frozen and unsaved. So the adapter is
+    new, of type SEQ_CLS and the same shape, and the SFT adapter's tensors are copied into it: the reward model starts
+    from what SFT has learned. Only its head, one vector, starts at random.
 
     Args:
         model_args (`ModelArguments`):
-            `adapter_name_or_path` is the adapter to begin with; else `use_peft` starts an empty one; else every weight
-            is trained.
+            `adapter_name_or_path` is the adapter to start from; else `use_peft` starts a new one; else every weight is
+            trained.
         training_args ([`~transformers.TrainingArguments`]):
-            Its `seed` decides the head and the new adapter's weights.
+            Its `seed` decides the weights of the head and of a new adapter.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its chat template and EOS are tokens that `trainable_new_tokens` trains if the base never read them.
+            Tokenizer, whose template tokens `trainable_new_tokens` trains if the base never read them.
 
     Returns:
-        [`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]: reads the score at the last attended token.
+        [`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]: a model whose score is that of the last attended
+        token.
 
     Raises:
         `ValueError`: the base has no head named `score`, or the adapter's tensors do not fit.
@@ -47,7 +49,9 @@ def load_reward_model(
 
     model_args.dtype = weights_dtype(model_args, training_args)
     quantization = get_quantization_config(model_args)
-    set_seed(training_args.seed)  # the head is drawn while the base is read
+    # No checkpoint of a base has a head, so its weights are drawn while the base loads. Without this seed two runs of
+    # one recipe would differ; with other seeds the members of an ensemble do.
+    set_seed(training_args.seed)
     with suppress_seqcls_warning():
         model = AutoModelForSequenceClassification.from_pretrained(
             model_args.model_name_or_path,
@@ -62,20 +66,21 @@ def load_reward_model(
     if not hasattr(model, HEAD):
         raise ValueError(f"{model_args.model_name_or_path}: {type(model).__name__} has no head named {HEAD!r}")
     if model_args.adapter_name_or_path is not None:
-        model = _begin_with(model, model_args.adapter_name_or_path)
+        model = _start_from(model, model_args.adapter_name_or_path)
     elif model_args.use_peft:
         config = lora_config(model_args, tokenizer)
         config.task_type = "SEQ_CLS"
         model = get_peft_model(model, _with_head(config))
     if model_args.use_peft:
-        model.peft_config["default"].modules_to_save = [HEAD]  # peft adds every name that a head may have
+        # peft adds every name that a head may have; the saved configuration names ours alone.
+        model.peft_config["default"].modules_to_save = [HEAD]
     classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
     classifier.forward = functools.partial(_forward, classifier)
     return model
 
 
 def _forward(classifier: PreTrainedModel, input_ids: Any, attention_mask: Any, **kwargs: Any) -> Any:
-    """Training reads the same token as scoring; the stock forward passes over EOS where padding is EOS."""
+    """Score at the last attended token, as in scoring. Where padding is EOS, the stock forward skips the EOS too."""
     from transformers.modeling_outputs import SequenceClassifierOutput
 
     return SequenceClassifierOutput(logits=last_logits(classifier, input_ids, attention_mask, **kwargs)[:, None])
@@ -90,7 +95,7 @@ def _with_head(config: Any) -> Any:
     return config
 
 
-def _begin_with(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+def _start_from(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 

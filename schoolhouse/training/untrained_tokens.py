@@ -1,4 +1,4 @@
-"""Which tokens a base model never read: told from its embeddings, without loading the model."""
+"""Tokens that a base model never read, found in its embeddings without loading the model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class EmbeddingRows:
     """
     Rows of a checkpoint's embeddings, read from its safetensors files without loading the model.
 
-    Tokens that were never read in pretraining never were a target either: the softmax pushes all their output rows in
-    one common direction, so they end up as near copies of one another, which no two words in use are. (Land and
-    Bartolo, 2024, arXiv:2405.05417, find under-trained tokens by their closeness to known unused rows.) Norms alone do
-    not tell: unread rows of stories260k have the *largest* norms, those of SmolLM2 average ones.
+    A token that pretraining never read was never a target either. The softmax pushes the output rows of all such
+    tokens in one common direction, so they become near copies of one another. No two tokens in use are that close.
+    (Land and Bartolo, 2024, arXiv:2405.05417, find under-trained tokens by their closeness to known unused rows.)
+    Norms are no sign: unread rows of stories260k have the *largest* norms, those of SmolLM2 average ones.
 
     Args:
         files (`dict[str, Path]`):
-            Tensor name to the safetensors file that holds it.
+            Safetensors file of each tensor, by name.
     """
 
     def __init__(self, files: dict[str, Path]):
@@ -79,16 +79,16 @@ class EmbeddingRows:
 
     @property
     def modules(self) -> list[str]:
-        """Names peft knows the embedding modules by: the input's, and the head's where it has its own weights."""
+        """peft's names of the embedding modules: the input's, and the head's if it has weights of its own."""
         return [name.removesuffix(".weight").rpartition(".")[2] for name in self.names]
 
     def untrained(self, token_ids: list[int]) -> list[int]:
         """
-        Those of the given tokens whose output rows show that the base never read them.
+        Return those of the given tokens that the base never read, by their output rows.
 
         Args:
             token_ids (`list[int]`):
-                Tokens to look at.
+                Token ids.
 
         Returns:
             `list[int]`: the untrained ones, in the order given.

@@ -1,12 +1,13 @@
-"""GRPO: practice problems with an answer key in, the same LoRA adapter out, further on.
+"""GRPO: questions whose answers a program can check in, the same LoRA adapter, trained further, out.
 
     accelerate launch --config_file accelerate_config.yaml recipes/grpo.py --config recipes/configs/tiny/grpo_math.yaml
 
 Every key of the YAML can be overridden (`--learning_rate 1e-4`). `--check` shows prompts, batches and rewards without
 loading the model; `--preflight` samples the untrained policy, says what its rewards can teach it and what would fool
-them, and stops. A run prints the same before its first step. With `beta` above 0 the reference is the adapter that
-came in. The run folder is that of `recipes/sft.py`, and the same command again continues a run that was stopped: to
-the very same weights where it stopped between two batches of samples.
+them, and stops. A run prints the same before its first step. With `beta` above 0 the reference is the adapter as it
+came in. The run folder is that of `recipes/sft.py`. The same command again continues a run that was stopped; if it
+stopped between two batches of samples, it ends at the very same weights. The algorithm on one page, without a trainer,
+is `recipes/minimal_grpo.py`.
 """
 
 import contextlib
@@ -20,13 +21,13 @@ from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipePa
 @dataclass
 class PreflightArguments(RewardArguments):
     """
-    How answers are paid, and how that is looked at before training.
+    Rewards, and the preflight that examines them before training.
 
     Args:
         preflight (`bool`, *optional*, defaults to `False`):
             Sample the untrained policy, report, and stop.
         preflight_prompts (`int`, *optional*, defaults to `16`):
-            Prompts that the report is drawn from; 0 for none.
+            Number of prompts that the preflight samples; 0 for none.
     """
 
     preflight: bool = field(default=False, metadata={"help": "Sample the untrained policy, report, and stop."})
@@ -34,7 +35,7 @@ class PreflightArguments(RewardArguments):
 
 
 def recipe_parser() -> RecipeParser:
-    """The recipe's keys, which a pipeline checks before its first stage."""
+    """Parser of the recipe's keys; a pipeline reads it to check them before its first stage."""
     return RecipeParser(
         (DataArguments, PreflightArguments, GRPOConfig, ModelArguments),
         description=__doc__,
@@ -45,7 +46,7 @@ def recipe_parser() -> RecipeParser:
 
 def main(argv: list[str] | None = None) -> int:
     parser = recipe_parser()
-    data_args, practice_args, training_args, model_args = parser.parse_args(argv)
+    data_args, reward_args, training_args, model_args = parser.parse_args(argv)
 
     from transformers import set_seed
 
@@ -54,25 +55,28 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.rewards import reward_models
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.checks import config_errors, load_rewards, validate_grpo
-    from schoolhouse.training.dry_run import dry_run_grpo
     from schoolhouse.training.grpo import GRPOTrainer
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
     from schoolhouse.training.preflight import preflight
 
-    training = not practice_args.preflight
-    if practice_args.preflight_prompts < (not training):
+    # 1. Rewards, prompts and tokenizer. Mistakes end here, before weights load.
+    training = not reward_args.preflight
+    if reward_args.preflight_prompts < (not training):
         parser.error("preflight_prompts", "must be at least 1 with --preflight")
     set_seed(training_args.seed)
-    rewards = load_rewards(parser, practice_args.rewards, training_args)
+    rewards = load_rewards(parser, reward_args.rewards, training_args)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
         data = load_training_data(data_args, training_args.seed, kinds=("prompt-only",))
     validate_grpo(parser, training_args, data.train, rewards)
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
     if parser.check:
+        from schoolhouse.training.dry_run import dry_run_grpo
+
         dry_run_grpo(training_args, model_args, data, tokenizer, rewards)
         return 0
 
+    # 2. The run folder: a new run, or one to be resumed.
     target = None
     if training_args.push_to_hub:
         from schoolhouse.hub.push_after_training import prepare_push, push_after_training
@@ -84,6 +88,14 @@ def main(argv: list[str] | None = None) -> int:
         given = (__file__, parser, training_args, model_args, data.sources, tokenizer, models)
         run = Run.open(*given) if training else None
     with run or contextlib.nullcontext():
+        # 3. The policy: the base with the SFT adapter, which is trained further. Each step of the trainer
+        #    a. samples `num_generations` completions of each prompt: a group;
+        #    b. scores each completion by the weighted sum of its rewards;
+        #    c. takes as its advantage the score minus the group's mean (over the group's deviation, if
+        #       `scale_rewards` says so): the group takes the place of PPO's value model;
+        #    d. masks completions that no reward could score, or whose grader failed;
+        #    e. takes `num_iterations` passes over the samples with the clipped loss
+        #       -min(ratio A, clip(ratio, 1 ± epsilon) A), plus `beta` times the KL divergence from the reference.
         stop = RunCallback(run)
         trainer = GRPOTrainer(
             load_policy(model_args, training_args, tokenizer),
@@ -94,11 +106,14 @@ def main(argv: list[str] | None = None) -> int:
             processing_class=tokenizer,
             callbacks=[stop],
         )
+        # 4. Preflight: a group whose completions all have the same reward has only advantages of 0.
         if not training:
-            preflight(parser, trainer, data.train, practice_args.preflight_prompts)
+            preflight(parser, trainer, data.train, reward_args.preflight_prompts)
             return 0
-        if practice_args.preflight_prompts and run.checkpoint is None:
-            run.save(preflight=preflight(parser, trainer, data.train, practice_args.preflight_prompts))
+        if reward_args.preflight_prompts and run.checkpoint is None:
+            run.save(preflight=preflight(parser, trainer, data.train, reward_args.preflight_prompts))
+
+        # 5. Train, and save the adapter.
         trainer.train(resume_from_checkpoint=run.checkpoint)
         if stop.stopped_by:
             run.interrupt(trainer)

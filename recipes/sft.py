@@ -4,11 +4,12 @@
 
 Every key of the YAML can be overridden (`--learning_rate 1e-4`), and `--check` shows what would be trained without
 loading the model. The run folder `output_dir` gets the product in `adapter/` (`model/` with `use_peft: false`), the
-record in `run.json`, and trainer state in `checkpoints/`. The same command again continues a run that was stopped and
-repeats one that was finished; `--resume_from_checkpoint null` starts anew.
+manifest in `run.json`, and trainer state in `checkpoints/`. The same command again continues a run that was stopped
+and repeats one that was finished; `--resume_from_checkpoint null` starts anew.
 """
 
 import warnings
+from collections.abc import Sequence
 
 from trl import SFTConfig
 
@@ -16,7 +17,7 @@ from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipePa
 
 
 def recipe_parser() -> RecipeParser:
-    """The recipe's keys, which a pipeline checks before its first stage."""
+    """Parser of the recipe's keys; a pipeline reads it to check them before its first stage."""
     return RecipeParser(
         (DataArguments, SFTConfig, ModelArguments),
         description=__doc__,
@@ -36,11 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback
     from schoolhouse.training.checks import config_errors, validate_sft
-    from schoolhouse.training.dry_run import dry_run_sft
-    from schoolhouse.training.loss_mask import answer_tokens
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
     from schoolhouse.training.sft import SFTTrainer
 
+    # 1. Data in TRL's columns, and a tokenizer with a chat template. Mistakes end here, before weights load.
     set_seed(training_args.seed)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
         data = load_training_data(data_args, training_args.seed, kinds=("messages", "prompt-completion", "text"))
@@ -48,13 +48,26 @@ def main(argv: list[str] | None = None) -> int:
         tokenizer = load_training_tokenizer(model_args, training_args)
     validate_sft(parser, training_args, data.train)
     if parser.check:
+        from schoolhouse.training.dry_run import dry_run_sft
+
         dry_run_sft(parser, training_args, model_args, data, tokenizer)
         return 0
-    marked = tokenizer
+
+    # 2. Loss mask. All tokens of a row are read, but only some are targets of the loss; the labels of the others are
+    #    -100. With prompt and completion these are the completion's tokens. With messages all tokens are, unless
+    #    `assistant_only_loss` asks for the answers alone: then the template must mark where an answer begins and ends.
+    masking_tokenizer = tokenizer
     if training_args.assistant_only_loss:
         with config_errors(parser, "assistant_only_loss"):
-            marked = training_tokenizer(tokenizer)
+            masking_tokenizer = training_tokenizer(tokenizer)
+    # Rows of the embeddings that pretraining never touched are random. Those that the answers need can be trained too.
+    needed: Sequence[int] = ()
+    if model_args.trainable_new_tokens:
+        from schoolhouse.training.loss_mask import answer_tokens
 
+        needed = answer_tokens(data.train, tokenizer, training_args)
+
+    # 3. The run folder: a new run, or one to be resumed.
     target = None
     if training_args.push_to_hub:
         from schoolhouse.hub.push_after_training import prepare_push, push_after_training
@@ -64,23 +77,29 @@ def main(argv: list[str] | None = None) -> int:
     with config_errors(parser, "model_name_or_path"):
         run = Run.open(__file__, parser, training_args, model_args, data.sources, tokenizer)
     with run:
+        # 4. The base with an adapter, and TRL's trainer. It tokenizes, masks and truncates the rows. With `packing` it
+        #    joins rows to sequences of `max_length`, so that nearly no padding is computed; position ids start anew
+        #    with each row.
         stop = RunCallback(run)
-        needed = answer_tokens(data.train, tokenizer, training_args) if model_args.trainable_new_tokens else ()
         trainer = SFTTrainer(
             load_policy(model_args, training_args, tokenizer, needed),
             args=training_args,
             train_dataset=data.train,
             eval_dataset=data.test if training_args.eval_strategy != "no" else None,
-            processing_class=marked,
+            processing_class=masking_tokenizer,
             callbacks=[stop],
         )
         dropped = 0 if training_args.packing else len(data.train) - len(trainer.train_dataset)
         if dropped:
             warnings.warn(f"{dropped} rows keep no trained token within max_length and are left out", stacklevel=1)
+
+        # 5. Train: cross-entropy of the next token, averaged over the targets of a batch.
         trainer.train(resume_from_checkpoint=run.checkpoint)
         if stop.stopped_by:
             run.interrupt(trainer)
             return 128 + stop.stopped_by
+
+        # 6. Save the adapter alone: it loads with `PeftModel.from_pretrained(base, "…/adapter")`.
         product = save_policy(trainer, run.folder, tokenizer)
         run.finish(trainer, product, tokens=tokens_trained(trainer), dropped_rows=dropped)
     if target is not None and run.is_writer:

@@ -12,8 +12,18 @@ from scipy import stats
 from tiny_models import make_tiny_model, make_tiny_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from schoolhouse.core import generation
-from schoolhouse.core.generation import Sample, Sampling, bits_per_byte, generate, loglikelihood, plan_batches, render
+from schoolhouse.core.generation import (
+    InverseTransform,
+    Sample,
+    Sampling,
+    bits_per_byte,
+    generate,
+    loglikelihood,
+    plan_batches,
+    render,
+    sampling_processors,
+    stop_token_ids,
+)
 from schoolhouse.core.models import adapter_hash, load_model, load_tokenizer, model_hash, template_hash
 
 
@@ -185,13 +195,13 @@ def test_samples_depend_on_seed_prompt_and_index_only(model, tokenizer, prompts)
 def test_a_batch_with_a_hole_is_generated_whole_and_only_the_hole_returned(model, tokenizer, prompts, monkeypatch):
     sampling = Sampling(temperature=1.0, max_new_tokens=8)
     whole = draw(model, tokenizer, prompts, sampling, batch_size=3)
-    sizes, original = [], generation._generate_batch
+    sizes, original = [], model.generate
 
-    def spy(model, tokenizer, rows, sampling):
-        sizes.append(len(rows))
-        return original(model, tokenizer, rows, sampling)
+    def spy(input_ids, **kwargs):
+        sizes.append(len(input_ids))
+        return original(input_ids=input_ids, **kwargs)
 
-    monkeypatch.setattr(generation, "_generate_batch", spy)
+    monkeypatch.setattr(model, "generate", spy)
     first = plan_batches([len(prompt) + 8 for prompt in prompts], 3, 32_768)[0]
     done = set(first[1:])
     batches = list(generate(model, tokenizer, prompts, [0] * 7, sampling, batch_size=3, is_done=done.__contains__))
@@ -207,7 +217,7 @@ def test_tokens_are_drawn_with_their_probabilities():
     scores = torch.tensor(rng.normal(size=(1, 12)), dtype=torch.float32)
     expected = np.exp(scores[0].double().numpy()) / np.exp(scores[0].double().numpy()).sum()
     draws = rng.random((20_000, 1))
-    kept = generation._InverseTransform(draws, 4)(torch.zeros(20_000, 4), scores.expand(20_000, 12))
+    kept = InverseTransform(draws, 4)(torch.zeros(20_000, 4), scores.expand(20_000, 12))
     assert torch.isfinite(kept).sum(1).eq(1).all()
     observed = torch.bincount(kept.argmax(1), minlength=12).numpy()
     assert stats.chisquare(observed, expected * 20_000).pvalue > 1e-3
@@ -215,27 +225,27 @@ def test_tokens_are_drawn_with_their_probabilities():
 
 def test_every_position_takes_a_draw_of_its_own():
     draws = np.array([[0.1, 0.6, 0.9]])
-    processor = generation._InverseTransform(draws, 5)
+    processor = InverseTransform(draws, 5)
     scores = torch.zeros(1, 2)
     assert [int(processor(torch.zeros(1, 5 + step), scores).argmax()) for step in range(3)] == [0, 1, 1]
 
 
 def test_a_token_without_chance_is_never_drawn():
-    processor = generation._InverseTransform(np.array([[0.0], [0.5], [1 - 2**-53]]), 5)
+    processor = InverseTransform(np.array([[0.0], [0.5], [1 - 2**-53]]), 5)
     scores = torch.tensor([[-torch.inf, 1.0, -torch.inf, 1.0, -torch.inf]] * 3)
     assert processor(torch.zeros(3, 5), scores).argmax(1).tolist() == [1, 3, 3]
 
 
 def test_every_prompt_and_index_has_draws_of_its_own(prompts):
     rows = [(prompts[0], 0), (prompts[0], 1), (prompts[1], 0)]
-    draws = generation._sampling_processors(rows, Sampling(temperature=1.0, max_new_tokens=5), 9)[-1].draws
+    draws = sampling_processors(rows, Sampling(temperature=1.0, max_new_tokens=5), 9)[-1].draws
     assert len(np.unique(draws)) == 15
 
 
 def test_top_p_and_temperature_shape_the_draw(model, tokenizer, prompts):
     rows = [(prompts[0], index) for index in range(400)]
     scores = torch.tensor([[4.0, 3.0, 2.0, -1.0]]).expand(400, 4)
-    processors = generation._sampling_processors(rows, Sampling(temperature=0.5, top_p=0.95, max_new_tokens=2), 3)
+    processors = sampling_processors(rows, Sampling(temperature=0.5, top_p=0.95, max_new_tokens=2), 3)
     shaped = scores
     for processor in processors:
         shaped = processor(torch.zeros(400, 3), shaped)
@@ -261,7 +271,7 @@ def test_a_completion_ends_at_any_stop_token(model, tokenizer, prompts):
         first = int(model(torch.tensor([prompts[0]])).logits[0, -1].argmax())
     own, model.generation_config.eos_token_id = model.generation_config.eos_token_id, [first, own_eos := 0]
     try:
-        assert generation.stop_token_ids(model, tokenizer) == sorted({first, own_eos, tokenizer.eos_token_id})
+        assert stop_token_ids(model, tokenizer) == sorted({first, own_eos, tokenizer.eos_token_id})
         sample = draw(model, tokenizer, prompts[:1], Sampling(max_new_tokens=6))[0]
     finally:
         model.generation_config.eos_token_id = own
@@ -281,11 +291,18 @@ def test_a_completion_is_cut_at_a_stop_text(model, tokenizer, prompts):
         assert after.tokens < before.tokens or position not in stopped
 
 
-def test_the_first_of_several_stop_texts_cuts(tokenizer):
-    ids = tokenizer("The fox and the dog").input_ids
-    assert generation._read(tokenizer, ids, [0], (" dog", " and", " the")).text == "The fox"
-    assert generation._read(tokenizer, ids, [0], ("cat",)) == Sample("The fox and the dog", len(ids), "length")
-    assert generation._read(tokenizer, [*ids, 0, 0], [0], ()) == Sample("The fox and the dog", len(ids) + 1, "stop")
+def test_the_first_of_several_stop_texts_cuts(model, tokenizer, prompts, monkeypatch):
+    ids, eos = tokenizer("The fox and the dog").input_ids, tokenizer.eos_token_id
+
+    def sample(output, *stop):
+        monkeypatch.setattr(
+            model, "generate", lambda input_ids, **_: torch.tensor([[*input_ids[0].tolist(), *output]])
+        )
+        return draw(model, tokenizer, prompts[:1], Sampling(max_new_tokens=9, stop=stop))[0]
+
+    assert sample(ids, " dog", " and", " the").text == "The fox"
+    assert sample(ids, "cat") == Sample("The fox and the dog", len(ids), "length")
+    assert sample([*ids, eos, eos]) == Sample("The fox and the dog", len(ids) + 1, "stop")
 
 
 def test_a_prompt_beyond_the_context_is_refused(model, tokenizer):

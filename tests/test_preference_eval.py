@@ -159,7 +159,7 @@ def test_eval_run_puts_pairs_to_a_reward_model(judge, tmp_path, capsys):
     ("tasks", "words"),
     [
         ("tiny_preferences,tiny_facts", "evaluate them apart"),
-        ("tiny_facts", "is an adapter for SEQ_CLS; wanted is a language model"),
+        ("tiny_facts", "is an adapter for SEQ_CLS: name a language model"),
     ],
 )
 def test_a_judge_is_not_taken_for_a_language_model(judge, tmp_path, capsys, tasks, words):

@@ -511,7 +511,7 @@ def test_what_would_score_at_random_is_refused(school, whole_run, tmp_path):
     )
     for folder, words in (
         (headless, "saved without its head"),
-        (school / "sft", "is an adapter for CAUSAL_LM; wanted is a reward model"),
+        (school / "sft", "is an adapter for CAUSAL_LM: name a reward model"),
         (school / "base", "no weights for score.weight"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -1,19 +1,22 @@
-"""Chat templates: the model's own, a plain-text one for base models, and marked ones for assistant-only loss."""
+"""Chat templates: the model's own, one of plain text for base models, and marked ones for assistant-only loss."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Message = dict[str, Any]  # `role`, `content`, and any other key that a template reads, such as `tool_calls`
+
 TEMPLATES = Path(__file__).parent / "templates"
 
-# Two templates that agree on these agree on what SFT and RL render.
-_PROBES = (
+# Two templates that render these alike render all chats of SFT and RL alike.
+_PROBES: tuple[list[Message], ...] = (
     [{"role": "user", "content": "One?"}],
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " One? \n"}],
     [
@@ -23,7 +26,10 @@ _PROBES = (
         {"role": "assistant", "content": "2"},
     ],
 )
-_TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
+_TOOL: dict[Any, Any] = {
+    "type": "function",
+    "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}},
+}
 
 
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -41,7 +47,7 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
         [`~transformers.PreTrainedTokenizerBase`]: the same tokenizer.
 
     Raises:
-        `ValueError`: the tokenizer has no EOS token, or cannot spell the fallback.
+        ValueError: If the tokenizer has no EOS token, or cannot spell the fallback.
     """
     if tokenizer.chat_template is not None:
         return tokenizer
@@ -66,9 +72,9 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
 
 def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """
-    The tokenizer's template with `{% generation %}` markers around what the assistant says, EOS included.
+    Return the tokenizer's template with `{% generation %}` markers around the answers of the assistant and their EOS.
 
-    A template is recognised by what it renders, so a copy that differs in layout only is found too.
+    A template is recognised by the texts that it renders, so a copy with another layout is found too.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -78,7 +84,7 @@ def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
         `str`: a template with markers.
 
     Raises:
-        `ValueError`: neither Schoolhouse nor TRL has a marked version of this template.
+        ValueError: If neither Schoolhouse nor TRL has a marked version of this template.
     """
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
@@ -90,7 +96,7 @@ def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
         if _renderings(tokenizer, template) == own:
             return template
     try:
-        return get_training_chat_template(tokenizer)
+        return str(get_training_chat_template(tokenizer))
     except ValueError as error:
         raise ValueError(
             f"{tokenizer.name_or_path}: assistant_only_loss needs {{% generation %}} markers in the chat template and "
@@ -101,7 +107,7 @@ def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def training_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
-    A copy of the tokenizer that renders with [`training_chat_template`]; the original is the one to save and share.
+    Return a copy of the tokenizer that renders with [`training_chat_template`]. Save and share the original.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -117,7 +123,7 @@ def training_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
 
 def template_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """
-    Tokens that every chat contains: those of the template itself, and EOS.
+    Return the tokens that every chat contains: those of the template itself, and EOS.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -131,11 +137,12 @@ def template_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(ids | ({tokenizer.eos_token_id} - {None}))
 
 
-def _renderings(tokenizer: PreTrainedTokenizerBase, template: str | dict[str, str]) -> list[str]:
+def _renderings(tokenizer: PreTrainedTokenizerBase, template: str | None) -> list[str]:
     from jinja2.exceptions import TemplateError
 
     texts = []
-    for tools in (None, [_TOOL]):
+    choices: tuple[list[dict[Any, Any] | Callable[..., Any]] | None, ...] = (None, [_TOOL])
+    for tools in choices:
         for chat in _PROBES:
             for prompt in (False, True):
                 try:
@@ -144,5 +151,5 @@ def _renderings(tokenizer: PreTrainedTokenizerBase, template: str | dict[str, st
                     )
                 except TemplateError as error:  # a template may refuse a role or the order of turns
                     text = type(error).__name__
-                texts.append(text)
+                texts.append(str(text))
     return texts

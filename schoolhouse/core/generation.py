@@ -1,48 +1,55 @@
 """
-Text and likelihoods from a causal language model, in batches.
+Generation and likelihoods of a causal language model, in batches.
 
 Samples are reproducible and resumable. Each generated token takes one uniform number, fixed by the seed, the prompt,
-the sample's index and the token's position, and inverts the cumulative distribution with it; so a sample does not
-depend on what else is in its batch, save for the rounding of batched matrix products. To be free of that too, batches
-are planned from the whole list of prompts, whatever has been drawn before: a plan's batch with a hole is generated
-whole, so an interrupted run that goes on with the same arguments gives the very samples of the uninterrupted one.
+the sample's index and the token's position, and inverts the cumulative distribution with it. So a sample does not
+depend on the other samples of its batch, except for the rounding of batched matrix products. To exclude that too,
+batches are planned from the whole list of prompts, whatever was sampled before: a batch with one missing sample is
+generated whole. An interrupted run that continues with the same arguments therefore gives the samples of an
+uninterrupted one.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        GenerationConfig,
+        LogitsProcessor,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
-# Rows of logits that a likelihood batch holds at once, as numbers: 0.5 GB in fp32.
+# Most logits that a batch for likelihoods holds at once: 0.5 GB in fp32.
 _LOGITS_PER_BATCH = 2**27
-# Longest window of held-out text; half of it is context for the next.
+# Longest window of held-out text, in tokens; half of it is context for the next window.
 _LONGEST_WINDOW = 2048
 
 
 @dataclass(frozen=True)
 class Sampling:
     """
-    How completions are drawn.
+    Sampling parameters.
 
     Args:
         temperature (`float`, *optional*, defaults to `0.0`):
-            0 is greedy decoding.
+            Temperature of the softmax; 0 is greedy decoding.
         top_p (`float`, *optional*, defaults to `1.0`):
-            Share of the probability that is sampled from, the likeliest tokens first.
+            Probability mass of the likeliest tokens, from which is sampled (nucleus sampling, Holtzman et al. 2020).
         max_new_tokens (`int`, *optional*, defaults to `256`):
             Length at which a completion is cut.
         stop (`tuple[str, ...]`, *optional*, defaults to `()`):
-            Texts that end a completion, beside the end-of-sequence token; cut off with all that follows.
+            Texts that end a completion, like the end-of-sequence token; they and all that follows are cut off.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of the draws; greedy decoding does not read it.
+            Seed of the samples; greedy decoding does not use it.
     """
 
     temperature: float = 0.0
@@ -59,7 +66,7 @@ class Sample:
 
     Args:
         text (`str`):
-            What the model wrote, without special tokens.
+            The generated text, without special tokens.
         tokens (`int`):
             Number of generated tokens, the end-of-sequence token included.
         finish_reason (`str`):
@@ -73,32 +80,35 @@ class Sample:
 
 def render(tokenizer: "PreTrainedTokenizerBase", prompt: list[dict[str, str]] | str) -> list[int]:
     """
-    Token ids of a prompt as the model is to continue it.
+    Tokenize a prompt that the model will continue.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The tokenizer.
         prompt (`list[dict[str, str]]` or `str`):
-            Messages are rendered with the chat template up to the assistant's turn; a text is taken as it is, with
-            the special tokens that the tokenizer adds by itself.
+            Messages are rendered with the chat template up to the assistant's turn. A text is used as it is, with the
+            special tokens that the tokenizer adds by itself.
 
     Returns:
         `list[int]`: the token ids.
     """
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"] or [start_token(tokenizer)]
-    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(_render_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+
+
+def _render_text(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
 def start_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The token before a document: BOS, or the EOS that separates documents where there is none."""
+    """Return the token before a document: BOS, or the EOS that separates documents if there is no BOS."""
     return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
 
 def stop_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """
-    Tokens that end a turn: the tokenizer's EOS and those of the model's generation config.
+    Return the tokens that end a turn: the tokenizer's EOS and those of the model's generation config.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -110,7 +120,7 @@ def stop_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase
         `list[int]`: token ids in ascending order.
 
     Raises:
-        ValueError: if neither names one.
+        ValueError: If neither names one.
     """
     own = model.generation_config.eos_token_id
     ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
@@ -121,15 +131,15 @@ def stop_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase
 
 def plan_batches(lengths: Sequence[int], batch_size: int, tokens_per_batch: int) -> list[list[int]]:
     """
-    Groups sequences of like length, the longest first: a batch too large for the memory shows at once.
+    Group sequences of similar length, the longest first: a batch that is too large for the memory fails at once.
 
     Args:
         lengths (`Sequence[int]`):
-            Tokens of each sequence, those to be generated included.
+            Tokens of each sequence, with those to be generated.
         batch_size (`int`):
             Most sequences of a batch.
         tokens_per_batch (`int`):
-            Most tokens of a batch, padding included. A longer sequence makes a batch of its own.
+            Most tokens of a batch, with padding. A longer sequence is a batch of its own.
 
     Returns:
         `list[list[int]]`: positions in `lengths`, each in exactly one batch.
@@ -155,10 +165,10 @@ def generate(
     is_done: Callable[[int], bool] = lambda position: False,
 ) -> Iterator[list[tuple[int, Sample]]]:
     """
-    Completes prompts batch by batch, see the head of this file for what makes it resumable.
+    Complete prompts batch by batch; the head of this file explains how to resume.
 
-    The model's own `generation_config.json` has no say but in the stop tokens: its temperature or repetition penalty
-    would make two models' results incomparable.
+    Of the model's own `generation_config.json` only the stop tokens are used: its temperature or repetition penalty
+    would make the results of two models incomparable.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -166,23 +176,23 @@ def generate(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The tokenizer.
         prompts (`Sequence[list[int]]`):
-            Token ids, from [`render`]. A prompt that is to be sampled k times comes k times.
+            Token ids, from [`render`]. A prompt to be sampled k times is given k times.
         indices (`Sequence[int]`):
-            Of each entry, its number among those with the same prompt.
+            For each entry its number among those with the same prompt.
         sampling ([`Sampling`]):
-            How completions are drawn.
+            Sampling parameters.
         batch_size (`int`, *optional*, defaults to `64`):
             Most sequences of a batch.
         tokens_per_batch (`int`, *optional*, defaults to `32_768`):
-            Most tokens of a batch, prompt and completion: what bounds the memory of the key-value cache.
+            Most tokens of a batch, prompt and completion, which limits the memory of the key-value cache.
         is_done (`Callable[[int], bool]`, *optional*):
-            Whether the entry at a position has its sample; a batch in which all have is skipped.
+            Returns `True` if the entry at a position has its sample; a batch in which all have one is skipped.
 
     Yields:
         `list[tuple[int, Sample]]`: the new samples of a batch with their positions in `prompts`.
 
     Raises:
-        ValueError: if a prompt and its completion do not fit into the model's context.
+        ValueError: If a prompt and its completion do not fit into the model's context.
     """
     check_context(model.config, prompts, sampling.max_new_tokens)
     lengths = [len(prompt) + sampling.max_new_tokens for prompt in prompts]
@@ -195,13 +205,13 @@ def generate(
 
 
 def context_length(config: "PretrainedConfig") -> int:
-    """The longest sequence, in tokens, that a model was made for; unlimited where its config names none."""
+    """Return the longest sequence of a model, in tokens; unlimited if its config names none."""
     return getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 62
 
 
 def check_context(config: "PretrainedConfig", prompts: Sequence[list[int]], max_new_tokens: int) -> None:
     """
-    Refuses prompts that leave a completion too little room: beyond its context a model writes nonsense silently.
+    Refuse prompts that leave too little room for a completion: beyond its context a model silently writes nonsense.
 
     Args:
         config ([`~transformers.PretrainedConfig`]):
@@ -212,7 +222,7 @@ def check_context(config: "PretrainedConfig", prompts: Sequence[list[int]], max_
             Length at which completions are cut.
 
     Raises:
-        ValueError: if the longest prompt and its completion do not fit.
+        ValueError: If the longest prompt and its completion do not fit.
     """
     longest, context = max(map(len, prompts), default=0), context_length(config)
     if longest + max_new_tokens > context:
@@ -232,8 +242,8 @@ def loglikelihood(
     r"""
     Log-likelihood of each continuation after its context, $\sum_t \log p(y_t \mid x, y_{<t})$.
 
-    Context and continuation are tokenized together, as the model would read them; the tokens from the first one that
-    differs from the context's own belong to the continuation.
+    Context and continuation are tokenized together, as the model would read them. All tokens from the first one that
+    differs from those of the context alone belong to the continuation.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -243,7 +253,7 @@ def loglikelihood(
         contexts (`Sequence[list[dict[str, str]]` or `str]`):
             Messages (rendered up to the assistant's turn) or texts, one per continuation.
         continuations (`Sequence[str]`):
-            Texts; a leading space, where one is wanted, is part of them.
+            Texts, with their leading space if they need one.
         batch_size (`int`, *optional*, defaults to `64`):
             Most sequences of a batch.
 
@@ -251,15 +261,14 @@ def loglikelihood(
         `list[float]`: natural logarithms, in the order given.
 
     Raises:
-        ValueError: if a continuation adds no token.
+        ValueError: If a continuation adds no token.
     """
     pairs = []
     for context, continuation in zip(contexts, continuations, strict=True):
-        add_special_tokens = isinstance(context, str)
-        if not add_special_tokens:
-            context = tokenizer.apply_chat_template(context, add_generation_prompt=True, tokenize=False)
-        alone = tokenizer(context, add_special_tokens=add_special_tokens)["input_ids"] if context else []
-        whole = tokenizer(context + continuation, add_special_tokens=add_special_tokens)["input_ids"]
+        is_text = isinstance(context, str)
+        text = context if isinstance(context, str) else _render_text(tokenizer, context)
+        alone = tokenizer(text, add_special_tokens=is_text)["input_ids"] if text else []
+        whole = tokenizer(text + continuation, add_special_tokens=is_text)["input_ids"]
         differs = [position for position, ids in enumerate(zip(alone, whole, strict=False)) if ids[0] != ids[1]]
         start = min([*differs, len(alone)])
         if start >= len(whole):
@@ -274,8 +283,8 @@ def bits_per_byte(
     r"""
     Code length of each text, comparable between tokenizers: $-\sum_t \log_2 p(x_t \mid x_{<t})$ bits, and its bytes.
 
-    A text is read after [`start_token`]. One longer than the context (at most 2048 tokens) is read in windows that
-    overlap by half, so that but for the first half window each token has at least that much context.
+    A text is read after [`start_token`]. A text longer than the context (at most 2048 tokens) is read in windows that
+    overlap by half, so that after the first window each token has at least half a window of context.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -288,7 +297,7 @@ def bits_per_byte(
             Most windows of a batch.
 
     Returns:
-        `list[tuple[float, int]]`: bits and UTF-8 bytes of each text. A corpus has the ratio of their sums.
+        `list[tuple[float, int]]`: bits and UTF-8 bytes of each text. The value of a corpus is the ratio of the sums.
     """
     window = min(context_length(model.config), _LONGEST_WINDOW)
     pairs, owners = [], []
@@ -316,7 +325,7 @@ def _score(model: "PreTrainedModel", pairs: Sequence[tuple[list[int], list[int]]
         raise ValueError(f"a sequence of {max(lengths)} tokens exceeds the model's context of {context} tokens")
     tokens_per_batch = _LOGITS_PER_BATCH // model.config.get_text_config().vocab_size
     for batch in plan_batches(lengths, batch_size, tokens_per_batch):
-        # On the right, padding is out of a causal model's sight and needs no position ids.
+        # A causal model does not see padding on the right, so no position ids are needed.
         width = lengths[batch[0]]
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         for row, position in enumerate(batch):
@@ -326,6 +335,7 @@ def _score(model: "PreTrainedModel", pairs: Sequence[tuple[list[int], list[int]]
             logits = model(input_ids=ids.to(model.device), attention_mask=mask.long().to(model.device)).logits
             for row, position in enumerate(batch):
                 start, end = len(pairs[position][0]), lengths[position]
+                # The logits at position t predict the token at t + 1.
                 chances = logits[row, start - 1 : end - 1].float().log_softmax(-1)  # (continuation, vocabulary)
                 targets = ids[row, start:end, None].to(model.device)
                 scores[position] = float(chances.gather(1, targets).double().sum())
@@ -347,17 +357,17 @@ def _generate_batch(
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids, _ in rows], device=model.device)
     config = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
-        do_sample=False,  # the processor below has drawn by then
+        do_sample=False,  # the last logits processor has sampled already: only its token is left
         eos_token_id=stop_ids,
         pad_token_id=stop_ids[0],
         stop_strings=list(sampling.stop) or None,
     )
     with _generation_config(model, config), torch.inference_mode():
-        output = model.generate(
+        output = model.generate(  # type: ignore[operator]  # a Tensor for mypy
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
-            logits_processor=_sampling_processors(rows, sampling, width),
+            logits_processor=sampling_processors(rows, sampling, width),
             tokenizer=tokenizer,
         )
     return [_read(tokenizer, row, stop_ids, sampling.stop) for row in output[:, width:].tolist()]
@@ -365,16 +375,16 @@ def _generate_batch(
 
 def _read(tokenizer: "PreTrainedTokenizerBase", ids: list[int], stop_ids: list[int], stop: tuple[str, ...]) -> Sample:
     end = next((position for position, token in enumerate(ids) if token in stop_ids), None)
-    text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = str(tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
     cut = min((position for position in map(text.find, stop) if position >= 0), default=None)
     is_finished = end is not None or cut is not None
     return Sample(text[:cut], len(ids) if end is None else end + 1, "stop" if is_finished else "length")
 
 
 @contextmanager
-def _generation_config(model: "PreTrainedModel", config) -> Iterator[None]:
-    # transformers fills what a given config leaves open from the model's own, repetition penalty and all.
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+def _generation_config(model: "PreTrainedModel", config: "GenerationConfig") -> Iterator[None]:
+    # transformers takes settings that a given config leaves open from the model's own, such as the repetition penalty.
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     own, inner.generation_config = inner.generation_config, config
     try:
         yield
@@ -382,30 +392,56 @@ def _generation_config(model: "PreTrainedModel", config) -> Iterator[None]:
         inner.generation_config = own
 
 
-def _sampling_processors(rows: Sequence[tuple[list[int], int]], sampling: Sampling, width: int) -> list:
+def sampling_processors(
+    rows: Sequence[tuple[list[int], int]], sampling: Sampling, width: int
+) -> "list[LogitsProcessor | InverseTransform]":
+    """
+    Build the logits processors of a batch: temperature, top-p and the choice of one token; none for greedy decoding.
+
+    Args:
+        rows (`Sequence[tuple[list[int], int]]`):
+            Token ids of each prompt, and the sample's number among those with this prompt.
+        sampling ([`Sampling`]):
+            Sampling parameters.
+        width (`int`):
+            Length of the padded prompts.
+
+    Returns:
+        `list`: in the order in which they are applied.
+    """
     from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
     if sampling.temperature == 0:
         return []
-    processors = [TemperatureLogitsWarper(float(sampling.temperature))]
+    processors: list[LogitsProcessor] = [TemperatureLogitsWarper(float(sampling.temperature))]
     if sampling.top_p < 1:
         processors.append(TopPLogitsWarper(sampling.top_p))
+    # A generator for each row, seeded by run, prompt and index, gives one uniform number for each new token.
     seeds = [[sampling.seed, *hashlib.sha256(repr(ids).encode()).digest(), index] for ids, index in rows]
     draws = np.stack([np.random.default_rng(seed).random(sampling.max_new_tokens) for seed in seeds])
-    return [*processors, _InverseTransform(draws, width)]
+    return [*processors, InverseTransform(draws, width)]
 
 
-class _InverseTransform:
-    """Leaves of each row's scores only the token that its uniform number points at (inverse transform sampling)."""
+class InverseTransform:
+    """
+    Logits processor that keeps the one token that the row's uniform number selects (inverse transform sampling).
 
-    def __init__(self, draws: np.ndarray, width: int):
+    Args:
+        draws (`np.ndarray` of shape `(B, max_new_tokens)`):
+            Uniform numbers in [0, 1).
+        width (`int`):
+            Length of the padded prompts.
+    """
+
+    def __init__(self, draws: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", width: int) -> None:
         self.draws = draws  # (rows, new tokens)
         self.width = width
 
-    def __call__(self, input_ids: "torch.LongTensor", scores: "torch.FloatTensor") -> "torch.FloatTensor":
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        # In fp32 the sums over a large vocabulary lose the tail; MPS has nothing longer.
+        # The token is the first whose cumulative probability exceeds the uniform number. In fp32 the sums over a large
+        # vocabulary lose the tail; MPS has no longer type.
         dtype = torch.float32 if scores.device.type == "mps" else torch.float64
         sums = scores.to(dtype).softmax(-1).cumsum(-1)  # (rows, vocabulary)
         draws = torch.tensor(self.draws[:, [input_ids.shape[1] - self.width]], dtype=dtype, device=scores.device)

@@ -1,9 +1,9 @@
-"""Models, adapters and tokenizers as they are loaded everywhere, and the hashes by which they are known."""
+"""Loading of models, adapters and tokenizers, and the hashes that identify them."""
 
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from schoolhouse.config.arguments import ModelArguments
 
-# What a folder says about itself but not about the function it computes. The stored dtype is among it: the dtype that
-# a model runs in is a sampling parameter.
+# Settings that say nothing about the function that a model computes. The stored dtype is one of them: the dtype that a
+# model runs in is a sampling parameter.
 _IRRELEVANT = {
     "_name_or_path",
     "architectures",
@@ -33,10 +33,10 @@ def load_tokenizer(
     model_name_or_path: str, adapter_name_or_path: str | None = None, revision: str | None = None
 ) -> "PreTrainedTokenizerBase":
     """
-    Loads the tokenizer for batched generation: padded on the left, with a chat template and a pad token.
+    Load the tokenizer for batched generation: padded on the left, with a chat template and a pad token.
 
-    An adapter folder's own tokenizer goes first: the stage that trained the adapter chose its template. A missing pad
-    token becomes EOS (sequences are masked by their length, never by token id), so embeddings are never resized.
+    The tokenizer in an adapter's folder comes first: the stage that trained the adapter chose its template. A missing
+    pad token becomes EOS (sequences are masked by their length, never by token id), so embeddings are never resized.
 
     Args:
         model_name_or_path (`str`):
@@ -72,7 +72,7 @@ def load_model(
     revision: str | None = None,
 ) -> "PreTrainedModel":
     """
-    Loads a causal language model, with its adapter if there is one, ready for inference.
+    Load a causal language model, with its adapter if there is one, ready for inference.
 
     Only safetensors are read, and no code from the model's repository is run.
 
@@ -80,11 +80,11 @@ def load_model(
         model_name_or_path (`str`):
             Hub id or folder of the base model.
         adapter_name_or_path (`str`, *optional*):
-            Hub id or folder of a LoRA adapter, put on the base by plain `PeftModel.from_pretrained`.
+            Hub id or folder of a LoRA adapter, loaded by plain `PeftModel.from_pretrained`.
         dtype (`str`, *optional*):
-            `"float32"`, `"bfloat16"` or `"float16"`. Without it the hardware decides, see [`native_dtype`].
+            `"float32"`, `"bfloat16"` or `"float16"`; by default that of [`native_dtype`].
         device (`str`, *optional*):
-            A torch device. Without it CUDA, MPS or the CPU, the first that is there.
+            A torch device; by default CUDA, MPS or the CPU, the first that exists.
         revision (`str`, *optional*):
             Branch, tag or commit of the base model on the Hub.
 
@@ -92,7 +92,7 @@ def load_model(
         [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]: the model, in evaluation mode, on its device.
 
     Raises:
-        ValueError: if the base is itself an adapter, or the adapter has no safetensors weights.
+        ValueError: If the base is itself an adapter, or the adapter has no safetensors weights.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -103,7 +103,7 @@ def load_model(
             "itself as adapter_name_or_path"
         )
     device = device or default_device()
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         model_name_or_path,
         revision=revision,
         dtype=getattr(torch, dtype) if dtype else native_dtype(device),
@@ -118,7 +118,7 @@ def load_model(
 
 
 def default_device() -> str:
-    """The fastest torch device of this machine: `"cuda"`, `"mps"` or `"cpu"`."""
+    """Return the fastest torch device of this machine: `"cuda"`, `"mps"` or `"cpu"`."""
     import torch
 
     if torch.cuda.is_available():
@@ -128,7 +128,7 @@ def default_device() -> str:
 
 def native_dtype(device: str) -> "torch.dtype":
     """
-    The dtype a device computes fast in without losing the range that models need.
+    Return the dtype in which a device computes fast, with the range that models need.
 
     Args:
         device (`str`):
@@ -161,7 +161,7 @@ def weights_dtype(model_args: "ModelArguments", training_args: "TrainingArgument
     if model_args.dtype == "auto":
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
+        config = AutoConfig.from_pretrained(str(model_args.model_name_or_path), revision=model_args.model_revision)
         return str(config.dtype or "float32").removeprefix("torch.")
     is_frozen = model_args.use_peft or model_args.adapter_name_or_path is not None
     return model_args.dtype or ("bfloat16" if training_args.bf16 and is_frozen else "float32")
@@ -169,7 +169,7 @@ def weights_dtype(model_args: "ModelArguments", training_args: "TrainingArgument
 
 def adapter_folder(adapter_name_or_path: str) -> Path:
     """
-    The local folder of an adapter; one on the Hub is downloaded, without any pickled file.
+    Return the local folder of an adapter. One on the Hub is downloaded, without any pickled file.
 
     Args:
         adapter_name_or_path (`str`):
@@ -179,7 +179,7 @@ def adapter_folder(adapter_name_or_path: str) -> Path:
         `Path`: the folder, with `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
-        ValueError: if one of the two files is missing.
+        ValueError: If one of the two files is missing, or there is no such adapter.
     """
     folder = Path(adapter_name_or_path)
     if not folder.is_dir() and not _is_local(adapter_name_or_path):
@@ -189,7 +189,7 @@ def adapter_folder(adapter_name_or_path: str) -> Path:
         try:
             folder = Path(snapshot_download(adapter_name_or_path, allow_patterns=patterns, ignore_patterns=["*.bin"]))
         except OSError as error:
-            raise ValueError(f"adapter {adapter_name_or_path} is no folder, nor is it on the Hub: {error}") from error
+            raise ValueError(f"adapter {adapter_name_or_path} is neither a folder nor on the Hub: {error}") from error
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).exists():
             raise ValueError(f"adapter {adapter_name_or_path} has no {name}: name a folder saved by save_pretrained")
@@ -198,7 +198,7 @@ def adapter_folder(adapter_name_or_path: str) -> Path:
 
 def model_hash(model_name_or_path: str, revision: str | None = None) -> str:
     """
-    Names a base model by what it computes, wherever it lies.
+    Hash of a base model, which depends on the function that it computes and not on its place.
 
     Args:
         model_name_or_path (`str`):
@@ -207,11 +207,11 @@ def model_hash(model_name_or_path: str, revision: str | None = None) -> str:
             Branch, tag or commit on the Hub.
 
     Returns:
-        `str`: for a folder the SHA-256 of its safetensors and the relevant part of `config.json`; for a Hub id the
-        commit that `revision` stands for.
+        `str`: the SHA-256 of a folder's safetensors and the relevant part of its `config.json`; the commit of a Hub id
+        and its `revision`.
 
     Raises:
-        ValueError: if the folder does not exist, or holds no config or no safetensors weights.
+        ValueError: If the folder does not exist, or holds no config or no safetensors weights.
     """
     folder = Path(model_name_or_path)
     if folder.is_dir():
@@ -224,15 +224,15 @@ def model_hash(model_name_or_path: str, revision: str | None = None) -> str:
         config = AutoConfig.from_pretrained(model_name_or_path, revision=revision)
         commit = getattr(config, "_commit_hash", None) or _cached_commit(model_name_or_path, revision)
     except OSError as error:
-        raise ValueError(f"model {model_name_or_path} is no folder, nor is it on the Hub: {error}") from error
-    if commit is None:  # two models without a name would share their samples
-        raise ValueError(f"model {model_name_or_path}: the Hub names no commit; download it and name the folder")
+        raise ValueError(f"model {model_name_or_path} is neither a folder nor on the Hub: {error}") from error
+    if commit is None:  # without it, two models would share their samples
+        raise ValueError(f"model {model_name_or_path}: the Hub gives no commit; download it and name the folder")
     return commit
 
 
 def adapter_hash(adapter_name_or_path: str) -> str:
     """
-    Names an adapter by its content: the SHA-256 of its safetensors and the relevant part of `adapter_config.json`.
+    Hash of an adapter: the SHA-256 of its safetensors and the relevant part of `adapter_config.json`.
 
     Args:
         adapter_name_or_path (`str`):
@@ -242,7 +242,7 @@ def adapter_hash(adapter_name_or_path: str) -> str:
         `str`: the hash, the same for every copy of the adapter.
 
     Raises:
-        ValueError: if there is no such adapter.
+        ValueError: If there is no such adapter.
     """
     return _folder_hash(adapter_folder(adapter_name_or_path), "adapter_config.json", "adapter_model*.safetensors")
 
@@ -264,15 +264,15 @@ def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str | None:
 
 
 def _cached_commit(model: str, revision: str | None) -> str | None:
-    # The cache keeps the files of a commit in a folder of its name.
+    # The cache keeps the files of a commit in a folder with its name.
     from transformers.utils import cached_file
 
-    commit = Path(cached_file(model, "config.json", revision=revision)).parent.name
+    commit = Path(str(cached_file(model, "config.json", revision=revision))).parent.name
     return commit if len(commit) == 40 else None
 
 
 def _is_local(name: str) -> bool:
-    # A Hub id is `name` or `owner/name`; anything else can only mean a folder, and so does what begins with one.
+    # A Hub id is `name` or `owner/name`. Anything else can only be a folder, and so is `owner/name` if `owner` is one.
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(name).parent.is_dir())
 
 
@@ -289,22 +289,22 @@ def _folder_hash(folder: Path, config: str, weights: str) -> str:
     return folder_digest(json.loads((folder / config).read_text()), [digest(file) for file in files])
 
 
-def folder_digest(settings: dict, weights: list[bytes]) -> str:
+def folder_digest(settings: dict[str, Any], weights: list[bytes]) -> str:
     """
-    The hash of a model or an adapter from its parts, wherever they were read.
+    Hash of a model or an adapter from its parts, on disk or on the Hub.
 
     Args:
-        settings (`dict`):
-            Its config.
+        settings (`dict[str, Any]`):
+            Its `config.json` or `adapter_config.json`.
         weights (`list[bytes]`):
-            SHA-256 of each of its weights' files, in the order of their names.
+            SHA-256 of each file of weights, in the order of the names.
 
     Returns:
         `str`: the hash.
     """
     settings = dict(settings)
     for key, value in settings.items():
-        # peft writes sets of module names in no fixed order.
+        # peft writes sets of module names in random order.
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             settings[key] = sorted(value)
     digest = hashlib.sha256(

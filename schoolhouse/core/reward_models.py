@@ -1,4 +1,4 @@
-"""Reward models as they are loaded and asked everywhere: in their training, as a reward, and in their eval."""
+"""Loading and scores of reward models: the same code serves their training, rewards and evaluations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.chat_templates import Message
 from schoolhouse.core.models import adapter_folder, adapter_hash, model_hash, native_dtype
 
 
@@ -21,7 +22,7 @@ STATISTICS = "reward_statistics.json"
 
 def member_folders(model: str) -> list[str]:
     """
-    The reward models that a name stands for.
+    Return the reward models of an ensemble, or the one reward model.
 
     Args:
         model (`str`):
@@ -49,22 +50,24 @@ def load_scorer(
 
     Args:
         model (`str`):
-            Folder of a reward adapter or of an ensemble's `members`; or Hub id or folder of a one-label classifier.
+            Folder of a reward adapter or of an ensemble's `members`; or Hub id or folder of a classifier with one
+            label.
         base (`str` or [`~transformers.PreTrainedModel`], *optional*):
-            Base of an adapter, where it lies elsewhere than the adapter says; or a one-label classifier in memory,
-            whose tensors may be shared with other models. The adapters are put on it, in place.
+            Base of an adapter, if it is elsewhere than the adapter says; or a classifier with one label in memory,
+            whose tensors may be shared with other models. The adapters are added to it, in place.
         dtype (`str`, *optional*):
-            Precision of the base, instead of what suits the device.
+            Precision of the base; by default that of [`~schoolhouse.core.models.native_dtype`].
         device (`str`, *optional*):
-            Torch device, instead of accelerate's. A classifier in memory stays where it is.
+            Torch device; by default accelerate's. A classifier in memory stays on its device.
         revision (`str`, *optional*):
             Branch, tag or commit of a base on the Hub.
 
     Returns:
-        `tuple`: the frozen classifier in evaluation mode (with a peft adapter for each member), and the tokenizer.
+        `tuple[PreTrainedModel, PreTrainedTokenizerBase]`: the frozen classifier in evaluation mode, with a peft
+        adapter for each member, and the tokenizer.
 
     Raises:
-        ValueError: if the folder is no reward model, or has none of the head's weights.
+        ValueError: If the folder is no reward model, or has no weights of the head.
     """
     import torch
     from accelerate import PartialState
@@ -80,9 +83,9 @@ def load_scorer(
         base = PeftConfig.from_pretrained(adapters[0]).base_model_name_or_path if adapters else model
     if isinstance(base, str):
         device = str(device or PartialState().device)
-        # An adapter brings the head; without one, a missing head must be told of.
+        # An adapter brings the head, so transformers' warning of a missing one is wrong; otherwise it is an error.
         with suppress_seqcls_warning() if adapters else contextlib.nullcontext():
-            base, loading = AutoModelForSequenceClassification.from_pretrained(
+            loaded, loading = AutoModelForSequenceClassification.from_pretrained(
                 base,
                 revision=revision,
                 dtype=getattr(torch, dtype) if dtype else native_dtype(device),
@@ -93,27 +96,28 @@ def load_scorer(
             )
         if not adapters and loading["missing_keys"]:
             raise ValueError(f"{model} is no reward model: it has no weights for {sorted(loading['missing_keys'])[0]}")
-        base = base.to(device)
-    scorer = base
+        base = loaded.to(device)
+    # Each member is one adapter on the same base; `score_ids` switches between them.
+    scorer: Any = base
     for number, folder in enumerate(adapters):
         name = str(number) if len(adapters) > 1 else "default"
         if number:
             scorer.load_adapter(folder, adapter_name=name)
         else:
-            scorer = PeftModel.from_pretrained(base, folder, adapter_name=name)
+            scorer = PeftModel.from_pretrained(scorer, folder, adapter_name=name)
     return scorer.eval().requires_grad_(False), tokenizer
 
 
 def scorer_hash(model: str) -> str:
     """
-    Names a reward model or an ensemble by its content, wherever it lies.
+    Hash of a reward model or an ensemble, which depends on its content and not on its place.
 
     Args:
         model (`str`):
-            As [`load_scorer`] takes it.
+            Name or folder as in [`load_scorer`].
 
     Returns:
-        `str`: the adapter's or the model's hash; of an ensemble the SHA-256 of its members' hashes.
+        `str`: the hash of the adapter or model; for an ensemble the SHA-256 of the hashes of its members.
     """
     folders = member_folders(model)
     hashes = [adapter_hash(folder) if is_adapter(folder) else model_hash(folder) for folder in folders]
@@ -121,7 +125,7 @@ def scorer_hash(model: str) -> str:
 
 
 def is_adapter(model: str) -> bool:
-    """Whether a name stands for an adapter: a folder with `adapter_config.json`, or a Hub repository with one."""
+    """Check if a name stands for an adapter: a folder with `adapter_config.json`, or a Hub repository with one."""
     if Path(model).is_dir():
         return (Path(model) / "adapter_config.json").is_file()
     from transformers.utils import cached_file
@@ -131,7 +135,7 @@ def is_adapter(model: str) -> bool:
 
 def validate_task_type(adapter: str, task: str) -> str:
     """
-    The local folder of an adapter for a task; a reward adapter must have its head, or it would score at random.
+    Return the local folder of an adapter for a task. A reward adapter must have its head, or it would score at random.
 
     Args:
         adapter (`str`):
@@ -143,7 +147,7 @@ def validate_task_type(adapter: str, task: str) -> str:
         `str`: the folder.
 
     Raises:
-        ValueError: if it is an adapter for another task, or the weights of the head are missing.
+        ValueError: If it is an adapter for another task, or the weights of the head are missing.
     """
     from safetensors import safe_open
 
@@ -151,7 +155,7 @@ def validate_task_type(adapter: str, task: str) -> str:
     actual = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
     if actual != task and {actual, task} & {"SEQ_CLS"}:
         wanted = "a reward model, as recipes/reward.py makes one" if task == "SEQ_CLS" else "a language model"
-        raise ValueError(f"{adapter} is an adapter for {actual}; wanted is {wanted} ({task})")
+        raise ValueError(f"{adapter} is an adapter for {actual}: name {wanted} ({task})")
     if task != "SEQ_CLS":
         return str(folder)
     with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
@@ -162,17 +166,17 @@ def validate_task_type(adapter: str, task: str) -> str:
 
 def load_statistics(model: str) -> dict[str, float]:
     """
-    Mean and standard deviation of a reward model's raw scores on its reference samples.
+    Return the mean and standard deviation of a reward model's raw scores on its reference samples.
 
     Args:
         model (`str`):
             Hub id or folder.
 
     Returns:
-        `dict`: `mean`, `sd` and `n`.
+        `dict[str, float]`: `mean`, `sd` and `n`.
 
     Raises:
-        ValueError: if there are none, or the scores had no spread.
+        ValueError: If there are none, or the scores had no spread.
     """
     from transformers.utils import cached_file
 
@@ -186,36 +190,36 @@ def load_statistics(model: str) -> dict[str, float]:
 
 
 def conversation_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[str, Any]], answer: str | list[dict[str, Any]]
+    tokenizer: PreTrainedTokenizerBase, prompt: str | list[Message], answer: str | list[Message]
 ) -> list[int]:
     """
-    What a reward model reads of a prompt and an answer: exactly what TRL's `RewardTrainer` trains on.
+    Tokenize a prompt and an answer exactly as TRL's `RewardTrainer` does.
 
-    Messages end as the chat template ends a turn, so truncation cannot be seen; to plain text EOS is appended.
+    The chat template ends the last message, so a reward model cannot see that it was cut; EOS is added to plain text.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The reward model's.
-        prompt (`str` or `list[dict]`):
+            Tokenizer of the reward model.
+        prompt (`str` or `list[Message]`):
             Text or messages.
-        answer (`str` or `list[dict]`):
+        answer (`str` or `list[Message]`):
             Text or messages.
 
     Returns:
         `list[int]`: token ids.
 
     Raises:
-        ValueError: for messages, where the tokenizer has no chat template.
+        ValueError: For messages, if the tokenizer has no chat template.
     """
     if isinstance(prompt, str):
-        text = prompt + answer
+        text = f"{prompt}{answer}"
         return tokenizer(text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token)["input_ids"]
     if tokenizer.chat_template is None:
         raise ValueError(
             f"reward model {tokenizer.name_or_path} has no chat template for prompts that are messages: "
-            "put the chat_template.jinja that it was trained with beside it, or take prompts that are text"
+            "copy the chat_template.jinja of its training into its folder, or use prompts that are text"
         )
-    text = tokenizer.apply_chat_template([*prompt, *answer], tokenize=False)
+    text = str(tokenizer.apply_chat_template([*prompt, *answer], tokenize=False))
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -223,17 +227,17 @@ def score_ids(
     scorer: PreTrainedModel, rows: Sequence[Sequence[int]], batch_size: int = 32, pad_token_id: int = 0
 ) -> torch.Tensor:
     """
-    Raw scores of token sequences, by each member of an ensemble.
+    Return the raw scores of token sequences by each member of an ensemble.
 
     Args:
         scorer ([`~transformers.PreTrainedModel`]):
             From [`load_scorer`].
         rows (`Sequence[Sequence[int]]`):
-            Token ids, none empty. Sequences of like length share a batch.
+            Token ids, none empty. Sequences of similar length share a batch.
         batch_size (`int`, *optional*, defaults to `32`):
             Sequences scored at once.
         pad_token_id (`int`, *optional*, defaults to `0`):
-            Fills the right; any token will do, as padding is known by the mask.
+            Token on the right; any will do, since the mask marks padding.
 
     Returns:
         `torch.Tensor` of shape `(members, B)`: in fp32 on the CPU.
@@ -241,6 +245,7 @@ def score_ids(
     import torch
 
     members = list(getattr(scorer, "peft_config", {"": None}))
+    ensemble: Any = scorer
     scores = torch.empty(len(members), len(rows))
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     for start in range(0, len(order), batch_size):
@@ -253,7 +258,7 @@ def score_ids(
             mask[line, : len(rows[index])] = 1
         for number, member in enumerate(members):
             if len(members) > 1:
-                scorer.set_adapter(member, inference_mode=True)
+                ensemble.set_adapter(member, inference_mode=True)
             with torch.inference_mode():
                 values = last_logits(scorer, ids.to(scorer.device), mask.to(scorer.device))
             scores[number, chosen] = values.float().cpu()
@@ -264,25 +269,27 @@ def last_logits(
     scorer: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any
 ) -> torch.Tensor:
     """
-    Scores at the last attended token. The classifier's own forward looks for the last token that is no padding *by
-    its id*: where padding is EOS it would pass over the EOS that ends an answer.
+    Return the scores at the last attended token.
+
+    The classifier's own forward looks for the last token that is no padding *by its id*. If padding is EOS, it would
+    skip the EOS that ends an answer.
 
     Args:
         scorer ([`~transformers.PreTrainedModel`]):
-            One-label sequence classifier with a head named `score`, with or without adapters.
+            Sequence classifier with one label and a head named `score`, with or without adapters.
         input_ids (`torch.Tensor` of shape `(B, T)`):
             Tokens, padded on the right.
         attention_mask (`torch.Tensor` of shape `(B, T)`):
             0 on padding.
         **kwargs (`Any`):
-            For the model without its head.
+            Passed to the model without its head.
 
     Returns:
-        `torch.Tensor` of shape `(B,)`
+        `torch.Tensor` of shape `(B,)`: in the precision of the head.
     """
     import torch
 
-    model = scorer.get_base_model() if hasattr(scorer, "get_base_model") else scorer
+    model: Any = scorer.get_base_model() if hasattr(scorer, "get_base_model") else scorer  # type: ignore[operator]
     hidden = model.base_model(input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
     last = attention_mask.sum(dim=1) - 1
     hidden = hidden[torch.arange(len(last), device=hidden.device), last]

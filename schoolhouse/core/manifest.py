@@ -8,7 +8,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 
 from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.environment import GitState, Hardware
-from schoolhouse.core.fingerprint import Fingerprints
 
 
 SCHEMA = 2
@@ -58,6 +57,37 @@ class Best(_Record):
 
     metric: float
     step: int | None
+
+
+class Fingerprints(BaseModel):
+    """
+    Hashes of everything that decides a stage's product, apart from library versions and commits of Hub data sets.
+
+    Args:
+        settings (`str`):
+            The recipe's script and settings, without those that only say where the run lies.
+        files (`str`):
+            Content of every file or folder that the settings name: data, reward functions, chat templates, adapters.
+        code (`str`):
+            The script and all files of the package that it may run.
+        base (`str` or `None`):
+            Base model.
+        parents (`dict[str, str | None]`):
+            Run folders beside this one that the settings name -> hash of their product.
+        launch (`str` or `None`):
+            File of `accelerate launch` with which a pipeline started the run; `None` where no pipeline did.
+    """
+
+    settings: str
+    files: str
+    code: str
+    base: str | None
+    parents: dict[str, str | None]
+    launch: str | None
+
+    def changed(self, other: "Fingerprints") -> list[str]:
+        """Return the names of the parts that differ."""
+        return [name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)]
 
 
 class Evaluation(_Record):

@@ -5,10 +5,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from schoolhouse.evaluation.results import EvalSample, EvaluationResults, TaskSampling, load_results, load_samples
+from schoolhouse.evaluation.results import (
+    EvalSample,
+    EvaluationResults,
+    TaskSampling,
+    item_values,
+    load_results,
+    load_samples,
+)
 from schoolhouse.evaluation.statistics.paired import PairedTest, holm, mcnemar_exact, paired_bootstrap
 from schoolhouse.evaluation.statistics.win_rate import WinRate, win_rate
-from schoolhouse.evaluation.summary import item_values
 
 
 LEVEL = 0.05  # of the tests of all tasks together

@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
 from schoolhouse.core.environment import GitState, git_state, versions
@@ -372,6 +374,37 @@ def load_samples(folder: str | Path, task: str) -> list[EvalSample]:
         except ValueError as error:
             raise ValueError(f"{path}:{number} is not valid JSON: {error}; evaluate again") from None
     return samples
+
+
+def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict[str, float]:
+    r"""
+    Return one number per item, whose mean is the task's value: the unit of intervals and paired tests.
+
+    Bits per byte of a corpus are a ratio of sums, $R = \sum_i b_i / \sum_i s_i$ over documents of $b_i$ bits and $s_i$
+    bytes, so documents have no values of their own that average to it. The delta method gives them: the linear
+    expansion of $R$ around the means. Document $i$ gets $R + (b_i - R s_i) / \bar s$. The mean of these is exactly
+    $R$, as the second term sums to 0, and their variance over $n$ is the usual variance of a ratio estimate.
+
+    Args:
+        samples (`Sequence[EvalSample]`):
+            Samples of one task.
+        verdict (`str`, *optional*, defaults to `"correct"`):
+            Field that holds the verdict, `"correct"` or `"right_in_any_form"`.
+
+    Returns:
+        `dict[str, float]`: item id -> value; items without a verdict are left out.
+    """
+    if samples and samples[0].has("bits"):
+        bits = np.array([sample.bits for sample in samples])
+        sizes = np.array([sample.bytes for sample in samples], dtype=float)
+        ratio = bits.sum() / sizes.sum()
+        values = ratio + (bits - ratio * sizes) / sizes.mean()
+        return {sample.id: float(value) for sample, value in zip(samples, values, strict=True)}
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    for sample in samples:
+        if (given := getattr(sample, verdict)) is not None:
+            verdicts[sample.id].append(given)
+    return {name: sum(given) / len(given) for name, given in verdicts.items()}
 
 
 def first_error(error: ValidationError) -> str:

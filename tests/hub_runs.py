@@ -1,4 +1,4 @@
-"""Run folders to push, and how the tests of sharing call the command line."""
+"""Run folders to push, and how tests call recipes/share.py."""
 
 import json
 import os

@@ -18,11 +18,11 @@ from schoolhouse.evaluation.statistics.intervals import wilson
 from schoolhouse.hub.lineage import BaseOnHub, Lineage, LineageStage, check_lineage, file_hash
 from schoolhouse.hub.merge import merge
 from schoolhouse.hub.verify import check_claim, overall, read_claims
-from tests.share_runs import call, command, elsewhere, loopback
+from tests.hub_runs import call, command, elsewhere, loopback
 from tests.tiny_models import make_tiny_model
 
 
-pytest_plugins = ["tests.share_fixtures"]
+pytest_plugins = ["tests.hub_fixtures"]
 
 
 def claim(right: int, n: int, **more) -> dict:

@@ -17,7 +17,7 @@ from schoolhouse.hub.bundle import build_files
 from schoolhouse.hub.license import derive_license
 from schoolhouse.hub.push import push
 from schoolhouse.hub.push_after_training import PushTarget, prepare_push, push_after_training
-from tests.share_runs import (
+from tests.hub_runs import (
     TOKEN,
     call,
     change_record,
@@ -31,7 +31,7 @@ from tests.share_runs import (
 from tests.tiny_models import make_tiny_model
 
 
-pytest_plugins = ["tests.share_fixtures"]
+pytest_plugins = ["tests.hub_fixtures"]
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

@@ -21,10 +21,10 @@ from schoolhouse.hub.artifacts import read_artifacts
 from schoolhouse.hub.bundle import build_files
 from schoolhouse.hub.model_card import eval_command
 from schoolhouse.hub.secret_scan import find_secrets
-from tests.share_runs import call, change_record, data_source, loopback, make_run, write_results
+from tests.hub_runs import call, change_record, data_source, loopback, make_run, write_results
 
 
-pytest_plugins = ["tests.share_fixtures"]
+pytest_plugins = ["tests.hub_fixtures"]
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

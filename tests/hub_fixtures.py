@@ -1,4 +1,4 @@
-"""A Hub on loopback with its owner, a base on it and a run to push; registered by the tests of sharing."""
+"""A Hub on loopback with its owner, a base on it and a run to push; a plugin of tests/test_hub_*.py."""
 
 import re
 from zlib import crc32
@@ -6,8 +6,8 @@ from zlib import crc32
 import pytest
 from huggingface_hub import HfApi, constants
 
+from tests.hub_runs import REAL, TOKEN, make_run, write_results
 from tests.hub_server import HubServer
-from tests.share_runs import REAL, TOKEN, make_run, write_results
 from tests.tiny_models import make_tiny_model
 
 

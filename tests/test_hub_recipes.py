@@ -13,10 +13,10 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from tests.share_runs import TOKEN, call, command, elsewhere, in_fresh_process, loopback
+from tests.hub_runs import TOKEN, call, command, elsewhere, in_fresh_process, loopback
 
 
-pytest_plugins = ["tests.share_fixtures"]
+pytest_plugins = ["tests.hub_fixtures"]
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

@@ -99,6 +99,22 @@ def test_a_run_leaves_one_adapter_its_record_and_its_checkpoints(school, whole_r
     assert PeftModel.from_pretrained(base, whole_run / "adapter").peft_config["default"].r == 16
 
 
+def test_a_run_loads_only_what_it_needs(school, tmp_path):
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(*(name for name in sys.modules if name.split('.')[0] == 'schoolhouse'))"
+    )
+    flags = ["--config", str(school / "sft.yaml"), "--output_dir", str(tmp_path / "run"), "--max_steps", "1"]
+    command = [sys.executable, "-c", code, str(ROOT / "recipes/sft.py"), *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    loaded = done.stdout.strip().splitlines()[-1].split()
+    assert {name.split(".")[1] for name in loaded if "." in name} == {"config", "core", "data", "training"}
+    assert len(loaded) <= 36, loaded
+
+
 def test_the_same_seed_gives_the_same_adapter_and_another_another(monkeypatch, school, whole_run, tmp_path):
     sft(monkeypatch, school, tmp_path / "again")
     assert weights(tmp_path / "again") == weights(whole_run)

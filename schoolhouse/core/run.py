@@ -33,7 +33,6 @@ from schoolhouse.core.manifest import (
 )
 from schoolhouse.core.models import adapter_hash, model_hash, template_hash, weights_dtype
 from schoolhouse.core.redaction import redact
-from schoolhouse.core.reward_models import scorer_hash
 
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
 # Set by a pipeline: the file of `accelerate launch` that it starts a recipe with.
 LAUNCH_CONFIG = "SCHOOLHOUSE_LAUNCH_CONFIG"
-_HASHES = {"adapter": adapter_hash, "members": scorer_hash, "model": model_hash}
 # What a resumed run must find as it was.
 _UNCHANGED = ("model", "parent_adapter", "reward_models", "chat_template", "data")
 
@@ -135,7 +133,7 @@ class Run:
             seeds={"seed": training_args.seed, "data_seed": training_args.data_seed},
             model=ModelSource(name=base, revision=revision, hash=base_hash) if base and base_hash else None,
             parent_adapter=AdapterSource(name=parent, hash=adapter_hash(parent)) if parent else None,
-            reward_models=[AdapterSource(name=name, hash=scorer_hash(name)) for name in reward_models],
+            reward_models=[AdapterSource(name=name, hash=_scorer_hash(name)) for name in reward_models],
             chat_template=template_hash(tokenizer),
             data=list(sources),
             fingerprints=stage_fingerprints(
@@ -351,6 +349,15 @@ def results_hash(folder: Path, tasks: Sequence[str]) -> str | None:
     """Return the hash of the results and graded samples in a folder, `None` where a file is missing."""
     files = [folder / "results.json", *(folder / "samples" / f"{Path(task).stem}.jsonl" for task in tasks)]
     return digest([file_hash(file) for file in files]) if all(file.is_file() for file in files) else None
+
+
+def _scorer_hash(model: str) -> str:
+    from schoolhouse.core.reward_models import scorer_hash  # here, as a run without reward models needs none of it
+
+    return scorer_hash(model)
+
+
+_HASHES = {"adapter": adapter_hash, "members": _scorer_hash, "model": model_hash}
 
 
 def product_hash(folder: Path) -> str | None:

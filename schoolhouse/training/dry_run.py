@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schoolhouse.core.chat_templates import template_tokens
 from schoolhouse.training.checks import prompts_per_rollout, steps_per_rollout
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainingArguments
     from trl import GRPOConfig, RewardConfig, SFTConfig
 
-    from schoolhouse.config.arguments import RecipeParser
+    from schoolhouse.config.arguments import ModelArguments, RecipeParser
     from schoolhouse.data.sources import LoadedData
     from schoolhouse.rewards import Reward
     from schoolhouse.training.pairs import Pairs
@@ -32,7 +32,7 @@ Lines = list[tuple[str, str]]  # label and text
 def dry_run_sft(
     parser: RecipeParser,
     training_args: SFTConfig,
-    model_args: Any,
+    model_args: ModelArguments,
     data: LoadedData,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
@@ -89,7 +89,7 @@ def dry_run_sft(
 
 def dry_run_reward(
     training_args: RewardConfig,
-    model_args: Any,
+    model_args: ModelArguments,
     data: LoadedData,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Pairs,
@@ -136,7 +136,7 @@ def dry_run_reward(
 
 def dry_run_grpo(
     training_args: GRPOConfig,
-    model_args: Any,
+    model_args: ModelArguments,
     data: LoadedData,
     tokenizer: PreTrainedTokenizerBase,
     rewards: Sequence[Reward],
@@ -207,7 +207,9 @@ def training_steps(rows: int, training_args: TrainingArguments) -> tuple[int, in
     return epoch, run
 
 
-def never_read(model_args: Any, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int] = ()) -> str:
+def never_read(
+    model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int] = ()
+) -> str:
     """
     Describe which tokens of the chat template (EOS included) and of the answers the base never read.
 
@@ -317,7 +319,7 @@ def _biased_ratio(training_args: GRPOConfig) -> Lines:
 
 
 def _memory(
-    model_args: Any,
+    model_args: ModelArguments,
     training_args: SFTConfig,
     tokenizer: PreTrainedTokenizerBase,
     longest: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schoolhouse.core.models import adapter_folder
 from schoolhouse.training.policy import lora_config, weights_dtype
@@ -12,6 +12,8 @@ from schoolhouse.training.policy import lora_config, weights_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+    from schoolhouse.config.arguments import ModelArguments
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -42,7 +44,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    model_args: Any,
+    model_args: ModelArguments,
     training_args: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
     tokens: int,
@@ -105,7 +107,7 @@ def estimate_memory(
 
 
 def _without_storage(
-    model_args: Any, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int]
+    model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int]
 ) -> PreTrainedModel:
     import torch
     from peft import PeftConfig, get_peft_model

@@ -1,4 +1,4 @@
-"""What is trained: a fresh LoRA adapter, a previous stage's continued, or the whole model; and how it is saved."""
+"""Policies: a new LoRA adapter, a previous stage's adapter trained further, or a whole model; loading and saving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.chat_templates import template_tokens
 from schoolhouse.core.models import adapter_folder, load_tokenizer, weights_dtype
-from schoolhouse.training.untrained_tokens import EmbeddingRows
 
 
 if TYPE_CHECKING:
@@ -19,19 +18,21 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
+    from schoolhouse.config.arguments import ModelArguments
 
-def load_training_tokenizer(model_args: Any, training_args: TrainingArguments) -> PreTrainedTokenizerBase:
+
+def load_training_tokenizer(model_args: ModelArguments, training_args: TrainingArguments) -> PreTrainedTokenizerBase:
     """
-    The tokenizer of a run: the continued adapter's if it has one, else the base model's, with a chat template.
+    Load the tokenizer of a run: the continued adapter's if it has one, else the base model's, with a chat template.
 
     TRL's `chat_template_path` (a .jinja file) and `eos_token` are applied here, so that what is saved with the adapter
     is what was trained.
 
     Args:
         model_args (`ModelArguments`):
-            Names the model and the adapter to continue.
+            Names of the model and of the adapter to continue.
         training_args ([`~transformers.TrainingArguments`]):
-            May carry `chat_template_path` and `eos_token`.
+            `chat_template_path` and `eos_token`, where the stage has them.
 
     Returns:
         [`~transformers.PreTrainedTokenizerBase`]: a tokenizer with a chat template, an EOS and a pad token.
@@ -57,13 +58,13 @@ def load_training_tokenizer(model_args: Any, training_args: TrainingArguments) -
 
 
 def load_policy(
-    model_args: Any,
+    model_args: ModelArguments,
     training_args: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
     answer_tokens: Sequence[int] = (),
 ) -> PreTrainedModel:
     """
-    Load the base model and put on it the adapter to train.
+    Load the base model and attach the adapter to train.
 
     Args:
         model_args (`ModelArguments`):
@@ -72,7 +73,7 @@ def load_policy(
         training_args ([`~transformers.TrainingArguments`]):
             Its `seed` makes the new adapter's weights reproducible.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its chat template and EOS are tokens that `trainable_new_tokens` trains if the base never read them.
+            Tokenizer, whose template tokens and EOS `trainable_new_tokens` trains if the base never read them.
         answer_tokens (`Sequence[int]`, *optional*):
             Further such tokens.
 
@@ -106,9 +107,11 @@ def load_policy(
     return model
 
 
-def lora_config(model_args: Any, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int] = ()) -> LoraConfig:
+def lora_config(
+    model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int] = ()
+) -> LoraConfig:
     """
-    The peft configuration of a new adapter.
+    Return the peft configuration of a new adapter.
 
     Args:
         model_args (`ModelArguments`):
@@ -129,6 +132,8 @@ def lora_config(model_args: Any, tokenizer: PreTrainedTokenizerBase, answer_toke
         config.target_modules = {config.target_modules}
     config.revision = model_args.model_revision if model_args.model_revision != "main" else None
     if model_args.trainable_new_tokens:
+        from schoolhouse.training.untrained_tokens import EmbeddingRows
+
         weights = EmbeddingRows.find(model_args.model_name_or_path, model_args.model_revision)
         needed = sorted({*template_tokens(tokenizer), *answer_tokens})
         unread = weights.untrained(needed) if weights is not None else []
@@ -145,17 +150,17 @@ def save_policy(
     files: dict[str, Any] | None = None,
 ) -> Path:
     """
-    Save a run's product; to be called on every process, as sharded weights are gathered from all.
+    Save a run's product. Call it on every process, as sharded weights are gathered from all.
 
     Args:
         trainer ([`~transformers.Trainer`]):
-            Trainer that has trained.
+            Trainer after training.
         run (`Path`):
             Run folder.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Saved along, with its chat template.
+            Tokenizer, saved with its chat template.
         name (`str`, *optional*):
-            Of the folder in `run`; by default `adapter`, or `model` where every weight was trained.
+            Name of the folder in `run`; by default `adapter`, or `model` where every weight was trained.
         files (`dict[str, Any]`, *optional*):
             JSON files that belong to the product, by name.
 
@@ -189,11 +194,11 @@ def save_adapter(
 
     Args:
         model ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
-            Only its adapter "default" is saved, not a trainer's reference copy.
+            Model. Only its adapter "default" is saved, not a trainer's reference copy.
         folder (`Path`):
-            Where to. Replaced if there.
+            Folder, which is replaced if it exists.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Saved along, with its chat template.
+            Tokenizer, saved with its chat template.
         state_dict (`dict[str, torch.Tensor]`, *optional*):
             Gathered weights, where the model's own are sharded.
         files (`dict[str, Any]`, *optional*):

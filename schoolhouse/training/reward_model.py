@@ -13,11 +13,13 @@ from schoolhouse.training.policy import lora_config, weights_dtype
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+    from schoolhouse.config.arguments import ModelArguments
+
 HEAD = "score"
 
 
 def load_reward_model(
-    model_args: Any, training_args: TrainingArguments, tokenizer: PreTrainedTokenizerBase
+    model_args: ModelArguments, training_args: TrainingArguments, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
     """
     Load the base as a one-label classifier with a new adapter to train; the head is saved with the adapter.

@@ -22,6 +22,7 @@ from schoolhouse.config.value_types import to_config_error
 T = TypeVar("T")
 
 _TAG = "tag:yaml.org,2002:"
+_NO_TEXT = [f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float")]
 # Neither a recipe nor a task comes near these; a few aliases can stand for billions of values.
 _MOST_VALUES = 50_000
 _DEEPEST = 100
@@ -208,7 +209,7 @@ class _NodeReader:
         self.lines: dict[KeyPath, int] = {}
         self.above: list[Node] = []
         self.num_values = 0
-        self.resolver = YAML(typ="safe", pure=True).resolver
+        self.yaml = YAML(typ="safe", pure=True)
 
     def read(self, node: Node, path: KeyPath) -> Any:
         self.num_values += 1
@@ -217,8 +218,8 @@ class _NodeReader:
         if self.num_values > _MOST_VALUES or len(self.above) > _DEEPEST:
             raise YamlError(_line(node), f"aliases that stand for more than {_MOST_VALUES} values, or nest too deeply")
         plain = isinstance(node, ScalarNode) and node.style is None
-        if str(node.ctag) != str(self.resolver.resolve(type(node), node.value, (plain, not plain))):
-            raise YamlError(_line(node), "recipes use no YAML tags (`!name`): write the plain value")
+        if str(node.ctag) != str(self.yaml.resolver.resolve(type(node), node.value, (plain, not plain))):
+            raise YamlError(_line(node), "recipes use no YAML tags (`!name`) or directives: write the plain value")
         self.above.append(node)
         value: Any
         match node:
@@ -227,7 +228,7 @@ class _NodeReader:
             case MappingNode():
                 value = self._mapping(node, path)
             case _:
-                value = _scalar(node)
+                value = self._scalar(node)
         self.above.pop()
         return value
 
@@ -257,24 +258,13 @@ class _NodeReader:
             merged[key.value] = self._item(key, (*path, key.value), value)
         return merged
 
-
-def _scalar(node: Node) -> str | int | float | bool | None:
-    text = str(node.value)
-    digits = text.replace("_", "").lower()
-    match str(node.tag).removeprefix(_TAG):
-        case "null":
-            return None
-        case "bool":
-            return digits == "true"
-        case "int":
-            try:
-                return int(digits, {"0b": 2, "0o": 8, "0x": 16}.get(digits.lstrip("+-")[:2], 10))
-            except ValueError:
-                raise YamlError(_line(node), f"{render(text)} is no integer: quote it if text is meant") from None
-        case "float":
-            number = float(digits.replace(".inf", "inf").replace(".nan", "nan"))
-            if not math.isfinite(number):
-                raise YamlError(_line(node), f"expected a finite number, got {number}")
-            return number
-    # Dates stay text, as they were written.
-    return text
+    def _scalar(self, node: Node) -> Any:
+        if str(node.tag) not in _NO_TEXT:  # a date, for example, stays as it was written
+            return str(node.value)
+        try:
+            value = self.yaml.constructor.construct_object(node)
+        except ValueError:
+            raise YamlError(_line(node), f"{render(node.value)} is no integer: quote it if text is meant") from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise YamlError(_line(node), f"expected a finite number, got {value}")
+        return value

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         model, stages = find_stages(arguments.pipeline, arguments.model_name_or_path, arguments.stages)
         if arguments.prompt is None and len(stages) > 1:
             raise ValueError("several stages answer a --prompt; a talk is with one: name one in --stages")
-        room = AdapterChat(model, stages)
+        chat = AdapterChat(model, stages)
     except (ValueError, OSError) as error:
         print(f"recipes/chat.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         from rich.text import Text
 
         question = [{"role": "user", "content": arguments.prompt}]
-        answers = {name: room.answer(name, question, **options) for name in stages}
+        answers = {name: chat.answer(name, question, **options) for name in stages}
         Console().print(
             Columns([Panel(Text(printable(text)), title=Text(name)) for name, text in answers.items()], equal=True)
         )
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         messages.append({"role": "user", "content": line})
         print(f"{stage}: ", end="", flush=True)
         try:
-            said = room.answer(stage, messages, lambda text: print(text, end="", flush=True), **options)
+            said = chat.answer(stage, messages, lambda text: print(text, end="", flush=True), **options)
             messages.append({"role": "assistant", "content": said})
         except KeyboardInterrupt:
             messages.pop()

@@ -1,22 +1,21 @@
-"""A pipeline: every stage of a chain in order, an eval after each, and one report card at the end.
+"""A pipeline: every stage of a chain in order, an evaluation after each, and one report at the end.
 
     python recipes/pipeline.py --config recipes/configs/tiny/pipeline.yaml
 
-Each stage is known by a hash of its settings, its parents, its base model, its data and the code that it runs. What is
-done is skipped; what changed is trained again, and so is all that came after it. The recipes of all that is due are
-checked before anything is trained. A pipeline that was stopped, or killed, goes on where it was when the same command
-is given again.
+A stage is done if its settings, parents, base model, data and code are those that its manifest records. Done stages
+are skipped; changed ones are trained again, and so are all that descend from them. The recipes of all due stages are
+checked before the first one is trained. A pipeline that was stopped or killed goes on with the same command.
 """
 
 import argparse
 import sys
 
-from schoolhouse.pipeline.fingerprints import is_done, set_keys
 from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Stop
 from schoolhouse.pipeline.progress import View, print_plan
 from schoolhouse.pipeline.recipe_checks import check_recipes
 from schoolhouse.pipeline.runner import Runner, StageFailed
+from schoolhouse.pipeline.staleness import is_done
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +31,6 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         pipeline = load_pipeline(arguments.config, arguments.output_dir)
-        set_keys(pipeline)
         names = [stage.name for stage in pipeline.stages]
         wanted = arguments.only.split(",") if arguments.only else names
         for name in [*wanted, *([arguments.first] if arguments.first else [])]:
@@ -49,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         runner = Runner(pipeline, view, Stop(view.stop))
         worked = runner.run(stages)
         if not runner.report() and not worked:
-            print("nothing to do: every stage is done and measured")
+            print("nothing to do: every stage is done and evaluated")
         print(f"the report: {pipeline.folder / 'report' / 'report.html'}")
     except (ValueError, OSError) as error:
         print(f"recipes/pipeline.py: error: {error}", file=sys.stderr)

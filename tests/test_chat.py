@@ -25,26 +25,27 @@ def pipeline(tmp_path_factory):
     """A base and two adapters that answer differently, as a pipeline leaves them."""
     folder = tmp_path_factory.mktemp("pipeline")
     base = make_tiny_model(folder / "base")
-    stages = [{"name": "base", "recipe": None, "status": "done", "folder": None}]
+    common = {"config": None, "parent": None, "eval": None, "status": "done"}
+    stages = [{"name": "base", "recipe": None, "folder": str(folder / "base")} | common]
     for seed, name in enumerate(("one", "two")):
         torch.manual_seed(seed)
         config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
         get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder / name / "adapter")
         ensure_chat_template(AutoTokenizer.from_pretrained(base)).save_pretrained(folder / name / "adapter")
-        stages.append({"name": name, "recipe": "sft", "status": "done", "folder": str(folder / name)})
-    stages.append({"name": "judge", "recipe": "reward", "status": "done", "folder": str(folder / "judge")})
-    record = {"schema": 1, "name": "c", "base": {"name": str(base), "hash": ""}, "stages": stages}
+        stages.append({"name": name, "recipe": "sft", "folder": str(folder / name)} | common)
+    stages.append({"name": "rewards", "recipe": "reward", "folder": str(folder / "rewards")} | common)
+    record = {"schema": 2, "name": "c", "base": {"name": str(base), "hash": ""}, "stages": stages}
     (folder / "pipeline.json").write_text(json.dumps(record))
     return folder
 
 
 def test_each_stage_answers_as_it_does_alone_in_any_order(pipeline):
     base, stages = find_stages(str(pipeline), None, "base,one,two")
-    room = AdapterChat(base, stages, device="cpu")
+    chat = AdapterChat(base, stages, device="cpu")
     question = [{"role": "user", "content": "How many apples?"}]
 
     def alone(adapter):
-        model, tokenizer = load_model(base, adapter, device="cpu"), room.tokenizers["one"]
+        model, tokenizer = load_model(base, adapter, device="cpu"), chat.tokenizers["one"]
         inputs = tokenizer.apply_chat_template(
             question, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
@@ -55,14 +56,14 @@ def test_each_stage_answers_as_it_does_alone_in_any_order(pipeline):
     assert len(set(expected.values())) == 3
     for name in ("two", "base", "one", "base", "two"):
         pieces = []
-        said = room.answer(name, question, pieces.append, max_new_tokens=12)
+        said = chat.answer(name, question, pieces.append, max_new_tokens=12)
         assert said == expected[name]
         assert "".join(pieces) == printable(said)
 
 
 def test_stages_come_from_a_pipeline_or_as_adapters(pipeline):
     _, last = find_stages(str(pipeline / "pipeline.json"), None, None)
-    assert list(last) == ["two"]  # the judge after it does not talk
+    assert list(last) == ["two"]  # the reward model after it does not talk
     assert find_stages(None, "b", "mine=folder") == ("b", {"mine": "folder"})
     with pytest.raises(ValueError, match=r"unknown stage 'three'; known: base, one, two"):
         find_stages(str(pipeline), None, "three")
@@ -70,10 +71,12 @@ def test_stages_come_from_a_pipeline_or_as_adapters(pipeline):
         find_stages(None, None, "base")
 
 
-@pytest.mark.parametrize("text", ["{ half", "[]", '{"base": 3, "stages": []}', '{"base": {"name": "b"}}'])
+@pytest.mark.parametrize(
+    "text", ["{ half", "[]", '{"schema": 1, "base": {"name": "b"}}', '{"schema": 2, "base": {"name": "b"}}']
+)
 def test_a_damaged_pipeline_is_one_line(tmp_path, text):
     (tmp_path / "pipeline.json").write_text(text)
-    with pytest.raises(ValueError, match=r"pipeline\.json is damaged or of another version"):
+    with pytest.raises(ValueError, match=r"pipeline\.json.*: delete that file and run the same command again"):
         find_stages(str(tmp_path), None, None)
 
 

@@ -14,24 +14,19 @@ import pytest
 from rich.console import Console
 from tiny_models import make_tiny_model
 
+from schoolhouse.core.environment import versions
 from schoolhouse.core.files import write_json
+from schoolhouse.core.fingerprint import code_hash, evaluation_fingerprint
+from schoolhouse.core.manifest import Evaluation, RunManifest, read_manifest
 from schoolhouse.core.models import adapter_hash
+from schoolhouse.core.run import product_hash, results_hash
 from schoolhouse.pipeline.estimates import peak_bytes, to_do
-from schoolhouse.pipeline.fingerprints import (
-    code_hash,
-    eval_key,
-    eval_product,
-    is_done,
-    is_evaluated,
-    product,
-    set_keys,
-    stale_reason,
-)
 from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Progress, Stop, run_program, tail
 from schoolhouse.pipeline.progress import View, clock, print_plan
 from schoolhouse.pipeline.recipe_checks import check_recipes
 from schoolhouse.pipeline.runner import Runner, clear
+from schoolhouse.pipeline.staleness import is_done, is_evaluated, stage_fingerprints, stale_reason
 
 
 ROOT = Path(__file__).parents[1]
@@ -79,24 +74,33 @@ def school(tmp_path, monkeypatch):
 
 
 def load():
-    pipeline = load_pipeline("pipeline.yaml")
-    set_keys(pipeline)
-    return pipeline
+    return load_pipeline("pipeline.yaml")
+
+
+def fingerprints(index):
+    pipeline = load()
+    return stage_fingerprints(pipeline, pipeline.stages[index])
+
+
+def write_manifest(folder, manifest):
+    write_json(folder / "run.json", manifest.model_dump(mode="json", by_alias=True))
+
+
+def change_manifest(folder, **values):
+    write_manifest(folder, RunManifest.model_validate(read_manifest(folder).model_dump(by_alias=True) | values))
 
 
 def settle(pipeline):
-    """Write the records that a finished pipeline leaves."""
-    by_name = {stage.name: stage for stage in pipeline.stages}
+    """Write the manifests that a finished pipeline leaves."""
     for stage in pipeline.stages[1:]:
-        parents = {name: product(by_name[name]) for name in stage.parents}
-        state = {
-            "key": stage.key,
-            "parts": stage.parts,
-            "parents": parents,
-            "status": "done",
-            "product": product(stage),
-        }
-        write_json(stage.folder / "stage.json", state)
+        manifest = RunManifest(
+            status="done",
+            recipe=stage.recipe,
+            fingerprints=stage_fingerprints(pipeline, stage),
+            product="adapter",
+            product_hash=product_hash(stage.folder),
+        )
+        write_manifest(stage.folder, manifest)
 
 
 def stale():
@@ -176,7 +180,7 @@ def _changes_the_hash(script, file, code, added="changed = 1\n"):
     copy = code.with_name(f"copy-{time.monotonic_ns()}")
     shutil.copytree(code, copy)
     (copy / file).write_text((copy / file).read_text() + added)
-    changed = code_hash(script, copy) != code_hash(script, code)
+    changed = code_hash(copy / script, copy / "schoolhouse") != code_hash(code / script, code / "schoolhouse")
     shutil.rmtree(copy)
     return changed
 
@@ -266,14 +270,18 @@ def test_what_real_runs_load_belongs_to_their_code(tmp_path):
             assert _changes_the_hash(script, file, code), f"{script} runs {file}, which is in no key"
 
 
-def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks(school):
-    pipeline = load()
-    stage = pipeline.stages[1]
-    assert eval_key(pipeline, stage, "a") != eval_key(pipeline, stage, "b")
-    before = eval_key(pipeline, stage, "a")
-    assert before == eval_key(load(), stage, "a")
-    stage.evals = ["tiny_facts"]
-    assert eval_key(pipeline, stage, "a") != before
+def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks_and_settings(school):
+    def fingerprint(adapter="a", **settings):
+        return evaluation_fingerprint(ROOT / "eval/run.py", {"tasks": ["tiny_heldout"]} | settings, "base", adapter)
+
+    before = fingerprint()
+    assert before == fingerprint(output_dir="elsewhere", adapter_name_or_path="x")
+    Path("mine.yaml").write_text("rows: mine.jsonl\n")
+    Path("mine.jsonl").write_text("{}\n")
+    mine = fingerprint(tasks=["mine.yaml"])
+    others = [fingerprint("b"), fingerprint(limit=3), fingerprint(tasks=["tiny_facts"]), mine]
+    Path("mine.jsonl").write_text("{} \n")
+    assert len({before, *others, fingerprint(tasks=["mine.yaml"])}) == 6
 
 
 @pytest.mark.parametrize(
@@ -337,17 +345,17 @@ def test_files_count_by_their_content_and_not_by_their_place(school):
     more = "rewards: [{{name: {}:mine}}]\nchat_template_path: {}\n"
     plain = Path("math.yaml").read_text()
     Path("math.yaml").write_text(plain + more.format("rewards.py", "chat.jinja"))
-    before = load().stages[2]
+    before = fingerprints(2)
     Path("elsewhere").mkdir()
     for name in ("rewards.py", "chat.jinja"):
         Path(name).rename(f"elsewhere/{name}")
     Path("math.yaml").write_text(plain + more.format("elsewhere/rewards.py", "elsewhere/chat.jinja"))
-    assert load().stages[2].key == before.key
+    assert fingerprints(2) == before
     for name in ("rewards.py", "chat.jinja"):
         old = Path(f"elsewhere/{name}").read_text()
         Path(f"elsewhere/{name}").write_text(old + " ")
-        now = load().stages[2]
-        assert {part for part in now.parts if now.parts[part] != before.parts[part]} == {"files"}
+        now = fingerprints(2)
+        assert now.changed(before) == ["files"]
         Path(f"elsewhere/{name}").write_text(old)
 
 
@@ -357,27 +365,30 @@ def test_an_adapter_from_elsewhere_counts_by_its_content(school):
     replace("ppo.yaml", "out/judge/adapter", "judge")
     pipeline = load()
     assert pipeline.stages[4].parents == ["sft"]
+    before = fingerprints(4)
     Path("judge/adapter_model.safetensors").write_text("two")
-    assert load().stages[4].key != pipeline.stages[4].key
+    assert fingerprints(4).changed(before) == ["files"]
 
 
-def test_the_same_pipeline_in_another_folder_has_the_same_keys(school):
+def test_the_same_pipeline_in_another_folder_is_as_done(school):
+    Path("out").rename("elsewhere")
     moved = load_pipeline("pipeline.yaml", "elsewhere")
-    set_keys(moved)
-    assert [stage.key for stage in moved.stages] == [stage.key for stage in load().stages]
+    assert all(is_done(moved, stage) for stage in moved.stages)
 
 
 @pytest.mark.parametrize(
     ("change", "stage", "words"),
     [
         (lambda: replace("sft.yaml", "1.0e-3", "2.0e-3"), 1, "changed: settings"),
-        (lambda: replace("sft.yaml", "1.0e-3", "2.0e-3"), 2, "changed: parents"),
+        (lambda: replace("sft.yaml", "1.0e-3", "2.0e-3"), 2, "changed: parent sft"),
         (lambda: Path("sft.jsonl").write_text("{} \n"), 1, "changed: files"),
         (lambda: make_tiny_model(Path("base"), seed=1), 1, "changed: base"),
         (lambda: Path("out/sft/adapter/adapter_model.safetensors").write_text("x"), 1, "adapter lost or altered"),
-        (lambda: Path("out/sft/adapter/adapter_model.safetensors").write_text("x"), 2, "another sft"),
-        (lambda: Path("out/sft/stage.json").write_text("{ half"), 1, "new"),
-        (lambda: Path("out/sft/stage.json").write_text("[]"), 1, "new"),
+        (lambda: Path("out/sft/adapter/adapter_model.safetensors").write_text("x"), 2, "changed: parent sft"),
+        (lambda: Path("out/sft/run.json").write_text("{ half"), 1, "new"),
+        (lambda: Path("out/sft/run.json").write_text("[]"), 1, "new"),
+        (lambda: change_manifest(Path("out/sft"), status="failed"), 1, "to be resumed"),
+        (lambda: change_manifest(Path("out/sft"), fingerprints=None), 1, "of another version"),
     ],
 )
 def test_the_plan_says_what_changed(school, change, stage, words, capsys):
@@ -389,8 +400,9 @@ def test_the_plan_says_what_changed(school, change, stage, words, capsys):
 
 
 def test_the_plan_names_other_libraries_and_the_commits_of_hub_data(school, capsys):
-    data = [{"name": "svamp", "revision": "0123456789abcdef"}]
-    write_json(Path("out/sft/run.json"), {"versions": {"torch": "0.1", "python": "3"}, "data": data})
+    data = {"role": "train", "name": "svamp", "location": "x/svamp", "revision": "0123456789abcdef", "split": "train"}
+    data |= {"kind": "messages", "rows": 1, "used_rows": 1, "sha256": "0"}
+    change_manifest(Path("out/sft"), versions=versions() | {"torch": "0.1"}, data=[data])
     pipeline = load()
     print_plan(pipeline, pipeline.stages)
     shown = capsys.readouterr().out
@@ -406,8 +418,7 @@ def test_memory_is_measured_or_estimated_and_grows_with_the_batch(school):
     assert not measured and 0.5e9 < small < 1e9  # seen on two cores with such a model: 0.60e9
     Path("sft.yaml").write_text(Path("sft.yaml").read_text() + "per_device_train_batch_size: 512\n")
     assert estimate()[0] > 1.5 * small
-    state = json.loads(Path("out/sft/stage.json").read_text())
-    write_json(Path("out/sft/stage.json"), state | {"peak_bytes": 7})
+    change_manifest(Path("out/sft"), peak_bytes=7)
     assert estimate() == (7, True)
 
 
@@ -417,7 +428,8 @@ def test_what_is_to_do_has_the_times_of_the_last_run_or_of_the_file(school):
         ("base", "eval"),
         ("sft", "eval"),
     ]
-    write_json(Path("out/base/eval/stage.json"), {"status": "done", "seconds": 8.0})
+    took = Evaluation(folder="eval", tasks=["tiny_heldout"], fingerprint="", status="done", seconds=8.0)
+    write_manifest(Path("out/base"), RunManifest(status="done", recipe="base", evaluations=[took]))
     replace("pipeline.yaml", "config: sft.yaml", "config: sft.yaml, minutes: 2")
     replace("sft.yaml", "1.0e-3", "2.0e-3")
     programs = to_do(pipeline := load(), pipeline.stages)
@@ -430,8 +442,11 @@ def test_an_eval_whose_files_were_altered_is_done_again(school):
     write_json(folder / "results.json", {"schema": 1})
     (folder / "samples").mkdir()
     (folder / "samples/tiny_heldout.jsonl").write_text("{}\n")
-    key = eval_key(pipeline, stage, product(stage))
-    write_json(folder / "stage.json", {"key": key, "status": "done", "product": eval_product(stage)})
+    now = evaluation_fingerprint(
+        ROOT / "eval/run.py", {"tasks": stage.evals}, pipeline.base_hash, product_hash(stage.folder)
+    )
+    entry = {"folder": "eval", "tasks": stage.evals, "fingerprint": now, "status": "done"}
+    change_manifest(stage.folder, evaluations=[entry | {"results_hash": results_hash(folder, stage.evals)}])
     assert is_evaluated(pipeline, stage)
     for name in ("results.json", "samples/tiny_heldout.jsonl"):
         whole = (folder / name).read_bytes()
@@ -454,7 +469,8 @@ def signals():
 
 def test_a_folder_of_another_pipeline_or_of_one_that_runs_is_refused(school, signals):
     pipeline = load()
-    write_json(pipeline.folder / "pipeline.json", {"name": "other"})
+    index = {"schema": 2, "name": "other", "base": {"name": "b", "hash": ""}, "stages": []}
+    write_json(pipeline.folder / "pipeline.json", index)
     with pytest.raises(ValueError, match=r"out holds the pipeline 'other': choose another --output_dir"):
         Runner(pipeline, View("x"), Stop())
     (pipeline.folder / "pipeline.json").write_text("{ half a file")
@@ -473,9 +489,11 @@ def test_the_report_is_written_anew_where_the_pipeline_or_the_page_is_another(sc
     assert not runner.report()
     page.unlink()
     assert runner.report() and not runner.report()
+    again = Path("out/.lock")  # another run of the pipeline finds it as it was
+    again.unlink()
+    assert not Runner(load(), View("x"), Stop()).report()
     replace("sft.yaml", "1.0e-3", "2.0e-3")
     runner.pipeline = load()
-    runner.write()
     assert runner.report() and not runner.report()
 
 
@@ -491,18 +509,34 @@ def test_a_full_disk_ends_the_program_with_one_line(tmp_path, signals, monkeypat
         time.sleep(0.05)
 
 
-def test_progress_is_read_from_bars_and_metrics_also_across_reads():
+REPORTS = """
+import time
+from schoolhouse.core.progress import report_progress
+report_progress("train", 0, 4)
+for step in (1, 2, 3, 4):
+    time.sleep(0.4)
+    report_progress("train", step, 4, {"loss": 1 / step})
+print("done")
+"""
+
+
+def test_progress_comes_as_the_program_reports_it(tmp_path, signals):
+    seen = []
+    command = [sys.executable, "-c", REPORTS]
+    environment = {"PYTHONPATH": str(ROOT)}
+    assert run_program(command, tmp_path / "log", Stop(), lambda p: seen.append((p.done, p.left)), environment) == 0
+    assert {done for done, _ in seen} == {0, 1, 2, 3, 4} and (tmp_path / "log").read_text() == "done\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_the_pace_counts_from_the_first_event_of_a_kind():
     progress = Progress()
-    progress.read(b"Tokenizing train dataset:  45%|####  | 45/100 [00:01<00:02, 30.1 examples/s]")
-    assert (progress.what, progress.done, progress.total, progress.left) == ("Tokenizing train dataset", 45, 100, 2)
-    progress.read(
-        b"\r  5%|5  | 2/40 [00:10<1:03:05,  5.0s/it]{'loss': '0.5', 'reward': 0.25}\r  8%|8  | 3/40 [00:15<?, "
-    )
-    assert (progress.what, progress.done, progress.total, progress.left) == ("", 3, 40, None)
-    progress.read(b"{'loss': '0.5', 'reward': 0.25}\r  5%|5  | 4/40 [00:10<1:03:05,  5.0s/it]")
-    assert progress.left == 3785 and progress.metrics == {"loss": "0.5", "reward": 0.25}
-    progress.read(b"{'loss': __import__('os')}")
-    assert progress.metrics == {"loss": "0.5", "reward": 0.25}
+    for now, step in ((100.0, 50), (110.0, 55)):
+        progress.update({"what": "train", "step": step, "of": 60, "metrics": {"loss": 0.5}}, now)
+    progress.update({"what": "train", "step": 56, "of": 60, "metrics": {}}, 112.0)
+    assert (progress.done, progress.total, progress.left, progress.metrics) == (56, 60, 8.0, {"loss": 0.5})
+    progress.update({"what": "tiny_facts", "step": 8, "of": 80, "metrics": {}}, 113.0)
+    assert (progress.what, progress.done, progress.left) == ("tiny_facts", 8, None)
 
 
 def test_the_time_left_is_the_programs_own_and_that_of_those_after_it(school):
@@ -513,7 +547,7 @@ def test_the_time_left_is_the_programs_own_and_that_of_those_after_it(school):
     view.begin(pipeline.stages[0], "eval")
     seconds, is_all = view.seconds_left()
     assert is_all and 129 < seconds <= 130
-    view.show(Progress(done=3, total=40, left=12.0))
+    view.show(Progress("train", 3, 40, 12.0))
     assert view.seconds_left() == (42.0, True)
     view.programs[1].seconds = None
     assert view.seconds_left() == (12.0, False)
@@ -528,7 +562,7 @@ def test_the_board_shows_what_is_done_at_work_and_to_come(school):
     view.end("done")
     view.begin(pipeline.stages[1], "eval")
     metrics = {"loss": "0.51234", "reward": 0.25, "epoch": 1, "accuracy": "\x1b[2Jx"}
-    view.show(Progress("", 3, 40, 75.0, metrics))
+    view.show(Progress("train", 3, 40, 75.0, metrics))
 
     def seen():
         console = Console(file=io.StringIO(), width=100)
@@ -545,14 +579,16 @@ def test_the_board_shows_what_is_done_at_work_and_to_come(school):
     assert "once more ends it at once" in seen()
 
 
-def test_a_folder_that_the_pipeline_did_not_make_is_kept(tmp_path):
-    mine, other = tmp_path / "mine", tmp_path / "other"
-    write_json(mine / "stage.json", {"key": "k"})
+def test_a_folder_that_the_pipeline_did_not_make_is_kept(school):
+    mine, begun, by_hand, other = (Path("out") / name for name in ("sft", "begun", "math", "other"))
+    write_json(begun / "config.yaml", {})
+    fingerprints = read_manifest(by_hand).fingerprints.model_copy(update={"launch": None})
+    change_manifest(by_hand, fingerprints=fingerprints.model_dump())
     write_json(other / "run.json", {"kept": True})
-    clear(mine)
-    clear(other)
-    assert [path.name for path in tmp_path.iterdir()] == ["other.kept-1"]
-    assert json.loads((tmp_path / "other.kept-1" / "run.json").read_text()) == {"kept": True}
+    for folder in (mine, begun, by_hand, other, Path("out/none")):
+        clear(folder)
+    assert sorted(path.name for path in Path("out").iterdir()) == ["judge", "math.kept-1", "other.kept-1", "ppo"]
+    assert json.loads(Path("out/other.kept-1/run.json").read_text()) == {"kept": True}
 
 
 def test_programs_die_with_the_pipeline_that_is_killed(tmp_path):
@@ -611,8 +647,7 @@ def _lives(pid):
 
 def test_a_log_shows_the_end_without_control_characters(tmp_path, signals):
     program = r"print('\x1b[31mred'); print('1/2\r2/2'); raise SystemExit(3)"
-    status, seconds, peak = run_program([sys.executable, "-c", program], tmp_path / "log", Stop())
-    assert status == 3 and seconds > 0 and peak > 1_000_000
+    assert run_program([sys.executable, "-c", program], tmp_path / "log", Stop()) == 3
     assert tail(tmp_path / "log") == "[31mred\n2/2"
     launcher = 'Traceback (most recent call last):\n  File "<frozen runpy>", line 1, in x\n'
     (tmp_path / "log").write_text(
@@ -643,18 +678,22 @@ def test_a_pipeline_killed_ten_times_ends_with_the_same_adapters(tmp_path, monke
     subprocess.run([*command, "whole"], check=True)
     whole = time.monotonic() - began
     rng, finished = random.Random(0), {}
+
+    def trained(name):
+        # Evaluations are appended after the training.
+        return read_manifest(Path("killed", name)).model_copy(update={"evaluations": []})
+
     for _ in range(10):
         process = subprocess.Popen([*command, "killed"])
         time.sleep(rng.uniform(0.1, 0.5) * whole)
         process.kill()
         process.wait()
         for name in ("a", "b"):
-            record = Path("killed", name, "run.json")
-            if record.is_file() and json.loads(record.read_text())["status"] == "finished":
-                assert finished.setdefault(name, record.read_text()) == record.read_text()
+            if Path("killed", name, "run.json").is_file() and (manifest := trained(name)).status == "done":
+                assert finished.setdefault(name, manifest) == manifest
     subprocess.run([*command, "killed"], check=True)
-    for name, text in finished.items():
-        assert Path("killed", name, "run.json").read_text() == text
+    for name, manifest in finished.items():
+        assert trained(name) == manifest
     for name in ("a", "b"):
         assert adapter_hash(f"killed/{name}/adapter") == adapter_hash(f"whole/{name}/adapter")
 
@@ -676,6 +715,7 @@ def test_a_stage_that_fails_or_is_killed_in_its_eval_costs_no_other(tmp_path, mo
     failed = subprocess.run(command, capture_output=True, text=True)
     assert failed.returncode == 1 and "b: train failed" in failed.stderr
     assert "did you mean 'tiny/sft'" in failed.stderr and "Traceback" not in failed.stderr
+    assert json.loads(Path("out/a/run.json").read_text())["status"] == "done"
     first = Path("out/a/run.json").read_text()
     replace("b.yaml", "tiny/stf", "tiny/sft")
     process = subprocess.Popen(command)
@@ -685,9 +725,11 @@ def test_a_stage_that_fails_or_is_killed_in_its_eval_costs_no_other(tmp_path, mo
         time.sleep(0.05)
     process.kill()
     process.wait()
-    second, begun = Path("out/b/run.json").read_text(), Path("out/b/eval/generations.jsonl").read_bytes()
+    second, begun = read_manifest("out/b"), Path("out/b/eval/generations.jsonl").read_bytes()
     subprocess.run(command, check=True)
-    assert Path("out/a/run.json").read_text() == first and Path("out/b/run.json").read_text() == second
+    assert Path("out/a/run.json").read_text() == first
+    assert second.evaluations[0].status == "running" and read_manifest("out/b").evaluations[0].status == "done"
+    assert read_manifest("out/b").model_copy(update={"evaluations": second.evaluations}) == second
     assert Path("out/b/eval/generations.jsonl").read_bytes().startswith(begun.rpartition(b"\n")[0])
     assert (tmp_path / "out/report/report.html").is_file()
     again = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schoolhouse.config.paths import shipped
+from schoolhouse.config.paths import find_file, shipped
 from schoolhouse.config.yaml_file import YamlError, load_mapping
 from schoolhouse.core.manifest import Fingerprints
 
@@ -24,6 +24,8 @@ NOT_COMPUTED = {
     *("output_dir", "resume_from_checkpoint", "run_name", "report_to", "disable_tqdm", "logging_dir", "hub_token"),
     *("preflight", "preflight_prompts"),
 }
+# Keys of a data set's YAML file that say something about the data, and do not change it.
+_DESCRIPTIVE = {"description", "origin", "license"}
 _PACKAGE = Path(__file__).parents[1]
 # Suffixes of the package's files that are run or rendered.
 _CODE = {".py", ".jinja", ".css", ".js"}
@@ -60,7 +62,7 @@ def stage_fingerprints(
     Returns:
         [`Fingerprints`]
     """
-    named = _NamedFiles(("data",), Path(settings["output_dir"]).parent)
+    named = _NamedFiles(Path(settings["output_dir"]).parent)
     kept = {key: value for key, value in settings.items() if key not in {*NOT_COMPUTED, "model_name_or_path"}}
     without_paths = named.replace(kept)
     return Fingerprints(
@@ -85,7 +87,7 @@ def evaluation_fingerprint(script: Path, settings: dict[str, Any], base: str, ad
         base (`str`), adapter (`str` or `None`):
             Hashes of the base model and of the adapter.
     """
-    named = _NamedFiles(("eval/tasks", "data"))
+    named = _NamedFiles()
     places = ("output_dir", "model_name_or_path", "adapter_name_or_path")
     kept = named.replace({key: value for key, value in settings.items() if key not in places})
     return digest([kept, named.contents, base, adapter, code_hash(script)])
@@ -112,6 +114,10 @@ def code_hash(script: Path, package: Path = _PACKAGE) -> str:
         if file.suffix in _CODE and not (path := file.relative_to(package).as_posix()).startswith(left_out)
     }
     files[name] = script
+    if name == "eval/run.py":
+        # Tasks read data sets. A recipe's own data set is in the part `files` of its fingerprints.
+        for folder in (script.resolve().parents[1] / name for name in ("data", "eval/tasks")):
+            files |= {f"{folder.name}/{file.relative_to(folder)}": file for file in folder.rglob("*.yaml")}
     return digest([[path, _source_hash(file)] for path, file in sorted(files.items())])
 
 
@@ -148,18 +154,14 @@ class _NamedFiles:
     what they hold and not by where they lie.
 
     Args:
-        shipped_in (`tuple[str, ...]`):
-            Folders of YAML files of this project that settings may name without folder and suffix.
         siblings (`Path`, *optional*):
             Folder of the run folders that are known as stages. Their products are hashed by the caller.
         open_files (`tuple[Path, ...]`, *optional*):
-            YAML files that are being read, for one that names itself.
+            YAML files that are being read; the last one holds the settings, and paths in it begin beside it.
     """
 
-    def __init__(
-        self, shipped_in: tuple[str, ...], siblings: Path | None = None, open_files: tuple[Path, ...] = ()
-    ) -> None:
-        self.shipped_in, self.siblings, self.open_files = shipped_in, siblings, open_files
+    def __init__(self, siblings: Path | None = None, open_files: tuple[Path, ...] = ()) -> None:
+        self.siblings, self.open_files = siblings, open_files
         self.parents: set[str] = set()
         self.contents: dict[str, Any] = {}
 
@@ -177,15 +179,15 @@ class _NamedFiles:
             self.parents.add(inside.partition("/")[0])
             return f"<pipeline>/{inside}"
         key = ".".join(map(str, where))
-        # A data set or a task of this project, known by its name.
+        # A data set of this project, known by its name.
         if re.fullmatch(r"[\w-]+(/[\w-]+)*", value) and not Path(value).exists():
-            files = [shipped(f"{folder}/{value}.yaml") for folder in self.shipped_in]
-            if known := [self._yaml(file) for file in files if file.is_file()]:
-                self.contents[key] = known
+            if (known := shipped(f"data/{value}.yaml")).is_file():
+                self.contents[key] = self._yaml(known)
             return value
         # A path, also in `rewards.py:function`.
         place, function = re.fullmatch(r"(.*?)(\.py:\w+)?", value, re.DOTALL).groups(default="")  # type: ignore[union-attr]
-        path = Path(place + function.partition(":")[0]).expanduser()
+        beside = self.open_files[-1].parent if self.open_files else Path()
+        path = find_file(beside / Path(place + function.partition(":")[0]).expanduser())
         try:
             content = self._content(path)
         except OSError:  # a text that cannot be a path
@@ -208,9 +210,10 @@ class _NamedFiles:
         """Return the settings in a YAML file and the content of the files that they name."""
         if path in self.open_files:
             return path.name
-        inner = _NamedFiles(self.shipped_in, open_files=(*self.open_files, path))
+        inner = _NamedFiles(open_files=(*self.open_files, path))
         try:
-            return [inner.replace(load_mapping(path.read_bytes())[0]), inner.contents]
+            values = load_mapping(path.read_bytes())[0]
+            return [inner.replace({key: values[key] for key in values.keys() - _DESCRIPTIVE}), inner.contents]
         except YamlError:
             return file_hash(path)
 

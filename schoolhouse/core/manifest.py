@@ -227,6 +227,7 @@ class PipelineIndex(_Record):
     name: str
     base: ModelSource
     stages: list[PipelineStage]
+    report: str | None = None  # fingerprint with which the report was written last
 
 
 def read_manifest(folder: str | Path) -> RunManifest:

@@ -311,6 +311,8 @@ def open_evaluation(
         manifest = read_manifest(folder)
         if manifest.product_hash != (adapter.hash if adapter else None):  # the manifest of something else
             manifest = None
+        elif manifest.recipe == "base":
+            manifest.model = model
     elif adapter is None and output_dir.name == "eval":
         manifest = RunManifest(status="done", recipe="base", model=model, versions=versions(), started=_now())
     if manifest is None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.manifest import read_pipeline_index
 from schoolhouse.core.models import adapter_folder, load_model, load_tokenizer
 from schoolhouse.core.reward_models import validate_task_type
-from schoolhouse.pipeline.fingerprints import read_json
 
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def find_stages(pipeline: str | None, model: str | None, names: str | None) -> tuple[str, dict[str, str | None]]:
     """
-    The base model and the adapter of each stage that is asked.
+    Return the base model and the adapter of each stage that is asked.
 
     Args:
         pipeline (`str` or `None`):
@@ -27,7 +27,7 @@ def find_stages(pipeline: str | None, model: str | None, names: str | None) -> t
             Base model, where there is no pipeline.
         names (`str` or `None`):
             Stages, separated by commas: `base`, a stage of the pipeline, or `name=adapter`. By default the
-            pipeline's last finished stage that is no judge.
+            pipeline's last finished stage that is no reward model.
 
     Returns:
         `tuple[str, dict]`: base model, and name -> adapter (`None` for the base itself).
@@ -37,18 +37,11 @@ def find_stages(pipeline: str | None, model: str | None, names: str | None) -> t
     """
     known: dict[str, str | None] = {"base": None}
     if pipeline is not None:
-        path = Path(pipeline)
-        path = path / "pipeline.json" if path.is_dir() else path
-        if not path.is_file():
-            raise ValueError(f"pipeline: {path} does not exist: run it, or name adapters as name=folder")
-        record = read_json(path)
-        try:
-            model = model or record["base"]["name"]
-            for stage in record["stages"]:
-                if stage["recipe"] not in (None, "reward") and stage["status"] == "done":
-                    known[stage["name"]] = str(Path(stage["folder"]) / "adapter")
-        except (KeyError, TypeError):
-            raise ValueError(f"pipeline: {path} is damaged or of another version: run it again") from None
+        index = read_pipeline_index(pipeline)
+        model = model or index.base.name
+        for stage in index.stages:
+            if stage.recipe not in (None, "reward") and stage.status == "done":
+                known[stage.name] = str(Path(stage.folder) / "adapter")
     if model is None:
         raise ValueError("model_name_or_path is missing: give it, or --pipeline with the folder of a pipeline")
     chosen = {}
@@ -99,13 +92,13 @@ class AdapterChat:
         temperature: float = 0.0,
     ) -> str:
         """
-        What a stage says next.
+        Return the next answer of a stage.
 
         Args:
             stage (`str`):
                 Its name.
             messages (`list[dict]`):
-                The talk so far, in chat format.
+                The conversation so far, in chat format.
             show (`Callable`, *optional*):
                 Called with each piece of the answer, safe to print, as it is generated.
             max_new_tokens (`int`, *optional*, defaults to `256`):
@@ -146,5 +139,5 @@ class AdapterChat:
 
 
 def printable(text: str) -> str:
-    """Text in which whatever a terminal might obey, or shows out of order, is written as an escape."""
+    """Return a text in which whatever a terminal might obey, or shows out of order, is written as an escape."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -1,15 +1,15 @@
-"""What there is to do, how long it will take and how much memory."""
+"""The programs that a pipeline has to run, how long they will take and how much memory."""
 
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from schoolhouse.pipeline.fingerprints import is_done, is_evaluated, read_json
 from schoolhouse.pipeline.plan import Pipeline, Stage
+from schoolhouse.pipeline.staleness import evaluation_of, is_done, is_evaluated, manifest_of
 
 
 LIBRARIES = 550e6  # bytes that Python, torch and trl take with the smallest of models, measured on a CPU
-PROMPT = 96  # tokens of a practice question, which no recipe says
+PROMPT = 96  # tokens of a prompt in RL, which no recipe says
 _DEFAULT_LENGTH = {"sft": 1024, "reward": 1024, "grpo": 512, "ppo": 512}  # where the recipe leaves TRL's default
 
 
@@ -34,7 +34,7 @@ class Program:
 
 def to_do(pipeline: Pipeline, stages: list[Stage]) -> list[Program]:
     """
-    The programs that a run would start, in order.
+    Return the programs that a run would start, in order.
 
     Args:
         pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
@@ -43,7 +43,7 @@ def to_do(pipeline: Pipeline, stages: list[Stage]) -> list[Program]:
             The stages that were asked for.
 
     Returns:
-        `list[Program]`: empty where everything is done and measured.
+        `list[Program]`: empty where everything is done and evaluated.
     """
     programs = []
     for stage in stages:
@@ -56,27 +56,24 @@ def to_do(pipeline: Pipeline, stages: list[Stage]) -> list[Program]:
 
 
 def training_seconds(stage: Stage) -> float | None:
-    """What a stage's training took, else the `minutes` of the pipeline's file."""
-    state = read_json(stage.folder / "stage.json")
-    if state.get("status") == "done" and state.get("seconds"):
-        return state["seconds"]
+    """Return how long a stage's training took, else the `minutes` of the pipeline's file."""
+    manifest = manifest_of(stage)
+    if manifest is not None and manifest.status == "done" and manifest.seconds:
+        return manifest.seconds
     return stage.minutes and stage.minutes * 60
 
 
 def eval_seconds(pipeline: Pipeline, stage: Stage) -> float | None:
-    """What a stage's eval took, else the mean of those that asked the same tasks, else of all."""
-    took = {}
-    for other in pipeline.stages:
-        state = read_json(other.folder / "eval" / "stage.json")
-        if state.get("status") == "done" and state.get("seconds"):
-            took[other.name] = state["seconds"]
+    """Return how long a stage's evaluation took, else the mean of those of the same tasks, else of all."""
+    entries = {other.name: evaluation_of(other) for other in pipeline.stages}
+    took = {name: entry.seconds for name, entry in entries.items() if entry is not None and entry.status == "done"}
     same = [took[other.name] for other in pipeline.stages if other.name in took and other.evals == stage.evals]
     return took.get(stage.name) or (mean(same or took.values()) if took else None)
 
 
 def peak_bytes(pipeline: Pipeline, stage: Stage) -> tuple[float, bool] | None:
     """
-    Memory of a stage's training.
+    Return the memory of a stage's training.
 
     Args:
         pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]), stage ([`~schoolhouse.pipeline.plan.Stage`]):
@@ -86,8 +83,9 @@ def peak_bytes(pipeline: Pipeline, stage: Stage) -> tuple[float, bool] | None:
         `tuple[float, bool]` or `None`: bytes, and whether they were measured; else they are estimated from the
         model's config, for sequences as long as the recipe lets them be.
     """
-    if measured := read_json(stage.folder / "stage.json").get("peak_bytes"):
-        return measured, True
+    manifest = manifest_of(stage)
+    if manifest is not None and manifest.peak_bytes:
+        return manifest.peak_bytes, True
     if stage.recipe is None:
         return None
     import warnings
@@ -100,8 +98,8 @@ def peak_bytes(pipeline: Pipeline, stage: Stage) -> tuple[float, bool] | None:
     from schoolhouse.training.memory import estimate_memory
 
     origin = stage  # an adapter's shape is that of the stage that began it
-    while origin.after is not None:
-        origin = next(other for other in pipeline.stages if other.name == origin.after)
+    while origin.parent is not None:
+        origin = next(other for other in pipeline.stages if other.name == origin.parent)
     fields = ModelArguments.__dataclass_fields__
     wanted = {key: value for key, value in origin.config.items() if key in fields and key != "adapter_name_or_path"}
     config = stage.config
@@ -123,8 +121,8 @@ def peak_bytes(pipeline: Pipeline, stage: Stage) -> tuple[float, bool] | None:
 
 
 def _tokens(recipe: str, config: dict[str, Any]) -> int:
-    """Tokens of a micro-batch, every sequence as long as it may be."""
-    is_practice = recipe in ("grpo", "ppo")
-    length = config.get("max_completion_length" if is_practice else "max_length") or _DEFAULT_LENGTH[recipe]
+    """Return the tokens of a micro-batch, every sequence as long as it may be."""
+    is_rl = recipe in ("grpo", "ppo")
+    length = config.get("max_completion_length" if is_rl else "max_length") or _DEFAULT_LENGTH[recipe]
     sides = 2 if recipe == "reward" else 1
-    return config.get("per_device_train_batch_size", 8) * sides * (length + PROMPT * is_practice)
+    return config.get("per_device_train_batch_size", 8) * sides * (length + PROMPT * is_rl)

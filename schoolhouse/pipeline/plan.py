@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from schoolhouse.config.errors import KeyPath, nearest
 from schoolhouse.config.paths import find_file, shipped
 from schoolhouse.config.yaml_file import read_yaml
+from schoolhouse.core.manifest import Fingerprints
 from schoolhouse.core.models import model_hash
 from schoolhouse.evaluation.tasks import TASKS
 
@@ -33,7 +34,7 @@ class StageEntry(TypedDict, total=False):
 
 
 class PipelineEntry(TypedDict, total=False):
-    """The keys of course.yaml."""
+    """The keys of pipeline.yaml."""
 
     name: str
     model_name_or_path: str
@@ -52,7 +53,7 @@ class Stage:
         name (`str`):
             Its name, which is also that of its folder.
         recipe (`str` or `None`):
-            `"sft"`, `"grpo"`, `"reward"` or `"ppo"`; `None` for the base model, which is only measured.
+            `"sft"`, `"grpo"`, `"reward"` or `"ppo"`; `None` for the base model, which is only evaluated.
         config_path (`str` or `None`):
             Recipe file.
         folder (`Path`):
@@ -61,18 +62,16 @@ class Stage:
             The recipe with its overrides, the pipeline's base, folders and parent.
         overrides (`dict[str, Any]`):
             What the pipeline sets instead of the recipe.
-        after (`str` or `None`):
+        parent (`str` or `None`):
             Stage whose adapter it continues.
         parents (`list[str]`):
-            Stages whose adapters it uses: `after`, and those that its config names.
+            Stages whose adapters it uses: `parent`, and those that its config names.
         evals (`list[str]`):
             Tasks.
         minutes (`float` or `None`):
             Expected duration, until there is a measured one.
-        parts (`dict[str, str]`):
-            What decides its adapter (`settings`, `files`, `code`, ...) -> hash; see [`fingerprints`].
-        key (`str`):
-            Hash of all of them.
+        fingerprints (`Fingerprints` or `None`):
+            Cache of [`schoolhouse.pipeline.staleness.stage_fingerprints`].
     """
 
     name: str
@@ -81,12 +80,11 @@ class Stage:
     folder: Path
     config: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
-    after: str | None = None
+    parent: str | None = None
     parents: list[str] = field(default_factory=list)
     evals: list[str] = field(default_factory=list)
     minutes: float | None = None
-    parts: dict[str, str] = field(default_factory=dict)
-    key: str = ""
+    fingerprints: Fingerprints | None = None
 
 
 @dataclass
@@ -102,7 +100,7 @@ class Pipeline:
         base_hash (`str`):
             What it computes, by [`schoolhouse.core.models.model_hash`].
         folder (`Path`):
-            Folder of course.json and of the stages' folders.
+            Folder of pipeline.json and of the stages' folders.
         accelerate_config (`Path`):
             How `accelerate launch` starts a stage.
         stages (`list[Stage]`):
@@ -128,7 +126,7 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
             Instead of the file's own.
 
     Returns:
-        [`Pipeline`]: its stages still without keys, see [`schoolhouse.pipeline.fingerprints.set_keys`].
+        [`Pipeline`]
 
     Raises:
         ValueError: one line that names file and line.
@@ -165,8 +163,8 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
             fail((*where, "name"), f"{entry['name']!r} is taken: name each stage once, and none `base` or `report`")
         if entry["recipe"] not in RECIPES:
             fail((*where, "recipe"), f"unknown recipe {entry['recipe']!r}; known: {', '.join(RECIPES)}")
-        if (after := entry.get("parent")) is not None and after not in before[1:]:
-            fail((*where, "parent"), f"{after!r} is no earlier stage; earlier: {', '.join(before[1:]) or 'none'}")
+        if (parent := entry.get("parent")) is not None and parent not in before[1:]:
+            fail((*where, "parent"), f"{parent!r} is no earlier stage; earlier: {', '.join(before[1:]) or 'none'}")
         _check_evals((*where, "evals"), entry["recipe"], entry.get("evals", []), fail)
         if not find_file(entry["config"]).is_file():
             fail((*where, "config"), f"{entry['config']} does not exist, seen from {Path.cwd()}")
@@ -177,7 +175,7 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
         recipes.append(read_yaml(entry["config"]).values)
     own = [str(recipe.get("output_dir") or "").rstrip("/") for recipe in recipes]
     for index, (entry, recipe) in enumerate(zip(values["stages"], recipes, strict=True)):
-        where, name, after = ("stages", index), entry["name"], entry.get("parent")
+        where, name, parent = ("stages", index), entry["name"], entry.get("parent")
         settings = recipe | entry.get("overrides", {})
         used: set[int] = set()
         try:
@@ -190,14 +188,14 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
             fail((*where, "config"), str(error))
         config |= {"model_name_or_path": base, "output_dir": str(folder / name)}
         # A parent named only by the recipe's own path is the pipeline's `parent`, or nobody's.
-        if after is not None:
-            config["adapter_name_or_path"] = str(folder / after / "adapter")
+        if parent is not None:
+            config["adapter_name_or_path"] = str(folder / parent / "adapter")
         elif recipe.get("adapter_name_or_path"):
             fail(where, f"parent is missing: {entry['config']} continues {recipe['adapter_name_or_path']}")
         used_names = {values["stages"][number]["name"] for number in used}
-        parents = [stage.name for stage in stages if stage.name == after or stage.name in used_names]
+        parents = [stage.name for stage in stages if stage.name == parent or stage.name in used_names]
         stage = Stage(name, entry["recipe"], entry["config"], folder / name, config, entry.get("overrides", {}))
-        stage.after, stage.parents = after, parents
+        stage.parent, stage.parents = parent, parents
         stage.evals, stage.minutes = entry.get("evals", []), entry.get("minutes")
         stages.append(stage)
     accelerate = find_file(values.get("accelerate_config") or shipped("accelerate_config.yaml"))

@@ -1,45 +1,46 @@
 """A program in a process group of its own: output in a log, signals passed on, nobody left when the pipeline dies."""
 
-import ast
 import contextlib
+import json
 import os
 import re
+import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from schoolhouse.core.progress import PROGRESS_FILE
 
 
 # Waits on a pipe that only the pipeline holds open. However the pipeline ends, the group ends with it.
 _WATCHER = ["sh", "-c", "trap '' INT TERM HUP; read _; kill -KILL 0"]
-# A bar of tqdm, which its title precedes where it has one; the trainer's own has none.
-_BAR = re.compile(rb"(?:([A-Za-z][\w ./()-]*): +)?\d+%\|[^|\r\n]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
-_METRICS = re.compile(rb"\{'[^{}\n]*\}")
+_POLL_SECONDS = 0.25
 _LAUNCHER = re.compile(
     r'^Traceback \(most recent call last\):\n  File "<frozen runpy>"(?:(?!^Traceback ).)*'
     r"^subprocess\.CalledProcessError: Command .*\Z",
     re.DOTALL | re.MULTILINE,
 )
-_KEPT = 4096  # of the output, so that what a read has cut in two is still found
 
 
 @dataclass
 class Progress:
     """
-    How far a program says it is.
+    Progress that a program has reported.
 
     Args:
         what (`str`):
-            Title of its progress bar, empty for the trainer's own.
+            What it counts, `train` or the name of a task.
         done (`int`), total (`int`):
-            Steps; 0 before the first bar.
+            Steps; 0 before the first event.
         left (`float` or `None`):
-            Seconds that it expects to need.
+            Seconds that the remaining steps need, at the pace since the first event of the same kind.
         metrics (`dict[str, Any]`):
-            What it logged last.
+            Values that it logged last.
     """
 
     what: str = ""
@@ -47,17 +48,46 @@ class Progress:
     total: int = 0
     left: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    _first: tuple[float, int] = (0.0, 0)
 
-    def read(self, output: bytes) -> None:
-        """Take the newest bar and the newest metrics from a piece of output."""
-        if bars := _BAR.findall(output):
-            what, done, total, left = bars[-1]
-            self.what, self.done, self.total = what.decode(errors="replace"), int(done), int(total)
-            parts = left.split(b":")
-            self.left = None if b"?" in left else sum(int(part) * 60**n for n, part in enumerate(reversed(parts)))
-        if found := _METRICS.findall(output):
-            with contextlib.suppress(ValueError, SyntaxError):
-                self.metrics = ast.literal_eval(found[-1].decode(errors="replace"))
+    def update(self, event: dict[str, Any], now: float) -> None:
+        """
+        Take over an event of [`schoolhouse.core.progress.report_progress`].
+
+        Args:
+            event (`dict[str, Any]`):
+                With `what`, `step`, `of` and `metrics`.
+            now (`float`):
+                Time of its arrival in seconds.
+        """
+        if event["what"] != self.what:
+            self.what, self._first, self.left = event["what"], (now, event["step"]), None
+        self.done, self.total = event["step"], event["of"]
+        self.metrics = event["metrics"] or self.metrics
+        # The first event has a time but no duration: steps are counted from there, also in a resumed run.
+        began, first_step = self._first
+        if self.done > first_step:
+            self.left = (self.total - self.done) * (now - began) / (self.done - first_step)
+
+
+class _Events:
+    """The file that a program reports progress to, read as it grows."""
+
+    def __init__(self, path: Path):
+        path.unlink(missing_ok=True)
+        self.path = path
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                # A line that is still being written waits for its end.
+                lines = file.read().rpartition(b"\n")[0].splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        self._offset += sum(map(len, lines)) + (1 if lines else 0)
+        return [json.loads(line) for line in lines]
 
 
 class Stop:
@@ -89,8 +119,12 @@ class Stop:
 
 
 def run_program(
-    command: Sequence[str], log: Path, stop: Stop, show: Callable[[Progress], None] = lambda progress: None
-) -> tuple[int, float, int]:
+    command: Sequence[str],
+    log: Path,
+    stop: Stop,
+    show: Callable[[Progress], None] = lambda progress: None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> int:
     """
     Run a program to its end, and to that of every process it started in its group.
 
@@ -102,13 +136,15 @@ def run_program(
         stop ([`Stop`]):
             Where signals arrive.
         show (`Callable`, *optional*):
-            Called with the progress that the program prints.
+            Called with the progress that the program reports.
+        environment (`Mapping[str, str]`, *optional*):
+            Further variables of its environment.
 
     Returns:
-        `tuple[int, float, int]`: exit status, seconds, and the peak of resident memory in bytes.
+        `int`: exit status.
     """
-    began = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
+    events = _Events(log.with_name(f".{log.stem}.progress"))
     watcher = subprocess.Popen(_WATCHER, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
     try:
         program = subprocess.Popen(
@@ -117,29 +153,32 @@ def run_program(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=watcher.pid,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | environment | {"PYTHONUNBUFFERED": "1", PROGRESS_FILE: str(events.path.absolute())},
         )
         stop.group = watcher.pid
         if stop.number is not None:
             os.killpg(watcher.pid, stop.number)
-        progress, recent = Progress(), b""
-        with log.open("ab", buffering=0) as file:
-            # The end of the output is the end of all who could write to it, also where a launcher died before its own.
-            while chunk := os.read(program.stdout.fileno(), 1 << 16):
-                file.write(chunk)
-                recent = (recent + chunk)[-_KEPT:]
-                progress.read(recent)
+        progress = Progress()
+        with program.stdout, log.open("ab", buffering=0) as file:
+            while True:
+                readable, _, _ = select.select([program.stdout], [], [], _POLL_SECONDS)
+                if readable:
+                    # The end of the output is the end of all who could write to it, also where a launcher died before
+                    # its own program.
+                    if not (chunk := os.read(program.stdout.fileno(), 1 << 16)):
+                        break
+                    file.write(chunk)
+                for event in events.read():
+                    progress.update(event, time.monotonic())
                 show(progress)
-        _, status, usage = os.wait4(program.pid, 0)
-        program.returncode = os.waitstatus_to_exitcode(status)
-        program.stdout.close()
-        return program.returncode, time.monotonic() - began, usage.ru_maxrss * 1024
+        return program.wait()
     finally:
         stop.group = None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(watcher.pid, signal.SIGKILL)
         watcher.wait()
         watcher.stdin.close()
+        events.path.unlink(missing_ok=True)
 
 
 def tail(log: Path, lines: int = 15) -> str:

@@ -1,4 +1,4 @@
-"""What is seen of a running pipeline: a live board on a terminal, a line per event anywhere else."""
+"""Display of a running pipeline, a live board on a terminal and a line per event elsewhere, and of its plan."""
 
 import sys
 import time
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from schoolhouse.pipeline.estimates import Program, eval_seconds, peak_bytes, to_do, training_seconds
-from schoolhouse.pipeline.fingerprints import read_json, stale_reason
 from schoolhouse.pipeline.plan import Pipeline, Stage
 from schoolhouse.pipeline.process import Progress
+from schoolhouse.pipeline.staleness import manifest_of, stale_reason
 
 
 # The first of these that a program logs are shown; anything else a trainer logs stands in its log.
@@ -38,7 +38,7 @@ class View:
         self._took: dict[int, float] = {}
 
     def begin(self, stage: Stage, what: str) -> None:
-        """A program starts."""
+        """Show that a program starts."""
         self.at = next(
             n for n, program in enumerate(self.programs) if (program.stage, program.what) == (stage.name, what)
         )
@@ -53,17 +53,17 @@ class View:
             print(f"{stage.name}: {what} begins ({place})", flush=True)
 
     def show(self, progress: Progress) -> None:
-        """It printed something."""
+        """Take over the progress of the program."""
         self.progress = progress
 
     def stop(self) -> None:
-        """A signal came; the program finishes its step."""
+        """Show that the program finishes its step and stops."""
         self.stopping = True
         if self._live is None:
             print("stopping after this step; once more ends it at once", flush=True)
 
     def end(self, outcome: str) -> None:
-        """It ended."""
+        """Show how the program ended."""
         self.close()
         took = self._took[self.at] = time.monotonic() - self._began
         program = self.programs[self.at]
@@ -76,10 +76,10 @@ class View:
             self._live = None
 
     def seconds_left(self) -> tuple[float, bool]:
-        """Seconds that the pipeline will still take, and whether that counts all of it."""
+        """Return the seconds that the pipeline will still take, and whether that counts all of it."""
         later = [program.seconds for program in self.programs[self.at + 1 :]]
         expected, own = self.programs[self.at].seconds, self.progress.left
-        if own is None or self.progress.what:  # no bar yet, or one of a step before the training
+        if own is None or self.progress.what != "train":  # an evaluation counts each of its tasks anew
             own = None if expected is None else max(0.0, expected - (time.monotonic() - self._began))
         return (own or 0.0) + sum(filter(None, later)), None not in (own, *later)
 
@@ -106,9 +106,9 @@ class View:
             else:
                 step, cell = self.progress, Table.grid(padding=(0, 1))
                 ran = Text(f"{clock(time.monotonic() - self._began)} so far")
-                if step.done < step.total or (step.total and not step.what):
+                if step.total:
                     left = "" if step.left is None else f", {clock(step.left)} left"
-                    title = printable(step.what)[:30] + " " * bool(step.what)
+                    title = "" if step.what == "train" else f"{printable(step.what)[:30]} "
                     ran = Text(f"{title}{step.done} of {step.total}{left}")
                     cell.add_row(ProgressBar(total=step.total, completed=step.done, width=20), ran)
                 else:
@@ -123,7 +123,7 @@ class View:
 
 
 def metrics_line(metrics: dict[str, Any]) -> str:
-    """The telling ones of a trainer's metrics, four at most."""
+    """Return up to four of a trainer's metrics, the most telling ones."""
     found = [(key, metrics[key]) for key in SHOWN if key in metrics][:4]
     return "   ".join(f"{key} {_figure(value)}" for key, value in found)
 
@@ -136,12 +136,12 @@ def _figure(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without what a terminal might obey."""
+    """Return a text without the characters that a terminal might obey."""
     return "".join(filter(str.isprintable, text))
 
 
 def clock(seconds: float) -> str:
-    """Seconds as `45 s`, `3:20 min` or `2:05 h`."""
+    """Return seconds as `45 s`, `3:20 min` or `2:05 h`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -150,7 +150,7 @@ def clock(seconds: float) -> str:
 
 def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
     """
-    Print what a run would do, how long that takes and how much memory, and what no key sees.
+    Print what a run would do, how long that takes and how much memory, and what is not compared.
 
     Args:
         pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
@@ -165,10 +165,10 @@ def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
 
     programs = to_do(pipeline, stages)
     due = {(program.stage, program.what) for program in programs}
-    table = Table("stage", "recipe", "after", "state", "training", "eval", "memory", box=box.SIMPLE_HEAD)
+    table = Table("stage", "recipe", "parent", "state", "training", "eval", "memory", box=box.SIMPLE_HEAD)
     for stage in stages:
         is_due = [what for what in ("train", "eval") if (stage.name, what) in due]
-        word = stale_reason(pipeline, stage) or ("to measure" if is_due else "done")
+        word = stale_reason(pipeline, stage) or ("to evaluate" if is_due else "done")
         times = [
             None if stage.recipe is None else training_seconds(stage),
             eval_seconds(pipeline, stage) if stage.evals else None,
@@ -176,7 +176,7 @@ def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
         peak = peak_bytes(pipeline, stage)
         memory = "" if peak is None else f"{'' if peak[1] else 'about '}{peak[0] / 2**30:.1f} GiB"
         cells = ["" if seconds is None else clock(seconds) for seconds in times]
-        row = (stage.name, stage.recipe or "", stage.after or "", word, *cells, memory)
+        row = (stage.name, stage.recipe or "", stage.parent or "", word, *cells, memory)
         table.add_row(*(Text(cell, "" if is_due else "dim") for cell in row))
     console = Console()
     console.print(table)
@@ -186,25 +186,28 @@ def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
     if programs:
         print(f"to do: {len(programs)} programs, {', '.join(parts)}")
     else:
-        print("nothing to do: every stage is done and measured")
-    for note in _unkeyed(stages):
+        print("nothing to do: every stage is done and evaluated")
+    for note in _not_compared(stages):
         print(note)
 
 
-def _unkeyed(stages: list[Stage]) -> list[str]:
-    """What could have changed without a stage being trained anew."""
+def _not_compared(stages: list[Stage]) -> list[str]:
+    """Return lines on what may have changed without a stage being trained anew."""
     from schoolhouse.core.environment import versions
 
     here, notes, hub = versions(), [], set()
     for stage in stages:
-        record = read_json(stage.folder / "run.json")
-        then = record.get("versions", {})
+        if (manifest := manifest_of(stage)) is None:
+            continue
+        then = manifest.versions
         changed = [f"{name} {then[name]}, now {here.get(name)}" for name in then if then[name] != here.get(name)]
         if changed:
             notes.append(f"{stage.name} was trained with {'; '.join(changed)}")
-        hub |= {f"{x['name']} at {x['revision'][:12]}" for x in record.get("data", []) if x.get("revision")}
+        hub |= {f"{source.name} at {source.revision[:12]}" for source in manifest.data if source.revision}
     if hub:
         notes.append(f"data of the Hub: {', '.join(sorted(hub))}")
     if notes:
-        notes.append("neither libraries nor commits on the Hub belong to a stage's key: --output_dir trains it anew")
+        notes.append(
+            "libraries and commits on the Hub are not compared: another --output_dir trains with the new ones"
+        )
     return notes

@@ -1,4 +1,4 @@
-"""Reads the recipes of all due stages before the first of them is trained: a typo in the last one costs nothing."""
+"""Check of all due recipes before the first stage is trained: a typo in the last one costs nothing."""
 
 import contextlib
 import importlib.util

@@ -6,25 +6,31 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
-
-import yaml
+from typing import NoReturn
 
 from schoolhouse.config.paths import shipped
-from schoolhouse.core.files import write_json
+from schoolhouse.config.yaml_file import read_yaml
+from schoolhouse.core.files import write_json, write_text
+from schoolhouse.core.manifest import PIPELINE_FILE, ModelSource, PipelineIndex, PipelineStage, read_pipeline_index
+from schoolhouse.core.run import LAUNCH_CONFIG
 from schoolhouse.pipeline.estimates import to_do
-from schoolhouse.pipeline.fingerprints import (
-    eval_key,
-    eval_product,
-    is_done,
-    is_evaluated,
-    product,
-    read_json,
-    report_key,
-)
 from schoolhouse.pipeline.plan import Pipeline, Stage
 from schoolhouse.pipeline.process import Stop, run_program, tail
 from schoolhouse.pipeline.progress import View
+from schoolhouse.pipeline.staleness import (
+    EVAL_FOLDER,
+    evaluation_of,
+    is_done,
+    is_evaluated,
+    manifest_of,
+    report_fingerprint,
+    stage_fingerprints,
+    stale_reason,
+)
+
+
+# What the pipeline itself writes into a stage's folder.
+_OWN_FILES = {"config.yaml", "train.log", ".train.progress"}
 
 
 class StageFailed(Exception):
@@ -46,9 +52,14 @@ class Runner:
 
     def __init__(self, pipeline: Pipeline, view: View, stop: Stop):
         self.pipeline, self.view, self.stop = pipeline, view, stop
-        other = read_json(pipeline.folder / "pipeline.json").get("name", pipeline.name)
-        if other != pipeline.name:
-            raise ValueError(f"{pipeline.folder} holds the pipeline {other!r}: choose another --output_dir")
+        self.report_fingerprint: str | None = None
+        try:
+            index = read_pipeline_index(pipeline.folder)
+        except ValueError:  # none yet, or a damaged one: it is written anew
+            index = None
+        if index is not None and index.name != pipeline.name:
+            raise ValueError(f"{pipeline.folder} holds the pipeline {index.name!r}: choose another --output_dir")
+        self.report_fingerprint = index and index.report
         pipeline.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (pipeline.folder / ".lock").open("w")
         try:
@@ -60,7 +71,7 @@ class Runner:
 
     def run(self, stages: list[Stage]) -> bool:
         """
-        Train and measure stages, parents first.
+        Train and evaluate stages, parents first.
 
         Args:
             stages (`list[Stage]`):
@@ -79,7 +90,7 @@ class Runner:
             if (stage.name, "train") in due:
                 self._train(stage)
             if (stage.name, "eval") in due:
-                self._measure(stage)
+                self._evaluate(stage)
         self.write()
         return bool(due)
 
@@ -87,54 +98,39 @@ class Runner:
         for parent in (other for other in self.pipeline.stages if other.name in stage.parents):
             if not is_done(self.pipeline, parent):
                 raise ValueError(f"{stage.name} needs {parent.name}, which is not done: run it too")
-        parents = {other.name: product(other) for other in self.pipeline.stages if other.name in stage.parents}
-        state = read_json(stage.folder / "stage.json")
-        is_resumable = (
-            state.get("key") == stage.key and state.get("parents") == parents and state.get("status") == "running"
-        )
-        record = stage.folder / "run.json"
-        if stage.folder.exists() and not (is_resumable and (read_json(record) or not record.exists())):
+        # The recipe resumes a run that is not done from its last checkpoint, if it is this very run: the fingerprints
+        # say so. Anything else in the folder makes way.
+        manifest, now = manifest_of(stage), stage_fingerprints(self.pipeline, stage)
+        if not (manifest is not None and manifest.status != "done" and manifest.fingerprints == now):
             clear(stage.folder)
-            is_resumable = False
-        state = {
-            "key": stage.key,
-            "parts": stage.parts,
-            "parents": parents,
-            "status": "running",
-            "seconds": state.get("seconds", 0.0) if is_resumable else 0.0,
-        }
-        write_json(stage.folder / "stage.json", state)
         # Each value is JSON, which every YAML reader takes for the same thing.
         lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in stage.config.items()]
-        (stage.folder / "config.yaml").write_text("".join(lines), encoding="utf-8")
-        # Killed after the recipe's last word and before ours: the stage is finished, and is not trained again.
-        if not self._has_finished(stage):
-            command = [
-                *(sys.executable, "-m", "accelerate.commands.launch"),
-                *("--config_file", str(self.pipeline.accelerate_config), *self._threads()),
-                *(str(shipped(f"recipes/{stage.recipe}.py")), "--config", str(stage.folder / "config.yaml")),
-            ]
-            self._program(stage, "train", command, stage.folder / "train.log", state)
-            if not self._has_finished(stage):
-                raise StageFailed(self._failure(stage, "train"))
-        write_json(stage.folder / "stage.json", state | {"status": "done", "product": product(stage)})
+        write_text(stage.folder / "config.yaml", "".join(lines))
+        launch = self.pipeline.accelerate_config
+        command = [
+            *(sys.executable, "-m", "accelerate.commands.launch"),
+            *("--config_file", str(launch), *self._threads()),
+            *(str(shipped(f"recipes/{stage.recipe}.py")), "--config", str(stage.folder / "config.yaml")),
+        ]
+        self._program(stage, "train", command, stage.folder / "train.log", {LAUNCH_CONFIG: str(launch.absolute())})
+        if (manifest := manifest_of(stage)) is None or manifest.status != "done":
+            raise StageFailed(self._failure(stage, "train"))
+        if reason := stale_reason(self.pipeline, stage):
+            raise StageFailed(
+                f"{stage.name}: trained, but not what the pipeline asks for now ({reason}): run it again"
+            )
 
     def _threads(self) -> list[str]:
         """accelerate gives a process one thread where nobody says how many: half of two cores would stand idle."""
         if "OMP_NUM_THREADS" in os.environ:
             return []
-        config = yaml.safe_load(self.pipeline.accelerate_config.read_text(encoding="utf-8"))
-        return ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // config.get("num_processes", 1)))]
+        processes = read_yaml(self.pipeline.accelerate_config).values.get("num_processes", 1)
+        return ["--num_cpu_threads_per_process", str(max(1, (os.cpu_count() or 1) // processes))]
 
-    def _has_finished(self, stage: Stage) -> bool:
-        return read_json(stage.folder / "run.json").get("status") == "done" and product(stage) is not None
-
-    def _measure(self, stage: Stage) -> None:
-        folder = stage.folder / "eval"
-        if (folder / "results.json").exists() and not (folder / "stage.json").exists():
+    def _evaluate(self, stage: Stage) -> None:
+        folder = stage.folder / EVAL_FOLDER
+        if (folder / "results.json").exists() and evaluation_of(stage) is None:
             clear(folder)
-        state = {"key": eval_key(self.pipeline, stage, product(stage)), "status": "running", "seconds": 0.0}
-        write_json(folder / "stage.json", state)
         command = [
             *(sys.executable, str(shipped("eval/run.py")), "--model_name_or_path", self.pipeline.base),
             *("--tasks", ",".join(stage.evals), "--output_dir", str(folder)),
@@ -142,79 +138,86 @@ class Runner:
         if stage.recipe is not None:
             made = "adapter" if (stage.folder / "adapter").is_dir() else "members"
             command += ["--adapter_name_or_path", str(stage.folder / made)]
-        if self._program(stage, "eval", command, folder / "eval.log", state) != 0:
+        if self._program(stage, "eval", command, folder / "eval.log", {}) != 0:
             raise StageFailed(self._failure(stage, "eval"))
-        write_json(folder / "stage.json", state | {"status": "done", "product": eval_product(stage)})
 
-    def _program(self, stage: Stage, what: str, command: list[str], log: Path, state: dict[str, Any]) -> int:
+    def _program(self, stage: Stage, what: str, command: list[str], log: Path, environment: dict[str, str]) -> int:
         self.view.begin(stage, what)
         self.write(running=stage.name)
         try:
-            status, seconds, peak = run_program(command, log, self.stop, self.view.show)
+            status = run_program(command, log, self.stop, self.view.show, environment)
         finally:
             self.view.close()
-        state["seconds"] = round(state["seconds"] + seconds, 1)
         if self.stop.number is not None:
-            write_json(log.parent / "stage.json", state)
             self.write()
             self.view.end("stopped")
-            self._leave()
-        state["peak_bytes"] = peak
+            self._leave(self.stop.number)
         self.view.end("done" if status == 0 else f"ended with status {status}")
         return status
 
-    def _leave(self) -> NoReturn:
+    def _leave(self, number: int) -> NoReturn:
         print("stopped: the same command goes on from here", flush=True)
-        raise SystemExit(128 + self.stop.number)
+        raise SystemExit(128 + number)
 
     def _failure(self, stage: Stage, what: str) -> str:
-        log = stage.folder / ("train.log" if what == "train" else "eval/eval.log")
+        log = stage.folder / ("train.log" if what == "train" else f"{EVAL_FOLDER}/eval.log")
         self.write()
         return f"{stage.name}: {what} failed; the end of {log}:\n{tail(log)}"
 
-    def write(self, running: str | None = None) -> None:
-        """Write pipeline.json as things stand; `running` names the stage at work."""
-        entries = []
+    def write(self, running: str | None = None) -> PipelineIndex:
+        """Write pipeline.json as things stand, and return it; `running` names the stage at work."""
+        stages = []
         for stage in self.pipeline.stages:
-            state = read_json(stage.folder / "stage.json")
-            status = "running" if stage.name == running else "done" if is_done(self.pipeline, stage) else "pending"
-            entries.append(
-                {
-                    "name": stage.name,
-                    "recipe": stage.recipe,
-                    "config": stage.config_path,
-                    "after": stage.after,
-                    "folder": str(stage.folder) if stage.recipe is not None else None,
-                    "key": stage.key or None,
-                    "status": status,
-                    "seconds": state.get("seconds"),
-                    "eval": str(stage.folder / "eval") if is_evaluated(self.pipeline, stage) else None,
-                }
+            evaluation = str(stage.folder / EVAL_FOLDER) if is_evaluated(self.pipeline, stage) else None
+            status = "running" if stage.name == running else "done" if is_done(self.pipeline, stage) else None
+            stages.append(
+                PipelineStage(
+                    name=stage.name,
+                    recipe=stage.recipe,
+                    config=stage.config_path,
+                    parent=stage.parent,
+                    folder=str(stage.folder),
+                    eval=evaluation,
+                    status=status,
+                )
             )
-        base = {"name": self.pipeline.base, "hash": self.pipeline.base_hash}
-        record = {"schema": 1, "name": self.pipeline.name, "base": base, "stages": entries}
-        write_json(self.pipeline.folder / "pipeline.json", record)
+        base = ModelSource(name=self.pipeline.base, hash=self.pipeline.base_hash)
+        index = PipelineIndex(name=self.pipeline.name, base=base, stages=stages, report=self.report_fingerprint)
+        write_json(self.pipeline.folder / PIPELINE_FILE, index.model_dump(mode="json", by_alias=True))
+        return index
 
     def report(self) -> bool:
-        """Write the report card where it is not that of the pipeline as it stands; says whether it did."""
-        folder, record = self.pipeline.folder / "report", self.pipeline.folder / "pipeline.json"
-        key = report_key(record)
-        if read_json(folder / "stage.json").get("key") == key and (folder / "report.html").is_file():
+        """Write the report where it is not that of the pipeline as it stands, and return whether it was written."""
+        folder, index = self.pipeline.folder / "report", self.write()
+        fingerprint = report_fingerprint(index)
+        if self.report_fingerprint == fingerprint and (folder / "report.html").is_file():
             return False
-        command = [sys.executable, str(shipped("eval/report.py")), "--pipeline", str(record)]
+        command = [sys.executable, str(shipped("eval/report.py"))]
+        command += ["--pipeline", str(self.pipeline.folder / PIPELINE_FILE), "--output_dir", str(folder)]
         log = self.pipeline.folder / "report.log"
-        status, _, _ = run_program([*command, "--output_dir", str(folder)], log, self.stop)
+        status = run_program(command, log, self.stop)
         if self.stop.number is not None:
-            self._leave()
+            self._leave(self.stop.number)
         if status != 0:
             raise StageFailed(f"the report failed; the end of {log}:\n{tail(log)}")
-        write_json(folder / "stage.json", {"key": key})
+        self.report_fingerprint = fingerprint
+        self.write()
         return True
 
 
 def clear(folder: Path) -> None:
-    """Make way for a new run: a folder that the pipeline made is deleted, any other is moved aside and kept."""
-    if read_json(folder / "stage.json"):
+    """
+    Make way for a new run. A folder that a pipeline made is deleted, any other is moved aside and kept.
+
+    Args:
+        folder (`Path`):
+            Run folder of a stage, or folder of an evaluation.
+    """
+    if not folder.exists():
+        return
+    manifest = manifest_of(Stage("", None, None, folder))
+    is_own = manifest is not None and manifest.fingerprints is not None and manifest.fingerprints.launch is not None
+    if is_own or {path.name for path in folder.iterdir()} <= _OWN_FILES:
         shutil.rmtree(folder)
         return
     number = 1

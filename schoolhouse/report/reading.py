@@ -83,8 +83,8 @@ def read_pipeline(path: str | Path) -> tuple[str, list[StageReport]]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     again = "run the pipeline again with this version"
-    if not isinstance(content, dict) or content.get("schema") != 1:
-        raise ValueError(f"{path} is not a pipeline of schema 1: {again}")
+    if not isinstance(content, dict) or content.get("schema") not in (1, 2):
+        raise ValueError(f"{path} is not a pipeline of schema 1 or 2: {again}")
     try:
         pipeline = parse(Pipeline, content)
     except ValueError as error:
@@ -137,7 +137,7 @@ def read_stages(pairs: Sequence[str]) -> tuple[str, list[StageReport]]:
 
 
 def _read_pipeline_stage(entry: PipelineStage, beside: Path) -> StageReport:
-    stage = StageReport(entry.name, entry.after, entry.recipe, entry.key, entry.seconds)
+    stage = StageReport(entry.name, entry.parent, entry.recipe, entry.key, entry.seconds)
     if entry.status not in (None, "done"):
         stage.missing.append(f"its status is {entry.status}")
     _read_evaluation(stage, _find(entry.eval, beside))

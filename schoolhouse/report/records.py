@@ -3,7 +3,7 @@
 import functools
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schoolhouse.core.environment import GitState
 from schoolhouse.evaluation.results import first_error
@@ -89,7 +89,7 @@ class PipelineStage(Record):
 
     name: str
     recipe: str | None = None
-    after: str | None = None
+    parent: str | None = Field(default=None, validation_alias=AliasChoices("parent", "after"))
     folder: str | None = None
     eval: str | None = None
     key: str | None = None

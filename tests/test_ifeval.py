@@ -234,7 +234,7 @@ def test_loose_reading_forgives_no_more_than_one_line_at_either_end():
     assert check_instructions_loose("only, line", ["punctuation:no_comma"], [{}]) == [False]
 
 
-def test_loose_reading_judges_each_instruction_by_its_own_best_reading():
+def test_loose_reading_takes_the_best_reading_of_each_instruction():
     kinds = ["punctuation:no_comma", "length_constraints:number_words"]
     arguments = [{}, {"relation": "at least", "num_words": 6}]
     assert check_instructions_loose("Well, here we go\nthree plain words", kinds, arguments) == [True, True]
@@ -300,13 +300,13 @@ def test_a_malformed_instruction_is_refused_by_name(kinds, arguments, message):
             check("text", kinds, arguments)
 
 
-@pytest.mark.parametrize("hostile", ["<<", "[", "*", ".", "*_]", "a", "SECTION", "(((", '"', "- ", "\n\n", "x." * 3])
-def test_long_hostile_text_is_judged_in_time(hostile):
-    text = hostile * (20_000 // len(hostile))
+@pytest.mark.parametrize("piece", ["<<", "[", "*", ".", "*_]", "a", "SECTION", "(((", '"', "- ", "\n\n", "x." * 3])
+def test_long_adversarial_text_is_checked_in_time(piece):
+    text = piece * (20_000 // len(piece))
     kinds = [case for case in CASES if not case[0].startswith(("language", "change_case:english"))]
-    start = time.perf_counter()
+    start = time.process_time()
     check_instructions_loose(text, [kind for kind, *_ in kinds], [arguments for _, arguments, *_ in kinds])
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 # The task

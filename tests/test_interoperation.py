@@ -9,7 +9,7 @@ from peft import PeftModel
 from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
-from vllm_rules import MAX_LORA_RANKS, faults
+from vllm_rules import MAX_LORA_RANKS, refusals
 
 from schoolhouse.config.arguments import ModelArguments
 from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_adapter
@@ -69,14 +69,14 @@ def test_an_adapter_is_one_that_plain_peft_loads_and_vllm_accepts(trained):
     adapter = train("plain")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
     assert list(model.peft_config) == ["default"]
-    assert faults(adapter) == []
+    assert refusals(adapter) == []
 
 
-def test_what_vllm_refuses_is_told_from_what_it_takes(trained):
+def test_an_adapter_that_vllm_refuses_is_recognised(trained):
     _, train = trained
-    assert faults(train("wide", lora_r=32)) == ["rank 32"] and faults(train("wide", lora_r=32), 32) == []
-    assert "DoRA" in faults(train("dora", use_dora=True))
-    assert "modules_to_save" in faults(train("head", lora_modules_to_save=["lm_head"]))
+    assert refusals(train("wide", lora_r=32)) == ["rank 32"] and refusals(train("wide", lora_r=32), 32) == []
+    assert "DoRA" in refusals(train("dora", use_dora=True))
+    assert "modules_to_save" in refusals(train("head", lora_modules_to_save=["lm_head"]))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/sft.yaml")), ids=lambda path: path.parent.name)

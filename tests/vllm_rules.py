@@ -1,4 +1,4 @@
-"""What vLLM asks of an adapter before it serves it, read in `vllm/lora` (its `PEFTHelper` and its loader)."""
+"""Conditions of vLLM for an adapter that it serves, from `vllm/lora` (its `PEFTHelper` and its loader)."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,12 @@ from safetensors import safe_open
 
 
 MAX_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
-# The layers of Llama-like models that it can replace, packed ones by their parts.
+# Layers of Llama-like models for which it takes adapters; packed layers are named by their parts.
 TARGETS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head", "embed_tokens"}
 
 
-def faults(adapter: Path, max_lora_rank: int = 16) -> list[str]:
-    """Why `vllm serve --enable-lora --max-lora-rank N` would refuse an adapter; empty where it would not."""
+def refusals(adapter: Path, max_lora_rank: int = 16) -> list[str]:
+    """Reasons for which `vllm serve --enable-lora --max-lora-rank N` would refuse an adapter."""
     config = json.loads((adapter / "adapter_config.json").read_text())
     found = []
     if max_lora_rank not in MAX_LORA_RANKS:

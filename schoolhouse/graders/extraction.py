@@ -44,9 +44,9 @@ def readable_part(completion: str) -> str:
         leak = pattern.search(text, start)
         if leak:
             text = text[: leak.start()]
-    leak = text.find("Question:", start + 1)
-    if leak >= 0:
-        text = text[:leak]
+    question = text.find("Question:", start + 1)
+    if question >= 0:
+        text = text[:question]
     if "<<" in text:
         text = _CALCULATOR.sub("", text)
     return plain(text)

@@ -77,7 +77,6 @@ def grade_many(
     references: Sequence[str],
     style: Style = "hash",
     timeout_s: float = 1.0,
-    workers: int | None = None,
 ) -> list[Grade]:
     r"""Grade completions against their reference answers. Safe from any thread and in forked children.
 
@@ -90,7 +89,6 @@ def grade_many(
         style (`str`, *optional*, defaults to `"hash"`): The form that `format_ok` asks for: `"hash"` (`#### N`),
             `"boxed"` (`\boxed{N}`) or `"think-answer"` (`<think>…</think> … <answer>N</answer>`).
         timeout_s (`float`, *optional*, defaults to `1.0`): Hard limit in seconds for one comparison in a worker.
-        workers (`int`, *optional*): Worker processes; one per CPU, at most four, by default.
 
     Returns:
         `list[Grade]`: In order. `correct` is `None` where the reference is empty, or where the comparison ran out of
@@ -112,7 +110,7 @@ def grade_many(
             undecided[len(grades)] = (reference.text, answer)
         grades.append(grade)
     if undecided:
-        verdicts = pool.run("same_value", list(undecided.values()), timeout_s, workers)
+        verdicts = pool.run("same_value", list(undecided.values()), timeout_s)
         for index, verdict in zip(undecided, verdicts, strict=True):
             grades[index] = replace(grades[index], correct=verdict)
     return grades

@@ -28,6 +28,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 CACHED_VERDICTS = 16_384
+MAX_WORKERS = 4  # or one for each CPU, if there are fewer
 # A server that has sent nothing this long after all time limits of its queue is taken for dead.
 PATIENCE_S = 30.0
 
@@ -40,12 +41,13 @@ _Result = tuple[str, bool | None]  # outcome ("done", "timeout", "memory", "died
 class _Server:
     """A running server process: one connection, and one thread that reads its answers."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self) -> None:
         self.alive = True
         self._lock = threading.Lock()
         self._numbers = count()
         self._waiting: dict[int, Future[_Result]] = {}
         self._connection, theirs = Pipe()
+        workers = min(MAX_WORKERS, os.cpu_count() or 1)
         command = [sys.executable, "-P", "-m", "schoolhouse.graders.worker", str(theirs.fileno()), str(workers)]
         search_path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
@@ -99,31 +101,27 @@ class _Server:
         self._connection.close()
 
 
-_servers: dict[int, _Server] = {}
+_server: _Server | None = None
 _verdicts: OrderedDict[_Job, Future[_Result]] = OrderedDict()
 _lock = threading.Lock()
 
 
-def run(
-    task: str, pairs: Sequence[tuple[str, str]], timeout_s: float, workers: int | None = None
-) -> list[bool | None]:
+def run(task: str, pairs: Sequence[tuple[str, str]], timeout_s: float) -> list[bool | None]:
     """Run one comparison for each pair.
 
     Args:
         task (`str`): A key of `schoolhouse.graders.worker.TASKS`.
         pairs (`Sequence[tuple[str, str]]`): Reference and answer.
         timeout_s (`float`): Hard limit in seconds for one comparison, after which its worker is killed.
-        workers (`int`, *optional*): Worker processes; one per CPU, at most four, by default.
 
     Returns:
         `list[bool | None]`: The verdicts in order; `None` where a comparison failed, which is logged.
     """
-    workers = workers or min(4, os.cpu_count() or 1)
     jobs = [(task, reference, answer, timeout_s) for reference, answer in pairs]
     results: dict[_Job, _Result] = dict.fromkeys(jobs, ("died", None))
     for _ in range(2):  # once more where a worker died: the text of another job may have killed it
         unfinished = [job for job, (outcome, _) in results.items() if outcome == "died"]
-        results |= _run_once(unfinished, timeout_s, workers) if unfinished else {}
+        results |= _run_once(unfinished, timeout_s) if unfinished else {}
     failed = Counter(results[job][0] for job in jobs if results[job][0] != "done")
     if failed:
         counts = ", ".join(f"{outcome} {number}" for outcome, number in failed.items())
@@ -131,9 +129,9 @@ def run(
     return [results[job][1] for job in jobs]
 
 
-def _run_once(jobs: list[_Job], timeout_s: float, workers: int) -> dict[_Job, _Result]:
+def _run_once(jobs: list[_Job], timeout_s: float) -> dict[_Job, _Result]:
+    global _server
     with _lock:
-        server = _servers.get(workers)
         # A job that another thread has already sent is not sent again: both wait for one future.
         fresh = [job for job in jobs if job not in _verdicts]
         for job in fresh:
@@ -144,9 +142,10 @@ def _run_once(jobs: list[_Job], timeout_s: float, workers: int) -> dict[_Job, _R
         while len(_verdicts) > CACHED_VERDICTS:
             _verdicts.popitem(last=False)
         if fresh:
-            if server is None or not server.alive:
-                server = _servers[workers] = _Server(workers)
-            server.submit(fresh, [futures[job] for job in fresh])
+            if _server is None or not _server.alive:
+                _server = _Server()
+            _server.submit(fresh, [futures[job] for job in fresh])
+        server = _server
     patience = PATIENCE_S + timeout_s * (server.queue_length() if server else 0)
     results: dict[_Job, _Result] = {}
     for job, future in futures.items():
@@ -165,17 +164,19 @@ def _run_once(jobs: list[_Job], timeout_s: float, workers: int) -> dict[_Job, _R
 
 def close() -> None:
     """End the worker processes; the next comparison starts new ones."""
+    global _server
     with _lock:
-        while _servers:
-            _servers.popitem()[1].kill()
+        if _server:
+            _server.kill()
+            _server = None
 
 
 def _start_anew_in_child() -> None:
     # The parent's server is not for this process, and its reading thread does not exist here.
-    global _lock
-    for server in _servers.values():
-        server.forget()
-    _servers.clear()
+    global _lock, _server
+    if _server:
+        _server.forget()
+        _server = None
     _verdicts.clear()
     _lock = threading.Lock()
 

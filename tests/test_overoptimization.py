@@ -20,7 +20,7 @@ from schoolhouse.evaluation.compare import win_rate_by_utility
 from schoolhouse.evaluation.results import EvalSample
 from schoolhouse.evaluation.statistics.overoptimization import summarise_run, turning_point
 from schoolhouse.evaluation.statistics.win_rate import win_rate
-from schoolhouse.evaluation.tasks import TASKS
+from schoolhouse.evaluation.tasks import load_task
 from schoolhouse.rewards import REWARDS, build_rewards
 from schoolhouse.training.overoptimization import (
     OveroptimizationArguments,
@@ -133,11 +133,11 @@ def test_winning_everything_still_has_a_finite_answer():
 
 
 def test_eval_and_reward_judge_a_description_alike():
-    rng, task, reward = random.Random(1), TASKS["tiny_descriptions"], REWARDS["gold"]()
+    rng, task, reward = random.Random(1), load_task("tiny_descriptions"), REWARDS["gold"]()
     items = task.build(None, None)
     assert {item.reference for item in items} == {person.name for person in subjects("test")}
     texts = [describe(rng, person) for person in subjects("test")]
-    scores = [task.score(text, item) for text, item in zip(texts, items, strict=True)]
+    scores = task.score(texts, items)
     paid = reward(
         prompts=[item.prompt for item in items],
         completions=[[{"role": "assistant", "content": text}] for text in texts],
@@ -145,7 +145,7 @@ def test_eval_and_reward_judge_a_description_alike():
         name=[item.reference for item in items],
     )
     expected = [gold_utility(person, text) for person, text in zip(subjects("test"), texts, strict=True)]
-    assert paid == [score["utility"] for score in scores] == expected
+    assert paid == [score["metrics"]["utility"] for score in scores] == expected
     assert [score["correct"] for score in scores] == [value >= 2.5 for value in expected]
 
 

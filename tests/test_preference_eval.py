@@ -14,10 +14,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from eval.run import main as script_main
 from schoolhouse.core.chat_templates import ensure_chat_template
 from schoolhouse.core.reward_models import load_scorer
-from schoolhouse.evaluation.preference import describe_preferences, rate_pairs
+from schoolhouse.evaluation.preference import Pair, describe_preferences, rate_pairs
 from schoolhouse.evaluation.results import EvalSample
 from schoolhouse.evaluation.statistics.preference import calibration, slope
-from schoolhouse.evaluation.tasks import TASKS, Item
+from schoolhouse.evaluation.tasks import load_task
 
 
 main = exiting(script_main)
@@ -99,16 +99,8 @@ def judge(tmp_path_factory):
 
 def pairs(texts):
     return [
-        Item(
-            str(number),
-            [{"role": "user", "content": "Which?"}],
-            "chosen",
-            {
-                side: [{"role": "assistant", "content": text}]
-                for side, text in zip(("chosen", "rejected"), both, strict=True)
-            },
-        )
-        for number, both in enumerate(texts)
+        Pair([{"role": "user", "content": "Which?"}], *([{"role": "assistant", "content": text}] for text in both))
+        for both in texts
     ]
 
 
@@ -123,9 +115,7 @@ def test_verdicts_follow_the_scores_and_a_tie_is_none(judge):
         longer, shorter = line["lengths"]
         assert line["metrics"]["longer_is_chosen"] == (None if longer == shorter else longer > shorter)
         assert line["metrics"]["log_loss"] == pytest.approx(np.log1p(np.exp(rejected - chosen)))
-    samples = [
-        EvalSample(id=item.id, prompt="?", reference="", **line) for item, line in zip(items, lines, strict=True)
-    ]
+    samples = [EvalSample(id=str(number), prompt="?", reference="", **line) for number, line in enumerate(lines)]
     found = describe_preferences(scorer, tokenizer, items, samples)
     assert found.batch_invariance < 1e-4
     assert sum(point.n for point in found.calibration.points) == 3
@@ -178,11 +168,11 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_the_public_pairs_are_two_different_answers_to_one_question(shared, name):
     folder, rows = REAL[name]
-    items = TASKS[name].build(None, str(shared / "data" / folder))
+    items = load_task(name).build(None, str(shared / "data" / folder))
     assert len(items) == rows
     for item in items:
-        texts = [item.meta[side][-1]["content"].strip() for side in ("chosen", "rejected")]
+        texts = [item.row[side][-1]["content"].strip() for side in ("chosen", "rejected")]
         assert all(texts) and texts[0] != texts[1]
-        assert item.prompt[-1]["role"] == "user" and item.meta["chosen"][0]["role"] == "assistant"
-    clusters = {item.meta.get("cluster", item.id) for item in items}
+        assert item.prompt[-1]["role"] == "user" and item.row["chosen"][0]["role"] == "assistant"
+    clusters = {item.id if item.cluster is None else item.cluster for item in items}
     assert len(clusters) == len(items) if name == "rasbt_pairs" else 5 < len(clusters) < len(items)

@@ -7,7 +7,7 @@ import multiprocessing
 
 import pytest
 
-from schoolhouse.evaluation.sample_cache import Sample, SampleKey, SampleStore, prompt_hash, sampling_json
+from schoolhouse.evaluation.sample_cache import Sample, SampleCache, SampleKey, prompt_hash, sampling_json
 
 
 KEY = SampleKey(model="m", adapter="a", prompt="p", sampling=sampling_json({"temperature": 0.7}), seed=1, index=0)
@@ -22,8 +22,8 @@ def make_batch(count, **changes):
 
 def test_it_returns_after_reopening_what_was_added(tmp_path):
     batch = make_batch(3)
-    SampleStore(tmp_path / "new" / "store.jsonl").add(batch)
-    store = SampleStore(tmp_path / "new" / "store.jsonl")
+    SampleCache(tmp_path / "new" / "store.jsonl").add(batch)
+    store = SampleCache(tmp_path / "new" / "store.jsonl")
     assert len(store) == 3 and store.damaged == []
     assert all(store.get(key) == sample for key, sample in batch)
 
@@ -42,8 +42,8 @@ def test_it_returns_after_reopening_what_was_added(tmp_path):
     ids=lambda change: next(iter(change)),
 )
 def test_no_sample_answers_for_another_key(tmp_path, change):
-    SampleStore(tmp_path / "store.jsonl").add(make_batch(1))
-    store = SampleStore(tmp_path / "store.jsonl")
+    SampleCache(tmp_path / "store.jsonl").add(make_batch(1))
+    store = SampleCache(tmp_path / "store.jsonl")
     assert store.get(KEY) is not None
     assert store.get(dataclasses.replace(KEY, **change)) is None
 
@@ -52,12 +52,12 @@ def test_no_sample_answers_for_another_key(tmp_path, change):
 def test_a_torn_last_line_is_healed(tmp_path, caplog, cut):
     path = tmp_path / "store.jsonl"
     batch = make_batch(3)
-    SampleStore(path).add(batch)
+    SampleCache(path).add(batch)
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
 
     with caplog.at_level(logging.WARNING):
-        store = SampleStore(path)
+        store = SampleCache(path)
     # Without its newline only, a line is whole.
     survivors = 3 if cut == 1 else 2
     assert len(store) == survivors
@@ -65,18 +65,18 @@ def test_a_torn_last_line_is_healed(tmp_path, caplog, cut):
     assert ("skipped 1 damaged" in caplog.text) == (cut > 1)
 
     store.add(batch)
-    assert all(SampleStore(path).get(key) == sample for key, sample in batch)
+    assert all(SampleCache(path).get(key) == sample for key, sample in batch)
     assert path.read_bytes().startswith(whole[:-cut])  # appended to, never rewritten
 
 
 def test_a_line_torn_in_the_middle_is_skipped_and_named(tmp_path):
     path = tmp_path / "store.jsonl"
-    SampleStore(path).add(make_batch(4))
+    SampleCache(path).add(make_batch(4))
     lines = path.read_bytes().split(b"\n")
     lines[1] = lines[1][:50] + lines[2]  # a crash, then an append by one that did not look
     del lines[2]
     path.write_bytes(b"\n".join(lines))
-    store = SampleStore(path)
+    store = SampleCache(path)
     assert store.damaged == [2]
     assert [store.get(dataclasses.replace(KEY, index=index)) is not None for index in range(4)] == [1, 0, 0, 1]
 
@@ -85,20 +85,20 @@ def test_a_line_torn_in_the_middle_is_skipped_and_named(tmp_path):
 def test_lines_that_are_no_samples_are_skipped(tmp_path, junk):
     path = tmp_path / "store.jsonl"
     path.write_bytes(junk + b"\n\n")
-    SampleStore(path).add(make_batch(1))
-    store = SampleStore(path)
+    SampleCache(path).add(make_batch(1))
+    store = SampleCache(path)
     assert (len(store), store.damaged) == (1, [1])
 
 
 def test_a_sample_is_stored_once(tmp_path):
-    store = SampleStore(tmp_path / "store.jsonl")
+    store = SampleCache(tmp_path / "store.jsonl")
     store.add(make_batch(2))
     store.add([*make_batch(3), *make_batch(3)])
     assert len(store.path.read_bytes().splitlines()) == 3
 
 
 def test_lines_hold_their_key_in_plain_fields(tmp_path):
-    store = SampleStore(tmp_path / "store.jsonl")
+    store = SampleCache(tmp_path / "store.jsonl")
     store.add(make_batch(1))
     line = json.loads(store.path.read_text())
     assert (line["model"], line["adapter"], line["seed"], line["finish_reason"]) == ("m", "a", 1, "stop")
@@ -110,7 +110,7 @@ def test_prompts_that_read_differently_hash_differently():
 
 
 def _write_many(path, seed):
-    store = SampleStore(path)
+    store = SampleCache(path)
     for start in range(0, 200, 4):
         store.add(make_batch(200, seed=seed)[start : start + 4])
 
@@ -125,5 +125,5 @@ def test_two_processes_write_to_one_store(tmp_path):
         writer.start()
     for writer in writers:
         writer.join()
-    store = SampleStore(path)
+    store = SampleCache(path)
     assert (len(store), store.damaged) == (400, [1])

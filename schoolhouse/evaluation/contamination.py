@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from schoolhouse.evaluation.tasks.base import Item
+from schoolhouse.evaluation.tasks.items import Item
 
 
 def contaminated_items(items: Sequence[Item], trained_on: Sequence[str]) -> set[str]:

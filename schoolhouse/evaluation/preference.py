@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from schoolhouse.core.reward_models import conversation_ids, score_ids
 from schoolhouse.evaluation.results import EvalSample, LengthBias, PreferenceReport, ScoreDistribution
 from schoolhouse.evaluation.statistics.preference import calibration, slope
-from schoolhouse.evaluation.tasks.base import Item
+from schoolhouse.evaluation.tasks.items import Messages
 
 
 if TYPE_CHECKING:
@@ -19,30 +20,50 @@ if TYPE_CHECKING:
 COMPARED = 64  # texts that are scored again, one by one
 
 
+@dataclass(frozen=True)
+class Pair:
+    """
+    Two answers to one prompt.
+
+    Args:
+        prompt (`list[dict]` or `str`), chosen (`list[dict]` or `str`), rejected (`list[dict]` or `str`):
+            Messages or texts.
+        margin (`float`, *optional*):
+            Difference of the gold reward, where it is known.
+        label_is_right (`bool`, *optional*):
+            Whether a noisy annotator's label of the pair is the gold one, where it is known.
+    """
+
+    prompt: Messages | str
+    chosen: Messages | str
+    rejected: Messages | str
+    margin: float | None = None
+    label_is_right: bool | None = None
+
+
 def rate_pairs(
-    scorer: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], batch_size: int
+    scorer: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair], batch_size: int
 ) -> list[dict[str, Any]]:
     """
-    Scores both answers of every pair; an ensemble's members vote with the mean of their score differences.
+    Score both answers of every pair. An ensemble's verdict is the mean of its members' score differences.
 
     Args:
         scorer ([`~transformers.PreTrainedModel`]):
             From [`schoolhouse.core.reward_models.load_scorer`].
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
-        items (`Sequence[Item]`):
-            Pairs: `chosen` and `rejected` in `meta`, and where they are known the gold `margin` and `label_is_right`
-            (whether an annotator's noisy label of the pair is the gold one).
+        pairs (`Sequence[Pair]`):
+            Pairs of answers.
         batch_size (`int`):
             Texts scored at once.
 
     Returns:
-        `list[dict]`: for each pair `correct` (`None` for a tie, which is no verdict), `scores` and `lengths` (tokens)
-        of chosen and rejected, and `metrics`.
+        `list[dict]`: for each pair the fields `correct` (`None` for a tie, which is no verdict), `scores`, `lengths`
+        (tokens) and `metrics` of its [`EvalSample`].
     """
     limit = scorer.config.get_text_config().max_position_embeddings
     rows = [
-        conversation_ids(tokenizer, item.prompt, item.meta[side]) for item in items for side in ("chosen", "rejected")
+        conversation_ids(tokenizer, pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)
     ]
     every = score_ids(scorer, [row[-limit:] for row in rows], batch_size, tokenizer.pad_token_id).double().numpy()
     differences = every[:, ::2] - every[:, 1::2]
@@ -53,32 +74,32 @@ def rate_pairs(
             "correct": None if difference == 0 else bool(difference > 0),
             "scores": scores[2 * number : 2 * number + 2].tolist(),
             "lengths": lengths[2 * number : 2 * number + 2],
-            "metrics": _metrics(item, differences[:, number], lengths[2 * number : 2 * number + 2], limit),
+            "metrics": _metrics(pair, differences[:, number], lengths[2 * number : 2 * number + 2], limit),
         }
-        for number, (item, difference) in enumerate(zip(items, differences.mean(axis=0), strict=True))
+        for number, (pair, difference) in enumerate(zip(pairs, differences.mean(axis=0), strict=True))
     ]
 
 
-def _metrics(item: Item, votes: np.ndarray, lengths: list[int], limit: int) -> dict[str, Any]:
+def _metrics(pair: Pair, votes: np.ndarray, lengths: list[int], limit: int) -> dict[str, Any]:
     difference = votes.mean()
     metrics: dict[str, Any] = {
         "log_loss": float(np.logaddexp(0, -difference)),
         "cut": max(lengths) > limit,
-        # What a judge that only counts words would get; equal lengths tell it nothing.
+        # Accuracy of the rule "the longer answer is the better one"; it has no verdict on equal lengths.
         "longer_is_chosen": None if lengths[0] == lengths[1] else lengths[0] > lengths[1],
     }
     if len(votes) > 1:
         metrics["members_agree"] = bool((np.sign(votes) == np.sign(difference)).all())
-    if (label_is_right := item.meta.get("label_is_right")) is not None:
-        agrees = 0.5 if difference == 0 else float((difference > 0) == label_is_right)
-        metrics |= {"agrees_with_noisy_label": agrees, "ceiling_with_noisy_labels": label_is_right}
+    if pair.label_is_right is not None:
+        agrees = 0.5 if difference == 0 else float((difference > 0) == pair.label_is_right)
+        metrics |= {"agrees_with_noisy_label": agrees, "ceiling_with_noisy_labels": pair.label_is_right}
     return metrics
 
 
 def describe_preferences(
     scorer: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[Item],
+    pairs: Sequence[Pair],
     samples: Sequence[EvalSample],
 ) -> PreferenceReport:
     """
@@ -92,8 +113,8 @@ def describe_preferences(
             The reward model.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
-        items (`Sequence[Item]`):
-            The pairs.
+        pairs (`Sequence[Pair]`):
+            Pairs of answers.
         samples (`Sequence[EvalSample]`):
             Their samples, in the same order.
 
@@ -108,18 +129,18 @@ def describe_preferences(
         "scores": ScoreDistribution(mean=float(scores.mean()), sd=float(scores.std())),
         "calibration": calibration(differences[certain], right) if certain.any() else None,
     }
-    if "label_is_right" in items[0].meta:
-        labels = np.array([item.meta["label_is_right"] for item in items])[certain]
+    if pairs[0].label_is_right is not None:
+        labels = np.array([pair.label_is_right for pair in pairs])[certain]
         fields["calibration_with_noisy_labels"] = (
             calibration(differences[certain], right == labels) if certain.any() else None
         )
-    margins = [[item.meta["margin"] for item in items]] if "margin" in items[0].meta else []
+    margins = [[pair.margin or 0.0 for pair in pairs]] if pairs[0].margin is not None else []
     clusters = [sample.source for sample in samples]
     try:
         value, interval = slope(differences / sd, (lengths[:, 0] - lengths[:, 1]) / 10, margins, clusters)
         fields["length_bias"] = LengthBias(sd_per_10_tokens=value, interval=interval)
     except ValueError:  # lengths do not vary
         fields["length_bias"] = None
-    rows = [conversation_ids(tokenizer, item.prompt, item.meta["chosen"]) for item in items[:COMPARED]]
+    rows = [conversation_ids(tokenizer, pair.prompt, pair.chosen) for pair in pairs[:COMPARED]]
     one, many = (score_ids(scorer, rows, size, tokenizer.pad_token_id) for size in (1, 32))
     return PreferenceReport(**fields, batch_invariance=float((one - many).abs().max() / sd))

@@ -43,7 +43,7 @@ class SampleKey:
     index: int
 
 
-class SampleStore:
+class SampleCache:
     """
     Samples on disk: a line each, with its key in plain fields, appended and never rewritten.
 

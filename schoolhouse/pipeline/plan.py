@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 
 from typing_extensions import TypedDict
 
-from schoolhouse.config.errors import KeyPath, nearest
+from schoolhouse.config.errors import KeyPath
 from schoolhouse.config.paths import find_file, shipped
 from schoolhouse.config.yaml_file import read_yaml
 from schoolhouse.core.manifest import Fingerprints
 from schoolhouse.core.models import model_hash
-from schoolhouse.evaluation.tasks import TASKS
+from schoolhouse.evaluation.tasks import load_task
 
 
 RECIPES = ("sft", "grpo", "reward", "ppo")
@@ -206,9 +206,11 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
 
 def _check_evals(where: tuple, recipe: str | None, evals: list[str], fail: Callable[[tuple, str], NoReturn]) -> None:
     for name in evals:
-        if name not in TASKS:
-            fail(where, f"unknown task {name!r}; {nearest(name, TASKS)}")
-        if (TASKS[name].kind == "preference") != (recipe == "reward"):
+        try:
+            task = load_task(name)
+        except ValueError as error:
+            fail(where, str(error))
+        if (task.model_type == "SEQ_CLS") != (recipe == "reward"):
             fail(where, f"{name} asks a {'language' if recipe == 'reward' else 'reward'} model, and this is none")
 
 

@@ -167,7 +167,7 @@ def paired_bootstrap(
     p_value = min(1.0, 2 * float(stats.t.sf(expansion * stats.norm.isf(tail), groups - 1)))
 
     error = clustered_standard_error(differences, range(len(differences)) if clusters is None else clusters)
-    quantiles = stats.t.ppf([1 - (1 - confidence) / 2, 0.8], groups - 1)
+    quantiles = np.asarray(stats.t.ppf([1 - (1 - confidence) / 2, 0.8], groups - 1))
     better = differences if higher_is_better else -differences
     return PairedTest(
         n=len(differences),
@@ -222,11 +222,11 @@ def smallest_detectable_effect(
     def missing_power(effect: float) -> float:
         rate = max(discordant_rate, effect)
         # All plausible numbers of discordant items.
-        least, most = stats.binom.ppf([1e-12, 1 - 1e-12], n, rate)
+        least, most = np.asarray(stats.binom.ppf([1e-12, 1 - 1e-12], n, rate))
         discordant = np.arange(least, most + 1)
         # For each the largest count on the rarer side that is still significant; -1 where none is.
-        critical = stats.binom.ppf(alpha / 2, discordant, 0.5)
-        critical -= 2 * stats.binom.cdf(critical, discordant, 0.5) > alpha
+        critical = np.asarray(stats.binom.ppf(alpha / 2, discordant, 0.5))
+        critical = critical - (2 * stats.binom.cdf(critical, discordant, 0.5) > alpha)
         # Of the discordant items a share `gain` is won, as gain - (1 - gain) = effect / rate.
         gain = (1 + effect / rate) / 2 if rate > 0 else 0.5
         found = stats.binom.cdf(critical, discordant, gain) + stats.binom.sf(
@@ -295,7 +295,7 @@ def _tango_interval(n: int, gained: int, lost: int, confidence: float) -> tuple[
     return lower_limit(gained, lost), -lower_limit(lost, gained)
 
 
-def _check_confidence_and_lengths(before: Sequence, after: Sequence, confidence: float) -> None:
+def _check_confidence_and_lengths(before: Sequence[float], after: Sequence[float], confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: it must be between 0 and 1, such as 0.95")
     if len(before) != len(after):

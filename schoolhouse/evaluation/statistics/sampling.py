@@ -37,7 +37,7 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray:
     if np.any((c < 0) | (c > n)):
         raise ValueError(f"c is {c[(c < 0) | (c > n)][0]} for a problem: it must be between 0 and its n samples")
     # None of k drawn without replacement being correct is a hypergeometric zero.
-    return stats.hypergeom.sf(0, n, c, k)
+    return np.asarray(stats.hypergeom.sf(0, n, c, k))
 
 
 def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool | None], k: int) -> float:
@@ -80,7 +80,7 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool | None],
     # independent binomial counts given that they sum to k. The distribution of each answer's count is therefore a
     # polynomial in the number of votes, and products of these polynomials replace the enumeration of all subsets.
     counts = np.array([*votes.values(), n - len(valid)])
-    chances = stats.binom.pmf(np.arange(k + 1), counts[:, None], k / n)
+    chances = np.asarray(stats.binom.pmf(np.arange(k + 1), counts[:, None], k / n))
     abstentions = chances[-1]
     rights = sum(is_right.values())
     wrongs = len(is_right) - rights

@@ -1,0 +1,355 @@
+"""Scorers of generated answers, as task files name them: a built-in one with its parameters, or `file.py:function`."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schoolhouse.config.errors import ConfigError, nearest
+from schoolhouse.config.user_code import load_function
+from schoolhouse.config.value_types import to_config_error
+from schoolhouse.evaluation.results import Metric
+from schoolhouse.evaluation.tasks.items import Item, Row
+
+
+class Score(TypedDict, total=False):
+    """
+    Score of one answer; keys that the task does not measure are missing.
+
+    Args:
+        correct (`bool` or `None`):
+            `None` where there is no verdict: such samples are counted as ungraded, never as wrong.
+        extracted (`str` or `None`):
+            The answer that was read.
+        format_ok (`bool`):
+            Whether the answer has the form asked for.
+        right_in_any_form (`bool` or `None`):
+            Whether the answer is right, or wrong in form only.
+        metrics (`dict[str, Metric]`):
+            Numbers and booleans are averaged over the samples, lists of them pooled over all samples. Of `status`, a
+            text, the share of each value is reported.
+    """
+
+    correct: bool | None
+    extracted: str | None
+    format_ok: bool
+    right_in_any_form: bool | None
+    metrics: dict[str, Metric]
+
+
+class Scorer(BaseModel):
+    """Base of all scorers; its fields are the parameters that a task file can set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def prepare(self) -> None:
+        """Raise an error if this machine cannot score: before hours of generation, not after them."""
+
+    def check_row(self, row: Row) -> str | None:
+        """Return the reason why answers to a row could not be scored, or `None`."""
+        return None
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        """
+        Score answers, all at once for graders that work in parallel.
+
+        Args:
+            completions (`Sequence[str]`):
+                Texts that the model generated.
+            items (`Sequence[Item]`):
+                For each completion its item.
+
+        Returns:
+            `list[Score]`: in order.
+        """
+        raise NotImplementedError
+
+
+class MathScorer(Scorer):
+    """
+    Grade final answers with [`schoolhouse.graders.grade_many`], the grader of the `math` reward.
+
+    `right_in_any_form` holds where the grader accepts the answer, or the completion's last number is the reference:
+    such an answer is wrong at most in form.
+
+    Args:
+        style (`str`, *optional*, defaults to `"hash"`):
+            Form that `format_ok` asks for: `"hash"` (`#### 72`), `"boxed"` or `"think-answer"`.
+        reference_scorers (`list[str]`, *optional*):
+            Other projects' rules whose verdicts are metrics beside the grader's.
+        shows_work (`bool`, *optional*, defaults to `False`):
+            Also measure whether an equality stands in the answer.
+    """
+
+    style: Literal["hash", "boxed", "think-answer"] = "hash"
+    reference_scorers: list[
+        Literal["gsm8k/lm-eval-strict", "gsm8k/lm-eval-flexible", "gsm8k/official", "math-verify"]
+    ] = []
+    shows_work: bool = False
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        from schoolhouse.graders import grade_many, score_as
+
+        references = [item.reference for item in items]
+        by_others = {name: score_as(name, completions, references) for name in self.reference_scorers}
+        last_number = score_as("gsm8k/lm-eval-flexible", completions, references)
+        scores: list[Score] = []
+        for number, grade in enumerate(grade_many(completions, references, self.style)):
+            metrics: dict[str, Metric] = {name: verdicts[number] for name, verdicts in by_others.items()}
+            if self.shows_work:
+                metrics["shows_work"] = " = " in completions[number]
+            scores.append(
+                {
+                    "correct": grade.correct,
+                    "extracted": grade.extracted,
+                    "format_ok": grade.format_ok,
+                    "right_in_any_form": None if grade.correct is None else grade.correct or last_number[number],
+                    "metrics": metrics,
+                }
+            )
+        return scores
+
+
+class CodeScorer(Scorer):
+    """
+    Run programs in the sandbox on the row's `tests`, and on its `hidden_tests` where those pass.
+
+    `hidden_passed` (passes the tests and the hidden ones) lies below the share of correct programs where programs were
+    fitted to the tests.
+    """
+
+    def prepare(self) -> None:
+        from schoolhouse.graders.code import shared_sandbox
+
+        shared_sandbox()
+
+    def check_row(self, row: Row) -> str | None:
+        if not row.get("tests"):
+            return "column 'tests' is missing: asserts, or a function check(candidate)"
+        return (
+            None if row.get("entry_point") else "column 'entry_point' is missing: the name of the function asked for"
+        )
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        from schoolhouse.graders.code import defines, grade_programs
+
+        grades = grade_programs(completions, [item.row for item in items])
+        held_back = [item.row.get("hidden_tests") for item in items]
+        # A program that fails the tests is not run again.
+        hidden_items = [
+            {**item.row, "tests": tests if grade.passed else None}
+            for item, tests, grade in zip(items, held_back, grades, strict=True)
+        ]
+        hidden = grade_programs(completions, hidden_items)
+        return [
+            {
+                "correct": grade.passed,
+                "format_ok": grade.status != "syntax" and defines(grade.program, item.row["entry_point"]),
+                "metrics": {
+                    "fraction": grade.fraction,
+                    "status": grade.status,
+                    "hidden_passed": (beyond.passed if grade.passed else grade.passed) if tests else None,
+                },
+            }
+            for item, grade, tests, beyond in zip(items, grades, held_back, hidden, strict=True)
+        ]
+
+
+class InstructionScorer(Scorer):
+    """
+    Check instructions by IFEval's rules (Zhou et al. 2023, "Instruction-following evaluation for large language
+    models"): `correct` is prompt-level strict accuracy, the metrics are the paper's other three figures.
+    """
+
+    def prepare(self) -> None:
+        if importlib.util.find_spec("langdetect") is None:
+            raise ImportError(
+                "the scorer instructions tells languages with langdetect: pip install 'langdetect>=1.0.9'"
+            )
+
+    def check_row(self, row: Row) -> str | None:
+        from schoolhouse.graders.instructions import check_instructions
+
+        for column, kind in (("instruction_id_list", str), ("kwargs", dict)):
+            entries = row.get(column)
+            if not isinstance(entries, list) or not entries or not all(isinstance(entry, kind) for entry in entries):
+                return f"column {column!r} is no list of {kind.__name__}"
+        try:
+            check_instructions("", row["instruction_id_list"], row["kwargs"], row["prompt"])
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        from schoolhouse.graders.instructions import check_instructions, check_instructions_loose
+
+        scores: list[Score] = []
+        for completion, item in zip(completions, items, strict=True):
+            asked = (item.row["instruction_id_list"], item.row["kwargs"], item.row["prompt"])
+            strict, loose = check_instructions(completion, *asked), check_instructions_loose(completion, *asked)
+            metrics: dict[str, Metric] = {
+                "prompt_loose": all(loose),
+                "instruction_strict": [*strict],
+                "instruction_loose": [*loose],
+            }
+            scores.append({"correct": all(strict), "metrics": metrics})
+        return scores
+
+
+class ExactScorer(Scorer):
+    """
+    Compare the whole answer with the reference; white space around both does not count.
+
+    Args:
+        ignore_case (`bool`, *optional*, defaults to `False`):
+            Compare without regard to case.
+    """
+
+    ignore_case: bool = False
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        answers = [completion.strip() for completion in completions]
+        return [
+            {"correct": self._form(answer) == self._form(item.reference.strip()), "extracted": answer}
+            for answer, item in zip(answers, items, strict=True)
+        ]
+
+    def _form(self, text: str) -> str:
+        return text.casefold() if self.ignore_case else text
+
+
+class ContainsScorer(ExactScorer):
+    """
+    Look for the reference anywhere in the answer.
+
+    Args:
+        ignore_case (`bool`, *optional*, defaults to `False`):
+            Compare without regard to case.
+    """
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        return [
+            {"correct": self._form(item.reference.strip()) in self._form(completion)}
+            for completion, item in zip(completions, items, strict=True)
+        ]
+
+
+class TinyFactScorer(Scorer):
+    """Right if the only value that the answer names is the right one; to abstain is right where nobody could know."""
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        from schoolhouse.data.tiny.builders import DONT_KNOW
+        from schoolhouse.data.tiny.world import ATTRIBUTES, towns
+
+        values = {value for attribute in ATTRIBUTES.values() for value in attribute} | set(towns())
+        scores: list[Score] = []
+        for completion, item in zip(completions, items, strict=True):
+            named = {word.strip(".,!?") for word in completion.split()} & values
+            abstained = DONT_KNOW in completion
+            correct = abstained if item.reference == DONT_KNOW else named == {item.reference} and not abstained
+            scores.append(
+                {
+                    "correct": correct,
+                    "extracted": DONT_KNOW if abstained else " ".join(sorted(named)),
+                    "format_ok": abstained or bool(named),
+                    "metrics": {"abstained": abstained, "wrong_value": bool(named) and not correct},
+                }
+            )
+        return scores
+
+
+class TinyDescriptionScorer(Scorer):
+    """
+    Gold reward of a description, which no reward model is trained on, as `utility`.
+
+    Args:
+        least (`float`, *optional*, defaults to `2.5`):
+            Utility, of at most 5.5, from which a description counts as correct: that of two warm words and a proper
+            end, which nearly half of the training data's descriptions have.
+    """
+
+    least: float = 2.5
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        from schoolhouse.data.tiny.conversations import utility_for
+
+        utilities = [utility_for(item.reference, text) for text, item in zip(completions, items, strict=True)]
+        return [{"correct": utility >= self.least, "metrics": {"utility": utility}} for utility in utilities]
+
+
+class UserScorer(Scorer):
+    """
+    A function of the user's own, `file.py:function`, called as `function(completion, item, **parameters)`.
+
+    It returns `True`, `False`, `None` (no verdict), or a `dict` with `correct` and further entries, which become
+    metrics unless they are fields of [`Score`].
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str
+    function: Callable[..., Any]
+    parameters: dict[str, Any] = {}
+
+    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
+        return [self._score(completion, item) for completion, item in zip(completions, items, strict=True)]
+
+    def _score(self, completion: str, item: Item) -> Score:
+        try:
+            given = self.function(completion, item, **self.parameters)
+        except Exception as error:
+            raise ValueError(f"{self.name} raised {type(error).__name__}: {error}, for item {item.id}") from error
+        entries = given if isinstance(given, dict) else {"correct": given}
+        if "correct" not in entries or not (entries["correct"] is None or isinstance(entries["correct"], bool)):
+            raise ValueError(
+                f"{self.name} returned {given!r} for item {item.id}: return True, False, None, or a dict with correct"
+            )
+        score = Score(metrics={name: value for name, value in entries.items() if name not in Score.__annotations__})
+        for name in Score.__annotations__.keys() & entries.keys() - {"metrics"}:
+            score[name] = entries[name]  # type: ignore[literal-required]  # a key of Score
+        return score
+
+
+SCORERS: dict[str, type[Scorer]] = {
+    "math": MathScorer,
+    "code": CodeScorer,
+    "instructions": InstructionScorer,
+    "exact": ExactScorer,
+    "contains": ContainsScorer,
+    "tiny_fact": TinyFactScorer,
+    "tiny_description": TinyDescriptionScorer,
+}
+
+
+def build_scorer(entry: str | dict[str, Any], folder: Path) -> Scorer:
+    """
+    Return the scorer that a task file names.
+
+    Args:
+        entry (`str` or `dict[str, Any]`):
+            A key of [`SCORERS`] or `file.py:function`; a mapping has it as `name`, beside the parameters.
+        folder (`Path`):
+            Folder of the task file, from which a relative path starts.
+
+    Raises:
+        ConfigError: for an unknown name or parameter; its path begins with `scorer`.
+    """
+    parameters = {"name": entry} if isinstance(entry, str) else dict(entry)
+    name = parameters.pop("name", None)
+    where = ("scorer",) if isinstance(entry, str) else ("scorer", "name")
+    if not isinstance(name, str):
+        raise ConfigError(("scorer",), f"needs a name: {', '.join(SCORERS)} or file.py:function")
+    if ":" in name:
+        try:
+            return UserScorer(name=name, function=load_function(name, folder), parameters=parameters)
+        except ValueError as error:
+            raise ConfigError(where, str(error)) from None
+    if name not in SCORERS:
+        raise ConfigError(where, f"{name!r} is no scorer; {nearest(name, SCORERS)}; your own is file.py:function")
+    try:
+        return SCORERS[name].model_validate(parameters)
+    except ValidationError as error:
+        wrong = to_config_error(error, parameters, SCORERS[name])
+        raise ConfigError(("scorer", *wrong.path), wrong.message) from None

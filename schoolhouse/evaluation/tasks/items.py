@@ -1,0 +1,110 @@
+"""Items of a task, made of the rows of a data set by columns and templates."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+Row = Mapping[str, Any]  # whatever columns a data set has
+Messages = list[dict[str, Any]]
+
+_COLUMN = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """
+    One question of a task.
+
+    Args:
+        id (`str`):
+            Name of the item, unique in its task and the same in every run: comparisons are paired by it.
+        prompt (`list[dict]` or `str`):
+            Messages, rendered with the model's chat template, or a text to be continued as it is; of a bits-per-byte
+            task the document.
+        reference (`str`):
+            The right answer, as the task's scorer reads it.
+        level (`int` or `str`, *optional*):
+            Group in which the item is reported.
+        cluster (`int` or `str`, *optional*):
+            Source that the item shares with others.
+        row (`Mapping[str, Any]`, *optional*):
+            The data set's row, for scorers that read more than the reference.
+    """
+
+    id: str
+    prompt: Messages | str
+    reference: str
+    level: int | str | None = None
+    cluster: int | str | None = None
+    row: Row = field(default_factory=dict)
+
+
+def columns_in(text: str) -> list[str]:
+    """Return the columns that a template names, such as `question` in `"Question: {question}"`."""
+    return [name for name in _COLUMN.findall(text) if name]
+
+
+def fill(text: str, row: Row) -> str:
+    """
+    Return a template with the row's values in the places of its columns.
+
+    Args:
+        text (`str`):
+            `{column}` stands for a value, `{{` and `}}` for braces; any other brace is text.
+        row (`Mapping[str, Any]`):
+            Column -> value.
+
+    Raises:
+        ValueError: if the row has no such column.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] is None:
+            return found[0][0]
+        if row.get(found[1]) is None:
+            raise ValueError(f"column {found[1]!r} is missing; the row has {', '.join(row)}")
+        return str(row[found[1]])
+
+    return _COLUMN.sub(value, text)
+
+
+def text_of(expression: str, row: Row) -> str:
+    """
+    Return the text that a template or a column makes of a row.
+
+    Args:
+        expression (`str`):
+            Name of a column, or a template with `{column}` in it. A column of messages gives the last one's content.
+        row (`Mapping[str, Any]`):
+            Column -> value.
+
+    Raises:
+        ValueError: if the row has no such column.
+    """
+    if columns_in(expression):
+        return fill(expression, row)
+    value = row.get(expression)
+    if value is None:
+        raise ValueError(f"column {expression!r} is missing; the row has {', '.join(row)}")
+    return str(value[-1]["content"] if isinstance(value, list) else value)
+
+
+def prompt_of(expression: str | list[dict[str, str]], row: Row) -> Messages | str:
+    """
+    Return the prompt that a column, a template or messages make of a row.
+
+    Args:
+        expression (`str` or `list[dict[str, str]]`):
+            Name of a column of messages or text; a text with `{column}` in it; or messages with such contents.
+        row (`Mapping[str, Any]`):
+            Column -> value.
+
+    Raises:
+        ValueError: if the row has no such column.
+    """
+    if isinstance(expression, list):
+        return [message | {"content": fill(message["content"], row)} for message in expression]
+    value = row.get(expression)
+    return value if isinstance(value, list) else text_of(expression, row)

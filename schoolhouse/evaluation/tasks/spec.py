@@ -1,0 +1,251 @@
+"""The part of a task file that all kinds of tasks share: where rows come from, and how they become items."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from schoolhouse.config.errors import ConfigError
+from schoolhouse.config.user_code import load_function
+from schoolhouse.config.yaml_file import YamlFile
+from schoolhouse.evaluation.results import EvalSample, PreferenceReport
+from schoolhouse.evaluation.tasks.items import Item, Messages, Row, columns_in, text_of
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from schoolhouse.core.generation import Sample, Sampling
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """
+    How completions of a task are drawn.
+
+    Args:
+        prompts (`list[list[int]]`):
+            Token ids of each item's prompt.
+        sampling ([`Sampling`]):
+            How completions are drawn.
+        num_samples (`int`):
+            Completions per item.
+    """
+
+    prompts: list[list[int]]
+    sampling: Sampling
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """
+    A model, ready to be asked.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]), tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            A language model, or for pairs a reward model, in evaluation mode.
+        batch_size (`int`):
+            Most sequences of a batch.
+        draw (`Callable`):
+            Draws the completions of a [`GenerationPlan`], item by item; those in the cache are not drawn again.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int
+    draw: Callable[[GenerationPlan], list[Sample]]
+
+
+class Task(BaseModel, ABC):
+    """
+    Keys that all kinds of tasks share. An expression is the name of a column, or a text with `{column}` in it.
+
+    Args:
+        version (`int`):
+            Raised with every change of items, prompt or scorer; results of different versions are not compared.
+        description (`str`):
+            One line for `--list`.
+        dataset (`str`, *optional*):
+            Name of a data set in `data/`, path of a data file or a data set's YAML file (relative to the task file),
+            or Hub id. Without `dataset` and `rows` the user gives a file with `--task_paths`.
+        dataset_config (`str`, *optional*):
+            Configuration of a Hub data set.
+        split (`str`, *optional*, defaults to `"test"`):
+            Split that is asked.
+        rows (`str`, *optional*):
+            Function that returns the rows as dicts, instead of a data set: `file.py:function`.
+        id (`str`, *optional*, defaults to `"id"`):
+            Expression of an item's name; `{number}` is the row's number from 0, which is also the name where the
+            column is missing.
+        level (`str`, *optional*):
+            Column by which results are broken down.
+        cluster (`str`, *optional*):
+            Column that is equal in items of one source, whose scores are correlated.
+        limit (`int`, *optional*):
+            Rows that are read, from the top, unless the user says otherwise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: str
+    version: int = Field(ge=1)
+    description: str
+    dataset: str | None = None
+    dataset_config: str | None = None
+    split: str = "test"
+    rows: str | None = None
+    id: str = "id"
+    level: str | None = None
+    cluster: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+    higher_is_better: ClassVar[bool] = True
+    model_type: ClassVar[Literal["CAUSAL_LM", "SEQ_CLS"]] = "CAUSAL_LM"
+
+    _name: str = PrivateAttr("")
+    _file: YamlFile | None = PrivateAttr(None)
+
+    @property
+    def name(self) -> str:
+        """Name in results: that of the file without `.yaml`."""
+        return self._name
+
+    def attach(self, file: YamlFile) -> None:
+        """Note the file that the task was read from: its name, its folder and its lines."""
+        self._name, self._file = file.path.stem, file
+
+    @property
+    def folder(self) -> Path:
+        """Folder from which the paths in the file start."""
+        return self._file.path.parent if self._file else Path()
+
+    @abstractmethod
+    def ask(self, asked: Asked, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
+        """Return the samples of the items, in order."""
+
+    @abstractmethod
+    def make_item(self, row: Row) -> tuple[Messages | str, str]:
+        """Return prompt and reference of a row; raises a `ValueError` that says what is wrong with it."""
+
+    def report(self, asked: Asked, items: Sequence[Item], samples: Sequence[EvalSample]) -> PreferenceReport | None:
+        """Return what the results of this kind have beyond the summary."""
+        return None
+
+    def prepare(self) -> None:
+        """Raise an error that would otherwise only show after the model has answered."""
+
+    def build(self, limit: int | None = None, path: str | None = None) -> list[Item]:
+        """
+        Return the items of the task.
+
+        Args:
+            limit (`int`, *optional*):
+                Rows to read, from the top.
+            path (`str`, *optional*):
+                Local file or folder to read instead of the data set.
+
+        Raises:
+            ValueError: if there are no rows, two items have the same id, or more than 1 % of the rows are malformed.
+        """
+        self.prepare()
+        rows = self._read(self.split, limit or self.limit, path)
+        examples = self.few_shot_prompt(path)
+        sources: dict[str, int] = {}
+        items = []
+        for number, row in enumerate(rows):
+            try:
+                prompt, reference = self.make_item(row)
+            except ValueError as error:
+                raise self.error(f"row {number} is malformed: {error}") from None
+            if not prompt:  # an empty document has no bits
+                continue
+            level = row.get(self.level) if self.level else None
+            cluster = sources.setdefault(str(row[self.cluster]), len(sources)) if self.cluster else None
+            asked = examples + prompt if examples else prompt
+            items.append(Item(self._item_id(row, number), asked, reference, level, cluster, row))
+        if not items:
+            raise self.error("it has no items: look at what its data set or path names")
+        if len({item.id for item in items}) < len(items):
+            raise self.error("it has two items with the same id")
+        return items
+
+    def few_shot_prompt(self, path: str | None) -> Any:
+        """Return the examples before each prompt, of the prompts' type; `None` where there are none."""
+        return None
+
+    def error(self, message: str) -> ValueError:
+        """Return an error that names the task and its file."""
+        place = f"{self._file.path}: " if self._file else ""
+        return ValueError(f"{place}task {self.name}: {message}")
+
+    def error_at(self, key: str, message: str) -> ConfigError:
+        """Return an error that names the line of a key."""
+        return self._file.error((key,), message) if self._file else ConfigError((key,), message)
+
+    def check_keys(self) -> None:
+        """Raise a [`ConfigError`] where keys contradict each other or a function cannot be loaded."""
+        if self.dataset and self.rows:
+            raise self.error_at("rows", "excludes dataset: the rows come from one place")
+        if self.dataset_config and not self.dataset:
+            raise self.error_at("dataset_config", "has no effect without dataset")
+        if self.rows:
+            try:
+                load_function(self.rows, self.folder)
+            except ValueError as error:
+                raise self.error_at("rows", str(error)) from None
+
+    def files(self) -> list[Path]:
+        """Local files that decide about items and scores: the task file, and data and code beside it."""
+        functions = [name.rpartition(":")[0] for name in self.functions() if name.rpartition(":")[0].endswith(".py")]
+        names = [self.dataset] if self.dataset and (self.folder / self.dataset).exists() else []
+        own = [self._file.path] if self._file else []
+        return own + [self.folder / Path(name).expanduser() for name in [*names, *functions]]
+
+    def functions(self) -> list[str]:
+        """Names of the functions that the file names."""
+        return [self.rows] if self.rows else []
+
+    def _item_id(self, row: Row, number: int) -> str:
+        if columns_in(self.id):
+            return text_of(self.id, {**row, "number": number})
+        given = row.get(self.id)
+        return str(number if given is None else given)
+
+    def _read(self, split: str, limit: int | None, path: str | None) -> Sequence[Row]:
+        from schoolhouse.data.loading import read_rows
+        from schoolhouse.data.specs import is_dataset_spec, load_rows
+
+        if self.rows:
+            function = load_function(self.rows, self.folder)
+            rows = function(path=path) if path else function()
+            return [*itertools.islice(rows, limit)]
+        if not self.dataset and not path:
+            raise self.error(f"it has no data set of its own: --task_paths '{{{self.name}: FILE}}'")
+        location = self.dataset or ""
+        if (beside := self.folder / Path(location).expanduser()).is_file() or (location and beside.exists()):
+            location = str(beside)
+        if is_dataset_spec(location):
+            return load_rows(location, split, path=path, max_rows=limit).to_list()
+        # One file that the user names is the split that is asked, whatever it is called.
+        is_file = Path(path or location).is_file() and split == self.split
+        config = None if path else self.dataset_config
+        return read_rows(path or location, None if is_file else split, self._malformed, config)[:limit]
+
+    def _malformed(self, row: dict[str, Any]) -> str | None:
+        try:
+            self.make_item(row)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _sample(self, item: Item, index: int = 0, **fields: Any) -> EvalSample:
+        groups = {"level": item.level, "cluster": item.cluster}
+        fields |= {name: value for name, value in groups.items() if value is not None}
+        return EvalSample(id=item.id, index=index, prompt=item.prompt, reference=item.reference, **fields)

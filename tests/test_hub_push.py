@@ -163,7 +163,7 @@ def test_push_whose_process_is_killed_goes_on_with_the_same_command(
         (lambda run: (run / "adapter/adapter_config.json").unlink(), [], "is no adapter"),
         (lambda run: (run / "adapter/training_args.bin").write_bytes(b""), [], "training_args.bin may be pickled"),
         (lambda run: (run / "run.json").unlink(), [], "has no run.json"),
-        (lambda run: change_record(run, product_hash="0" * 64), [], "is not the record of this adapter"),
+        (lambda run: change_record(run, product_hash="0" * 64), [], "is not the manifest of this adapter"),
         (None, ["--base_model", "owner/other-base"], "does not match"),
         (None, ["--base_model", "owner/nowhere"], "is not on the Hub"),
         (None, ["--base_model", ""], "--base_model owner/name"),
@@ -227,7 +227,7 @@ def test_different_adapter_is_only_replaced_when_told(hub, api, base, run, repo_
 
 
 @loopback
-def test_public_push_needs_a_licence(hub, base, repo_id, tmp_path, capsys):
+def test_public_push_needs_a_license(hub, base, repo_id, tmp_path, capsys):
     run = make_run(tmp_path / "run", base[0], data=[data_source("mine", license=None)])
     argv = ("push", run, repo_id, "--base_model", base[1], "--public")
     refused(hub, capsys, repo_id, "a public card needs a license", *argv)
@@ -246,7 +246,7 @@ def test_public_push_needs_a_licence(hub, base, repo_id, tmp_path, capsys):
         (None, {"a": "MIT"}, None, 1),
     ],
 )
-def test_licence_is_derived_only_where_it_is_clear(base, data, license, clashes):
+def test_license_is_derived_only_where_it_is_clear(base, data, license, clashes):
     derived, found = derive_license(base, list(data.items()))
     assert (derived, len(found)) == (license, clashes)
 

@@ -232,7 +232,7 @@ def test_a_stage_has_a_name_that_is_a_folder_and_a_tag(base, tmp_path, name):
         read_artifacts(str(run))
 
 
-def test_private_data_sets_keep_their_licences_apart(api, base, repo_id, tmp_path):
+def test_private_data_sets_keep_their_licenses_apart(api, base, repo_id, tmp_path):
     data = [
         data_source(f"/home/alice/{name}.jsonl", sha256=name * 64, license=license)
         for name, license in [("a", "cc-by-nc-4.0"), ("b", "mit")]

@@ -5,67 +5,25 @@ import unicodedata
 
 
 def one_line(text: object, limit: int = 200) -> str:
-    """
-    Make a text safe to print on a terminal, in one line.
-
-    Args:
-        text (`object`):
-            Anything; its `str` is taken.
-        limit (`int`, *optional*, defaults to `200`):
-            Characters that are kept.
-
-    Returns:
-        `str`: without control, format (bidirectional) and line characters.
-    """
+    """Write a text in one line of at most `limit` characters, without control, format and bidirectional characters."""
     line = " ".join("".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in str(text)).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def markdown(text: object, limit: int = 200) -> str:
-    """
-    Write a text as plain text in Markdown.
-
-    Args:
-        text (`object`):
-            Anything; its `str` is taken.
-        limit (`int`, *optional*, defaults to `200`):
-            Characters that are kept.
-
-    Returns:
-        `str`: one line in which nothing is markup, HTML, a link or the end of a table cell.
-    """
+    """Write a text as one line of Markdown in which nothing is markup, HTML, a link or the end of a table cell."""
     line = one_line(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*_{}\[\]#|!~@])", r"\\\1", line)
     return re.sub(r":(?=//)|(?<=www)\.", r"\\\g<0>", line, flags=re.IGNORECASE)  # GitHub links bare addresses
 
 
 def code_span(text: object) -> str:
-    """
-    Write a code span, also in a table cell.
-
-    Args:
-        text (`object`):
-            Anything; its `str` is taken.
-
-    Returns:
-        `str`: Markdown, in which the text cannot close the span or the cell: backticks and `|` are left out.
-    """
+    """Write a code span that its text cannot close, also in a table cell: backticks and `|` are left out."""
     return f"`{re.sub('[`|]', '', one_line(text))}`"
 
 
 def fenced(code: str, language: str = "") -> str:
-    """
-    Write a code block that its content cannot close.
-
-    Args:
-        code (`str`):
-            The code.
-        language (`str`, *optional*):
-            For highlighting.
-
-    Returns:
-        `str`: Markdown.
-    """
+    """Write a code block that its content cannot close, without control characters."""
     # CommonMark closes a block only with a fence at least as long as the opening one.
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", code)), default=0))
     code = "".join(char for char in code if char == "\n" or unicodedata.category(char)[0] != "C")

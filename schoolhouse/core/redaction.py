@@ -20,7 +20,7 @@ _SECRET_NAME = re.compile(
     r"(^|_)((hub|access|auth|api|push_to_hub)_token|api_?key|secret|password|credentials?)$", re.IGNORECASE
 )
 _SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
-# Tokens of services that a training run uses, and `user:password` in an address. A run record is cleaned of these
+# Tokens of services that a training run uses, and `user:password` in an address. A run manifest is cleaned of these
 # without detect-secrets, whose import takes longer than that of all of this package.
 _SECRET_VALUE = re.compile(
     r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[bp]-)[A-Za-z0-9_-]{10,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
@@ -35,6 +35,13 @@ _OTHER_TOKENS = {
     "a Google key": re.compile(r"\bAIza[\w-]{30,}"),
     "a private key": re.compile(r"-----BEGIN ENCRYPTED PRIVATE KEY-----"),
 }
+# Detectors of detect-secrets that are not used.
+_NO_DETECTORS = {
+    "ArtifactoryDetector",  # finds words of a vocabulary
+    "BasicAuthDetector",  # `_SECRET_VALUE` finds more passwords in addresses
+    "CloudantDetector", "IbmCloudIamDetector", "IbmCosHmacDetector", "SoftlayerDetector",  # find hashes by their key
+    "IPPublicDetector",  # finds versions of four parts
+}  # fmt: skip
 # An absolute path of at least two parts, a Windows user's folder, or a path in the home folder; not part of a URL.
 _PATH = re.compile(
     r"(?:(?<=file://)|(?<![\w/.<>~)\]-]))"
@@ -104,66 +111,24 @@ def anonymize(value: Value) -> Value:
 
 
 def token_kinds(text: str) -> list[str]:
-    """
-    Kinds of tokens and keys in a text, each named once.
-
-    Args:
-        text (`str`):
-            Any text.
-
-    Returns:
-        `list[str]`: for people; the secret itself is not among the words.
-    """
-    kinds = [plugin.secret_type for plugin in _plugins() if any(plugin.analyze_string(text))]
+    """Return the kinds of tokens and keys in a text, each once and without the secret itself."""
+    kinds = [detector.secret_type for detector in _detectors() if any(detector.analyze_string(text))]
     kinds += [kind for kind, pattern in _OTHER_TOKENS.items() if pattern.search(text)]
     return [*dict.fromkeys(kinds), *([TOKEN] if redact(text) != text else [])]
 
 
 def private_kinds(text: str) -> list[str]:
-    """
-    Kinds of private text that are no token: a setting that holds a secret, an absolute path.
-
-    Args:
-        text (`str`):
-            Any text.
-
-    Returns:
-        `list[str]`: for people.
-    """
+    """Return the kinds of private text that are no token: a setting that holds a secret, an absolute path."""
     return [kind for kind, pattern in ((SETTING, _SECRET_SETTING), (PATH, _PATH)) if pattern.search(text)]
 
 
 @cache
-def _plugins() -> list["RegexBasedDetector"]:
-    # The detectors alone, without detect-secrets' scanner, which runs git and a pool of processes. Left out are those
-    # that decide by entropy (each hash would be found) or by a key's name (IBM, Cloudant and SoftLayer find hashes,
-    # too, and `_SECRET_SETTING` knows what a redacted setting looks like), public IP addresses (a version of four
-    # parts is one), Artifactory (finds words of a vocabulary), and basic authentication (`_SECRET_VALUE` finds more).
-    from detect_secrets.plugins import (
-        aws,
-        azure_storage_key,
-        discord,
-        github_token,
-        gitlab_token,
-        jwt,
-        mailchimp,
-        npm,
-        openai,
-        private_key,
-        pypi_token,
-        sendgrid,
-        slack,
-        square_oauth,
-        stripe,
-        telegram_token,
-        twilio,
-    )  # fmt: skip
+def _detectors() -> list["RegexBasedDetector"]:
+    # The detectors alone, without detect-secrets' scanner, which runs git and a pool of processes. Those by entropy
+    # and by keyword are no `RegexBasedDetector`: each hash has the entropy of a secret, and `_SECRET_SETTING` knows
+    # how a redacted setting is written.
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+    from detect_secrets.plugins.base import RegexBasedDetector
 
-    return [
-        aws.AWSKeyDetector(), azure_storage_key.AzureStorageKeyDetector(), discord.DiscordBotTokenDetector(),
-        github_token.GitHubTokenDetector(), gitlab_token.GitLabTokenDetector(), jwt.JwtTokenDetector(),
-        mailchimp.MailchimpDetector(), npm.NpmDetector(), openai.OpenAIDetector(), private_key.PrivateKeyDetector(),
-        pypi_token.PypiTokenDetector(), sendgrid.SendGridDetector(), slack.SlackDetector(),
-        square_oauth.SquareOAuthDetector(), stripe.StripeDetector(), telegram_token.TelegramBotTokenDetector(),
-        twilio.TwilioKeyDetector(),
-    ]  # fmt: skip
+    found: list[type] = list(get_mapping_from_secret_type_to_class().values())
+    return [kind() for kind in found if issubclass(kind, RegexBasedDetector) and kind.__name__ not in _NO_DETECTORS]

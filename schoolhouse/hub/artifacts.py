@@ -137,7 +137,7 @@ def _read_artifact(folder: Path, results: Sequence[str], stage: str | None = Non
     manifest, digest = read_manifest(run), adapter_hash(str(adapter))
     if manifest.status != "done" or manifest.product_hash != digest or manifest.model is None:
         raise ValueError(
-            f"{run / 'run.json'} (status {manifest.status}) is not the record of this adapter as it is now: run the "
+            f"{run / 'run.json'} (status {manifest.status}) is not the manifest of this adapter as it is now: run the "
             "recipe to its end"
         )
     artifact = Artifact(stage or manifest.recipe, adapter, manifest, manifest.model, digest)

@@ -166,17 +166,6 @@ def base_hash_on_hub(api: HfApi, base: str, revision: str | None = None) -> str:
     Return the [`~schoolhouse.core.models.model_hash`] that a base on the Hub would have as a folder.
 
     Weights that the Hub stores as large files are not downloaded: their SHA-256 is known.
-
-    Args:
-        api ([`~huggingface_hub.HfApi`]):
-            Client.
-        base (`str`):
-            Hub id.
-        revision (`str`, *optional*):
-            Branch, tag or commit.
-
-    Returns:
-        `str`: the hash.
     """
     from huggingface_hub.hf_api import RepoFile
 

@@ -55,7 +55,7 @@ def model_card(
             What is unclear in it.
 
     Returns:
-        `str`: metadata and Markdown; every text from records is escaped.
+        `str`: metadata and Markdown; every text from these files is escaped.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -99,31 +99,13 @@ def model_card(
 
 
 def training_data(artifacts: Sequence[Artifact]) -> list[DataSource]:
-    """
-    List the data sets that adapters were trained on.
-
-    Args:
-        artifacts (`Sequence[Artifact]`):
-            The adapters.
-
-    Returns:
-        `list[DataSource]`: without local paths; the same content once.
-    """
+    """List the data sets that adapters were trained on, without local paths, the same content once."""
     sources = {entry.sha256: entry for one in artifacts for entry in one.manifest.data if entry.role == "train"}
     return [DataSource.model_validate(anonymize(source.model_dump())) for source in sources.values()]
 
 
 def eval_results(artifact: Artifact) -> dict[str, str]:
-    """
-    Write an adapter's results in the Hub's form.
-
-    Args:
-        artifact (`Artifact`):
-            With its results.
-
-    Returns:
-        `dict[str, str]`: `<task>.yaml` -> content; tasks without a data set on the Hub are only in the card.
-    """
+    """Write an adapter's results in the Hub's form, by file name; tasks not in `BENCHMARKS` are only in the card."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     files = {}
@@ -244,10 +226,14 @@ def _failures_of_task(task: TaskResult, before: TaskResult | None) -> Iterator[s
     if task.value is not None and task.higher_is_better:
         if task.value < 0.5:
             yield f"{1 - task.value:.0%} of the answers are wrong"
-        levels = [(part.value, level, part) for level, part in task.by_level.items() if part.value is not None]
+        levels = [
+            (part.value, part.interval[1], level, part)
+            for level, part in task.by_level.items()
+            if part.value is not None and part.interval
+        ]
         if len(levels) > 1:
-            _, level, worst = min(levels, key=lambda entry: entry[0])
-            if worst.interval and worst.interval[1] < task.value:
+            _, high, level, worst = min(levels, key=lambda entry: entry[0])
+            if high < task.value:
                 yield f"worst at level {one_line(level)}, {_estimate(worst)} with n = {worst.n}"
     if task.metrics.get("truncated", 0) > 0.02:
         yield f"{task.metrics['truncated']:.0%} of the answers did not end within {task.max_new_tokens} tokens"

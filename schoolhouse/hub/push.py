@@ -86,6 +86,6 @@ def _commit(api: HfApi, repo_id: str, files: dict[str, bytes], public: bool, ove
             *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
             *(CommitOperationDelete(path) for path in stale),
         ],
-        commit_message="Add the adapter with its card, record and lineage",
+        commit_message="Add the adapter with its card, manifest and lineage",
         parent_commit=info.sha,  # refused (412) if somebody commits in between, and then tried again
     ).oid

@@ -110,16 +110,7 @@ def check_claim(claimed: TaskResult, found: TaskResult) -> tuple[Verdict, str]:
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """
-    Return one verdict for several tasks.
-
-    Args:
-        verdicts (`Sequence[Verdict]`):
-            Of the tasks.
-
-    Returns:
-        `Verdict`: `DIFFERS` if any does, `REPRODUCED` if all are.
-    """
+    """Return one verdict for several tasks: `DIFFERS` if any does, `REPRODUCED` if all are."""
     if Verdict.DIFFERS in verdicts:
         return Verdict.DIFFERS
     return Verdict.REPRODUCED if verdicts and set(verdicts) == {Verdict.REPRODUCED} else Verdict.UNKNOWN

@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from schoolhouse.core.escape import markdown, one_line
+from schoolhouse.core.manifest import ModelSource, PipelineIndex, PipelineStage
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.core.redaction import anonymize
 from schoolhouse.hub.artifacts import read_artifacts
@@ -222,9 +223,13 @@ def test_an_adapter_that_changes_between_its_check_and_its_upload_is_refused(api
 def test_a_stage_has_a_name_that_is_a_folder_and_a_tag(base, tmp_path, name):
     pipeline = tmp_path / "a/b/pipeline"
     run = make_run(pipeline / name, base[0])
-    stages = [{"name": name, "recipe": "sft", "folder": "x", "status": "done", "eval": None}]
+    stage = PipelineStage(
+        name=name, recipe="sft", config="sft.yaml", parent=None, folder="x", eval=None, status="done"
+    )
+    base_source = ModelSource(name=str(base[0]), hash="a" * 64)
+    index = PipelineIndex(name="small", base=base_source, stages=[stage])
     pipeline.mkdir(parents=True, exist_ok=True)
-    (pipeline / "pipeline.json").write_text(json.dumps({"schema": 1, "stages": stages}))
+    (pipeline / "pipeline.json").write_text(index.model_dump_json(by_alias=True))
     with pytest.raises(ValueError, match=r"stage .*: use letters"):
         read_artifacts(str(pipeline))
     change_record(run, recipe=f"{name.rpartition('/')[2]}é")

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from schoolhouse.core.escape import one_line
-from schoolhouse.core.manifest import ModelSource, RunManifest, read_manifest
+from schoolhouse.core.manifest import (
+    PIPELINE_FILE,
+    RUN_FILE,
+    ModelSource,
+    RunManifest,
+    read_manifest,
+    read_pipeline_index,
+)
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.evaluation.results import EvaluationResults, TaskResult, load_results
 
@@ -65,7 +72,7 @@ class Artifact:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Content of adapter_config.json."""
-        return _read_json(self.adapter / "adapter_config.json")
+        return json.loads((self.adapter / "adapter_config.json").read_text(encoding="utf-8"))
 
     @property
     def is_reward_model(self) -> bool:
@@ -102,21 +109,20 @@ def read_artifacts(path: str, results: Sequence[str] = ()) -> list[Artifact]:
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"{path} is no folder: name a run folder, its adapter folder, or a pipeline's folder")
-    if (folder / "pipeline.json").is_file():
+    if (folder / PIPELINE_FILE).is_file():
         return _read_pipeline(folder, results)
     return [_read_artifact(folder, results)]
 
 
 def _read_pipeline(folder: Path, results: Sequence[str]) -> list[Artifact]:
     # Folders in it are relative to where the pipeline was started; here each stage is in the folder of its name.
-    stages = [stage for stage in _read_json(folder / "pipeline.json")["stages"] if stage["status"] == "done"]
-    of_base = [str(folder / stage["name"] / "eval") for stage in stages if stage["recipe"] is None and stage["eval"]]
+    stages = [stage for stage in read_pipeline_index(folder).stages if stage.status == "done"]
+    of_base = [str(folder / stage.name / "eval") for stage in stages if stage.recipe is None and stage.eval]
     artifacts = []
     for stage in stages:
-        name = stage["name"]
-        if (folder / name / "adapter").is_dir():
-            artifact = _read_artifact(folder / name, [*results, *of_base], name)
-            artifact.folder, artifact.origin = name, stage["folder"]
+        if (folder / stage.name / "adapter").is_dir():
+            artifact = _read_artifact(folder / stage.name, [*results, *of_base], stage.name)
+            artifact.folder, artifact.origin = stage.name, stage.folder
             artifacts.append(artifact)
     if not artifacts:
         raise ValueError(f"{folder} holds no finished stage with an adapter")
@@ -131,13 +137,13 @@ def _read_artifact(folder: Path, results: Sequence[str], stage: str | None = Non
     for file in ("adapter_config.json", WEIGHTS_FILE):
         if not (adapter / file).is_file():
             raise ValueError(f"{folder} is no adapter: it has no {file}; name a folder that a recipe made")
-    run = next((place for place in (adapter.parent, adapter) if (place / "run.json").is_file()), None)
+    run = next((place for place in (adapter.parent, adapter) if (place / RUN_FILE).is_file()), None)
     if run is None:
-        raise ValueError(f"{folder} has no run.json beside it: a card could not say how the adapter came about")
+        raise ValueError(f"{folder} has no {RUN_FILE} beside it: a card could not say how the adapter came about")
     manifest, digest = read_manifest(run), adapter_hash(str(adapter))
     if manifest.status != "done" or manifest.product_hash != digest or manifest.model is None:
         raise ValueError(
-            f"{run / 'run.json'} (status {manifest.status}) is not the manifest of this adapter as it is now: run the "
+            f"{run / RUN_FILE} (status {manifest.status}) is not the manifest of this adapter as it is now: run the "
             "recipe to its end"
         )
     artifact = Artifact(stage or manifest.recipe, adapter, manifest, manifest.model, digest)
@@ -167,10 +173,3 @@ def refuse_unsafe(folder: Path) -> None:
             raise ValueError(f"{path} may be pickled, and unpickling runs code: remove it (weights are safetensors)")
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{path} is a link out of the folder: put the file itself there, or remove it")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None

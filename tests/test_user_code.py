@@ -24,7 +24,7 @@ def test_a_function_of_an_installed_package_is_loaded_too():
         ("def f(): pass\n", "mine.py:g", "mine.py has no function 'g'"),
         ("def f(): pass\n", "mine.py", "write file.py:function"),
         (None, "no.such_module:f", "a function of your own is named file.py:function"),
-        (None, "schoolhouse:f", "schoolhouse/__init__.py has no function 'f'"),
+        (None, "schoolhouse:f", "schoolhouse has no function 'f'"),
         ("x = 1\n\ndef f(:\n", "mine.py:f", r"mine\.py:3: invalid syntax"),
         ("x = 1\nimport no_such_package\n", "mine.py:f", r"mine\.py:2: ModuleNotFoundError: No module"),
         ("import math\ndef g():\n    math.sqrt(-1)\ng()\n", "mine.py:f", r"mine\.py:3: ValueError: "),

@@ -29,15 +29,16 @@ def load_function(name: str, folder: str | Path = ".") -> Callable[..., Any]:
     if not colon:
         raise ValueError(f"{name!r} names no function: write file.py:function or package.module:function")
     if place.endswith(".py"):
-        module = _run_file(Path(folder) / Path(place).expanduser())
+        path = Path(folder) / Path(place).expanduser()
+        module, where = _run_file(path), str(path)
     else:
         try:
-            module = importlib.import_module(place)
+            module, where = importlib.import_module(place), place
         except ImportError as error:
             raise ValueError(f"{name!r}: {error}; a function of your own is named file.py:function") from None
     loaded: Callable[..., Any] | None = getattr(module, function, None)
     if not callable(loaded):
-        raise ValueError(f"{module.__file__} has no function {function!r}")
+        raise ValueError(f"{where} has no function {function!r}")
     return loaded
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from schoolhouse.config.errors import ConfigError
+from schoolhouse.config.paths import as_path
 from schoolhouse.config.user_code import load_function
 from schoolhouse.config.yaml_file import YamlFile
 from schoolhouse.evaluation.results import EvalSample, PreferenceReport
@@ -195,6 +196,9 @@ class Task(BaseModel, ABC):
             raise self.error_at("rows", "excludes dataset: the rows come from one place")
         if self.dataset_config and not self.dataset:
             raise self.error_at("dataset_config", "has no effect without dataset")
+        is_path = self.dataset is not None and as_path(self.dataset) is not None
+        if is_path and not (self.folder / Path(str(self.dataset)).expanduser()).exists():
+            raise self.error_at("dataset", f"{self.folder / str(self.dataset)} does not exist, seen from {Path.cwd()}")
         if self.rows:
             try:
                 load_function(self.rows, self.folder)

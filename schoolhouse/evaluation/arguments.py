@@ -20,7 +20,7 @@ class EvalArguments:
         revision (`str`, *optional*):
             Branch, tag or commit of the base model on the Hub.
         tasks (`list[str]`, *optional*):
-            Names of tasks, separated by commas.
+            Names of tasks (`--list`), or paths of task files, separated by commas.
         output_dir (`str`, *optional*):
             Folder of results.json and the samples, or of the comparison.json of `--compare`.
         task_paths (`dict[str, str]`, *optional*):

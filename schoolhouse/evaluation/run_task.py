@@ -13,7 +13,7 @@ from schoolhouse.evaluation.sample_cache import SampleCache, SampleKey, prompt_h
 from schoolhouse.evaluation.summary import summarise
 from schoolhouse.evaluation.tasks import Item, Task
 from schoolhouse.evaluation.tasks.kinds import GenerateTask
-from schoolhouse.evaluation.tasks.spec import Asked, GenerationPlan
+from schoolhouse.evaluation.tasks.spec import GenerationPlan, LoadedModel
 
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def run_task(
     def draw(plan: GenerationPlan) -> list[Sample]:
         return _draw(task.name, plan, model, tokenizer, arguments, cache, hashes)
 
-    asked = Asked(model, tokenizer, arguments.batch_size, draw)
-    samples = task.ask(asked, items, plan)
+    loaded = LoadedModel(model, tokenizer, arguments.batch_size, draw)
+    samples = task.ask(loaded, items, plan)
     if (known := prepared.contaminated) is not None:
         samples = [sample.model_copy(update={"contaminated": sample.id in known}) for sample in samples]
     result = summarise(task, samples)
@@ -126,7 +126,7 @@ def run_task(
         own = TaskSampling(num_samples=plan.num_samples, temperature=plan.sampling.temperature)
         if (own.num_samples, own.temperature) != (run_sampling.num_samples, run_sampling.temperature):
             more["sampling"] = own
-    if report := task.report(asked, items, samples):
+    if report := task.report(loaded, items, samples):
         more["preference"] = report
     return samples, result.model_copy(update=more)
 

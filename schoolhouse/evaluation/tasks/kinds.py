@@ -13,7 +13,7 @@ from schoolhouse.config.errors import ConfigError
 from schoolhouse.evaluation.results import EvalSample, PreferenceReport
 from schoolhouse.evaluation.scorers import Scorer, build_scorer
 from schoolhouse.evaluation.tasks.items import Item, Messages, Row, prompt_of, text_of
-from schoolhouse.evaluation.tasks.spec import Asked, GenerationPlan, Task
+from schoolhouse.evaluation.tasks.spec import GenerationPlan, LoadedModel, Task
 
 
 class FewShot(BaseModel):
@@ -109,9 +109,9 @@ class GenerateTask(Task):
                 shots += [*prompt, {"role": "assistant", "content": reference}]
         return "".join(shots) if shots and isinstance(shots[0], str) else shots
 
-    def ask(self, asked: Asked, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
+    def ask(self, loaded: LoadedModel, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
         assert plan is not None  # `prepare` makes one for this kind
-        answers = asked.draw(plan)
+        answers = loaded.draw(plan)
         repeated = [item for item in items for _ in range(plan.num_samples)]
         scores = self.score([answer.text for answer in answers], repeated)
         return [
@@ -163,13 +163,13 @@ class LoglikelihoodTask(Task):
             raise ValueError(f"column {self.answer!r} is {answer!r}, neither a choice nor its number from 0")
         return prompt_of(self.prompt, row), by_number[answer]
 
-    def ask(self, asked: Asked, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
+    def ask(self, loaded: LoadedModel, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
         from schoolhouse.core.generation import loglikelihood
 
         # One sequence for every choice; the values are dealt back to the items.
         pairs = [(item.prompt, f" {choice}") for item in items for choice in item.row[self.choices]]
         prompts, continuations = [prompt for prompt, _ in pairs], [choice for _, choice in pairs]
-        values = iter(loglikelihood(asked.model, asked.tokenizer, prompts, continuations, asked.batch_size))
+        values = iter(loglikelihood(loaded.model, loaded.tokenizer, prompts, continuations, loaded.batch_size))
         answers = [list(itertools.islice(values, len(item.row[self.choices]))) for item in items]
         return [
             self._sample(item, loglikelihoods=answer, **self.score(answer, item))
@@ -205,11 +205,11 @@ class BitsPerByteTask(Task):
             raise ValueError(f"column {self.text!r} is missing or no text")
         return text, ""
 
-    def ask(self, asked: Asked, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
+    def ask(self, loaded: LoadedModel, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
         from schoolhouse.core.generation import bits_per_byte
 
         texts = [str(item.prompt) for item in items]
-        measured = bits_per_byte(asked.model, asked.tokenizer, texts, asked.batch_size)
+        measured = bits_per_byte(loaded.model, loaded.tokenizer, texts, loaded.batch_size)
         return [self._sample(item, bits=bits, bytes=size) for item, (bits, size) in zip(items, measured, strict=True)]
 
 
@@ -237,16 +237,18 @@ class PreferenceTask(Task):
                 raise ValueError(f"column {column!r} is missing")
         return prompt_of(self.prompt, row), "chosen"
 
-    def ask(self, asked: Asked, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
+    def ask(self, loaded: LoadedModel, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
         from schoolhouse.evaluation.preference import rate_pairs
 
-        rated = rate_pairs(asked.model, asked.tokenizer, self._pairs(items), asked.batch_size)
+        rated = rate_pairs(loaded.model, loaded.tokenizer, self._pairs(items), loaded.batch_size)
         return [self._sample(item, **fields) for item, fields in zip(items, rated, strict=True)]
 
-    def report(self, asked: Asked, items: Sequence[Item], samples: Sequence[EvalSample]) -> PreferenceReport | None:
+    def report(
+        self, loaded: LoadedModel, items: Sequence[Item], samples: Sequence[EvalSample]
+    ) -> PreferenceReport | None:
         from schoolhouse.evaluation.preference import describe_preferences
 
-        return describe_preferences(asked.model, asked.tokenizer, self._pairs(items), samples)
+        return describe_preferences(loaded.model, loaded.tokenizer, self._pairs(items), samples)
 
     def _pairs(self, items: Sequence[Item]) -> list[Any]:
         from schoolhouse.evaluation.preference import Pair

@@ -45,9 +45,9 @@ class GenerationPlan:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoadedModel:
     """
-    A model, ready to be asked.
+    A model, ready for use.
 
     Args:
         model ([`~transformers.PreTrainedModel`]), tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -128,14 +128,16 @@ class Task(BaseModel, ABC):
         return self._file.path.parent if self._file else Path()
 
     @abstractmethod
-    def ask(self, asked: Asked, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
+    def ask(self, loaded: LoadedModel, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
         """Return the samples of the items, in order."""
 
     @abstractmethod
     def make_item(self, row: Row) -> tuple[Messages | str, str]:
         """Return prompt and reference of a row; raises a `ValueError` that says what is wrong with it."""
 
-    def report(self, asked: Asked, items: Sequence[Item], samples: Sequence[EvalSample]) -> PreferenceReport | None:
+    def report(
+        self, loaded: LoadedModel, items: Sequence[Item], samples: Sequence[EvalSample]
+    ) -> PreferenceReport | None:
         """Return what the results of this kind have beyond the summary."""
         return None
 
@@ -169,8 +171,8 @@ class Task(BaseModel, ABC):
                 continue
             level = row.get(self.level) if self.level else None
             cluster = sources.setdefault(str(row[self.cluster]), len(sources)) if self.cluster else None
-            asked = examples + prompt if examples else prompt
-            items.append(Item(self._item_id(row, number), asked, reference, level, cluster, row))
+            whole = examples + prompt if examples else prompt
+            items.append(Item(self._item_id(row, number), whole, reference, level, cluster, row))
         if not items:
             raise self.error("it has no items: look at what its data set or path names")
         if len({item.id for item in items}) < len(items):
@@ -196,9 +198,10 @@ class Task(BaseModel, ABC):
             raise self.error_at("rows", "excludes dataset: the rows come from one place")
         if self.dataset_config and not self.dataset:
             raise self.error_at("dataset_config", "has no effect without dataset")
-        is_path = self.dataset is not None and as_path(self.dataset) is not None
-        if is_path and not (self.folder / Path(str(self.dataset)).expanduser()).exists():
-            raise self.error_at("dataset", f"{self.folder / str(self.dataset)} does not exist, seen from {Path.cwd()}")
+        if self.dataset and not self._beside(self.dataset).exists():
+            named = as_path(self.dataset)  # a path by its form, or one that exists
+            if named is not None and not named.exists():
+                raise self.error_at("dataset", f"{self._beside(self.dataset)} does not exist, seen from {Path.cwd()}")
         if self.rows:
             try:
                 load_function(self.rows, self.folder)
@@ -208,13 +211,16 @@ class Task(BaseModel, ABC):
     def files(self) -> list[Path]:
         """Local files that decide about items and scores: the task file, and data and code beside it."""
         functions = [name.rpartition(":")[0] for name in self.functions() if name.rpartition(":")[0].endswith(".py")]
-        names = [self.dataset] if self.dataset and (self.folder / self.dataset).exists() else []
+        names = [self.dataset] if self.dataset and self._beside(self.dataset).exists() else []
         own = [self._file.path] if self._file else []
-        return own + [self.folder / Path(name).expanduser() for name in [*names, *functions]]
+        return own + [self._beside(name) for name in [*names, *functions]]
 
     def functions(self) -> list[str]:
         """Names of the functions that the file names."""
         return [self.rows] if self.rows else []
+
+    def _beside(self, path: str) -> Path:
+        return self.folder / Path(path).expanduser()
 
     def _item_id(self, row: Row, number: int) -> str:
         if columns_in(self.id):
@@ -224,7 +230,7 @@ class Task(BaseModel, ABC):
 
     def _read(self, split: str, limit: int | None, path: str | None) -> Sequence[Row]:
         from schoolhouse.data.loading import read_rows
-        from schoolhouse.data.specs import is_dataset_spec, load_rows
+        from schoolhouse.data.specs import dataset_names, is_dataset_spec, load_rows
 
         if self.rows:
             function = load_function(self.rows, self.folder)
@@ -233,8 +239,8 @@ class Task(BaseModel, ABC):
         if not self.dataset and not path:
             raise self.error(f"it has no data set of its own: --task_paths '{{{self.name}: FILE}}'")
         location = self.dataset or ""
-        if (beside := self.folder / Path(location).expanduser()).is_file() or (location and beside.exists()):
-            location = str(beside)
+        if self.dataset and self.dataset not in dataset_names() and self._beside(self.dataset).exists():
+            location = str(self._beside(self.dataset))
         if is_dataset_spec(location):
             return load_rows(location, split, path=path, max_rows=limit).to_list()
         # One file that the user names is the split that is asked, whatever it is called.

@@ -1,4 +1,4 @@
-"""MBPP, HumanEval and the tiny programs: every gold answer passes, and what the results tell about programs."""
+"""MBPP, HumanEval and the tiny programs: every reference passes, and what the results tell about programs."""
 
 import json
 from collections import Counter
@@ -129,7 +129,7 @@ def alone(row):
     ],
     ids=["program", "body", "function alone", "function alone in a fence"],
 )
-def test_humaneval_golds_pass_in_every_form(humaneval, write_down):
+def test_humaneval_references_pass_in_every_form(humaneval, write_down):
     rows, items = humaneval
     scores = score_programs([write_down(row) for row in rows], items)
     assert len(scores) == 164
@@ -137,13 +137,13 @@ def test_humaneval_golds_pass_in_every_form(humaneval, write_down):
     assert all(score["format_ok"] and score["status"] == "passed" for score in scores)
 
 
-def test_humaneval_prompts_themselves_earn_nothing(humaneval):
+def test_humaneval_prompts_themselves_score_nothing(humaneval):
     rows, items = humaneval
     for echo in ([row["prompt"] for row in rows], [item.prompt[0]["content"] for item in items]):
         assert not any(score["correct"] for score in score_programs(echo, items))
 
 
-def test_mbpp_golds_pass_but_for_those_that_cannot_be_judged(shared):
+def test_mbpp_references_pass_but_for_those_that_cannot_be_graded(shared):
     rows = [row for split in ("train", "validation", "test") for row in load_rows("mbpp", split, str(shared / "mbpp"))]
     items = [Item(row["id"], row["prompt"], row["answer"], row=row) for row in rows]
     assert len(items) == 964
@@ -155,7 +155,7 @@ def test_mbpp_golds_pass_but_for_those_that_cannot_be_judged(shared):
     assert [score["hidden_passed"] for score in scores.values() if score["hidden_passed"] is not None] == [True] * 11
 
 
-def test_tiny_golds_pass_and_hidden_tests_are_others():
+def test_tiny_references_pass_and_hidden_tests_are_others():
     items = load_task("tiny_code").build(60, None)
     assert {item.row["level"] for item in items} == {1, 2, 3, 4, 5}
     scores = score_programs([item.reference for item in items], items)
@@ -190,8 +190,8 @@ def test_a_program_fitted_to_the_tests_fails_the_hidden_ones():
 
 
 def test_results_tell_pass_at_k_statuses_hidden_tests_and_levels():
-    unjudged = TRIPLE.row | {"tests": "assert triple(Three()) == 9"}
-    items = [DOUBLE] * 4 + [TRIPLE] * 4 + [Item("unjudged", "?", "", row=unjudged)] * 4
+    ungraded = TRIPLE.row | {"tests": "assert triple(Three()) == 9"}
+    items = [DOUBLE] * 4 + [TRIPLE] * 4 + [Item("ungraded", "?", "", row=ungraded)] * 4
     answers = [RIGHT, FITTED, "def double(x:", "def double(x):\n    return 0"]
     answers += ["def triple(x):\n    while True:\n        x += 1 / 0"] * 4 + ["class Three: pass"] * 4
     lines = [

@@ -1,4 +1,4 @@
-"""`eval/run.py` end to end: gold answers, resumption, comparisons, and errors in one line."""
+"""`eval/run.py` end to end: reference answers, resumption, comparisons, and errors in one line."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def count_rows(monkeypatch, stop_after=None):
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "gsm8k_5shot", "svamp"])
-def test_gold_answers_of_math_tasks_score_one(shared, name):
+def test_references_of_math_tasks_score_one(shared, name):
     task = load_task(name)
     items = task.build(None, str(shared / "data" / name.removesuffix("_5shot")))
     assert len(items) == {"gsm8k": 1319, "gsm8k_5shot": 1319, "svamp": 311}[name]
@@ -140,7 +140,7 @@ def test_the_five_shots_are_lm_evals_prompt(tmp_path):
     assert [item.prompt for item in items] == [shots + f"Question: Q{n}?\nAnswer:" for n in (100, 101)]
 
 
-def test_the_gold_choice_scores_one_and_length_is_normalised(paths):
+def test_the_right_choice_scores_one_and_length_is_normalised(paths):
     task = load_task("multiple_choice")
     items = task.build(None, paths["multiple_choice"])
     assert [item.reference for item in items] == ["1", "2", "3", "4", "5", "6"]

@@ -82,9 +82,9 @@ def test_items_of_one_source_widen_the_interval():
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory):
+def reward_model(tmp_path_factory):
     """A reward adapter with random tensors on a tiny base."""
-    folder = tmp_path_factory.mktemp("judge")
+    folder = tmp_path_factory.mktemp("reward")
     base = make_tiny_model(folder / "base")
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
@@ -104,8 +104,8 @@ def pairs(texts):
     ]
 
 
-def test_verdicts_follow_the_scores_and_a_tie_is_none(judge):
-    scorer, tokenizer = load_scorer(str(judge / "adapter"))
+def test_verdicts_follow_the_scores_and_a_tie_is_none(reward_model):
+    scorer, tokenizer = load_scorer(str(reward_model / "adapter"))
     items = pairs([("apples", "pears are here"), ("pears are here", "apples"), ("same", "same"), ("a", "b b b b")])
     lines = rate_pairs(scorer, tokenizer, items, batch_size=3)
     assert [line["correct"] for line in lines[:3]] in ([True, False, None], [False, True, None])
@@ -123,14 +123,14 @@ def test_verdicts_follow_the_scores_and_a_tie_is_none(judge):
     assert low <= high
 
 
-def run(judge, tmp_path, *flags, tasks="tiny_preferences", adapter="adapter"):
-    names = ["--model_name_or_path", str(judge / "base"), "--adapter_name_or_path", str(judge / adapter)]
+def run(reward_model, tmp_path, *flags, tasks="tiny_preferences", adapter="adapter"):
+    names = ["--model_name_or_path", str(reward_model / "base"), "--adapter_name_or_path", str(reward_model / adapter)]
     main([*names, "--tasks", tasks, "--output_dir", str(tmp_path), "--device", "cpu", *flags])
     return json.loads((tmp_path / "results.json").read_text())["tasks"]
 
 
-def test_eval_run_puts_pairs_to_a_reward_model(judge, tmp_path, capsys):
-    task = run(judge, tmp_path, "--limit", "60")["tiny_preferences"]
+def test_eval_run_puts_pairs_to_a_reward_model(reward_model, tmp_path, capsys):
+    task = run(reward_model, tmp_path, "--limit", "60")["tiny_preferences"]
     lines = [json.loads(line) for line in (tmp_path / "samples/tiny_preferences.jsonl").read_text().splitlines()]
     right = [line["scores"][0] > line["scores"][1] for line in lines]
     assert task["value"] == pytest.approx(np.mean(right)) and task["n"] == 60
@@ -139,7 +139,7 @@ def test_eval_run_puts_pairs_to_a_reward_model(judge, tmp_path, capsys):
     assert {"calibration", "calibration_with_noisy_labels", "length_bias", "batch_invariance"} <= set(
         task["preference"]
     )
-    # A judge that is always right agrees with a careless annotator just as often as the annotator is right.
+    # A reward model that is always right agrees with a careless annotator just as often as the annotator is right.
     assert 0.6 < task["metrics"]["ceiling_with_noisy_labels"] < 0.9
     told = capsys.readouterr().out
     assert "calibration error, noisy labels" in told and "ten more tokens change the score" in told
@@ -152,9 +152,9 @@ def test_eval_run_puts_pairs_to_a_reward_model(judge, tmp_path, capsys):
         ("tiny_facts", "is an adapter for SEQ_CLS: name a language model"),
     ],
 )
-def test_a_judge_is_not_taken_for_a_language_model(judge, tmp_path, capsys, tasks, words):
+def test_a_reward_model_is_not_taken_for_a_language_model(reward_model, tmp_path, capsys, tasks, words):
     with pytest.raises(SystemExit) as stopped:
-        run(judge, tmp_path, tasks=tasks)
+        run(reward_model, tmp_path, tasks=tasks)
     assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 

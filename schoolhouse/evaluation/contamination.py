@@ -1,4 +1,4 @@
-"""Items of a task that training data contain; the score of the others is the uncontaminated one."""
+"""Contamination: items of a task that overlap the training data."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from schoolhouse.evaluation.tasks.items import Item
 
 def contaminated_items(items: Sequence[Item], trained_on: Sequence[str]) -> set[str]:
     """
-    Items whose prompt shares 13 consecutive words with a training prompt (the rule of [`EvalIndex`]).
+    Return the items whose prompt shares 13 consecutive words with a training prompt (the rule of [`EvalIndex`]).
 
     Args:
         items (`Sequence[Item]`):

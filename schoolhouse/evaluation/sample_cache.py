@@ -1,4 +1,4 @@
-"""The samples a model has given, kept so that none is paid for twice: an append-only JSON-lines file."""
+"""Completions on disk, so that none is generated twice: an append-only file of JSON lines."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class SampleKey:
     """
-    Everything a completion depends on: samples with equal keys are interchangeable, all others are not.
+    Everything that a completion depends on. Samples with equal keys are interchangeable, all others are not.
 
     Args:
         model (`str`):
@@ -45,15 +45,15 @@ class SampleKey:
 
 class SampleCache:
     """
-    Samples on disk: a line each, with its key in plain fields, appended and never rewritten.
+    Samples on disk: one line each, with its key in plain fields, appended and never rewritten.
 
-    Each batch is one `write` to a file opened for appending and then synced, so that a kill costs at most the batch in
-    progress and two processes can write to one file. A line torn by a crash or a full disk is closed by the next
-    writer, skipped when read and named in `damaged`; its sample is generated anew.
+    Each batch is one `write` to a file opened for appending, followed by a sync, so that a kill costs at most the
+    batch in progress and two processes can write to one file. A line cut off by a crash or a full disk is ended by
+    the next writer, skipped by readers and named in `damaged`; its sample is generated again.
 
     Args:
         path (`str` or `Path`):
-            The file; it and its folder are made with the first sample.
+            The file. It and its folder are created with the first sample.
     """
 
     def __init__(self, path: str | Path):
@@ -77,24 +77,24 @@ class SampleCache:
 
     def get(self, key: SampleKey) -> Sample | None:
         """
-        Looks a sample up.
+        Return a sample.
 
         Args:
             key ([`SampleKey`]):
-                What it depends on.
+                Key of the sample.
 
         Returns:
-            [`Sample`] or `None`: the sample, if it has been drawn before.
+            [`Sample`] or `None`: `None` where it has not been drawn.
         """
         return self._samples.get(key)
 
     def add(self, samples: Iterable[tuple[SampleKey, Sample]]) -> None:
         """
-        Appends a batch and waits until it is on the disk.
+        Append a batch and wait until it is on the disk.
 
         Args:
             samples (`Iterable[tuple[SampleKey, Sample]]`):
-                Keys and samples; those already in the store are left out.
+                Keys and samples; those already in the cache are left out.
 
         Raises:
             OSError: if the disk did not take the whole batch.
@@ -117,7 +117,7 @@ class SampleCache:
 
 def sampling_json(parameters: dict[str, Any]) -> str:
     """
-    Sampling parameters in the one form that keys hold.
+    Return sampling parameters in the form that keys hold.
 
     Args:
         parameters (`dict[str, Any]`):
@@ -131,7 +131,7 @@ def sampling_json(parameters: dict[str, Any]) -> str:
 
 def prompt_hash(token_ids: list[int]) -> str:
     """
-    SHA-256 of a prompt as the model reads it.
+    Return the SHA-256 of a prompt as the model reads it.
 
     Args:
         token_ids (`list[int]`):

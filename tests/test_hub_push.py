@@ -281,3 +281,12 @@ def test_push_that_cannot_succeed_is_refused_before_training(base, repo_id, tmp_
     arguments.hub_model_id, arguments.hub_token = repo_id, "hf_expiredTokenForTests"
     with pytest.raises(ValueError, match="expired or revoked"):
         prepare_push(arguments, base[1])
+
+
+@loopback
+def test_dry_run_writes_what_would_be_uploaded_and_uploads_nothing(hub, api, base, run, repo_id, tmp_path, capsys):
+    assert call("push", run, repo_id, "--base_model", base[1], "--dry_run", tmp_path / "files") == 0
+    assert f"private repository {repo_id}: sft; " in capsys.readouterr().out
+    written = {path.relative_to(tmp_path / "files").as_posix() for path in (tmp_path / "files").rglob("*.*")}
+    wanted = build_files(api, repo_id, read_artifacts(str(run)), base[1])
+    assert written - {".eval_results"} == set(wanted) and repo_id not in hub.repositories

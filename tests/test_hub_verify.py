@@ -243,3 +243,25 @@ def test_pull_without_repository_or_network_says_so_in_one_line(hub, repo_id, pu
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert call("pull", repo_id, "--output_dir", tmp_path / "theirs") == 2
     assert "cannot be reached" in capsys.readouterr().err and not (tmp_path / "theirs").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["push", "outputs/nowhere", "owner/x"], "outputs/nowhere is no folder"),
+        (["pull", "owner/x"], "required: --output_dir"),
+        (["merge", "ADAPTER", "--output_dir", "OUT", "--dtype", "float16"], "choose one of float32, bfloat16"),
+        (["verify", "owner/x", "--limt", "3"], "--limt"),
+        (["sell"], "push"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(pair, tmp_path, argv, told):
+    argv = [{"ADAPTER": str(pair[1]), "OUT": str(tmp_path / "out")}.get(word, word) for word in argv]
+    done = subprocess.run(command(*argv), capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+
+
+def test_merge_on_the_command_line_names_its_parity(pair, tmp_path, capsys):
+    assert call("merge", pair[1], "--output_dir", tmp_path / "merged") == 0
+    assert "logits differ from base + adapter by" in capsys.readouterr().out
+    assert (tmp_path / "merged/model.safetensors").is_file()

@@ -14,9 +14,10 @@ from typing import Literal
 from schoolhouse.graders.normalize import plain
 
 
-# A bound for every search after an anchor: what follows in model text may be as long as it likes.
+# A bound for every search after an anchor, since the text of a model has no limit.
 MAX_STATEMENT = 5000
 
+# Leaks: a base model goes on after its answer with the next turn, or with another question of its own.
 _END_OF_TURN = re.compile(
     r"<(?:\|(?:im_start|im_end|endoftext|eot_id|end_of_text|start_header_id|end|user|assistant)\|"
     r"|/s|eos|end_of_turn|start_of_turn)>"
@@ -26,6 +27,7 @@ _NEXT_QUESTION = re.compile(
     r"|\n[ \t]*#+[ \t]*(?:next |new )?(?:question|problem|instruction)\b[ \t]*\d*[ \t]*\n",
     re.IGNORECASE,
 )
+# GSM8K's calculator calls, `<<9*2=18>>`, would double each number.
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
@@ -62,7 +64,9 @@ class Statement:
     end: int
 
 
+# A statement begins at one of these.
 _ANCHOR = re.compile(r"####|\\f?box|answer|solution")
+# "the answer (in dollars) is therefore: ", "solutions are", "Answer: ", "answer = "; not "the answer is not".
 _STATES = re.compile(
     r"(?:answer|solution)s?\b[*_\"')]*(?:[ \t]*\([^()\n]{0,40}\))?"
     r"(?P<verb>[^.\n:=?,;]{0,60}?\b(?:is|are|equals|was|(?:w|sh)ould be|must be)\b(?!n't|\s+(?:not|neither|never)\b)"
@@ -70,17 +74,22 @@ _STATES = re.compile(
     r"|(?P<colon>[ \t]*[*_]*[ \t]*[:=]|[*_]*[ \t]*\n))[\s*_:]*",
     re.IGNORECASE,
 )
+# Words before "answer" that belong to the statement, so that only these may stand between two statements.
 _LEAD_IN = re.compile(
     r"(?:\b(?:so|thus|hence|therefore|then|the|a|an|our|my|your|final|correct|exact)\b[\s,:*_#]*)+$", re.IGNORECASE
 )
+# "if the answer is 5", "to answer": nothing is stated.
 _NOT_ASSERTED = re.compile(
     r"\b(?:if|whether|suppose|assum\w{1,9}|unless|to|not|cannot|can't)\s+(?:the\s+)?(?:(?:final|correct)\s+)?$",
     re.IGNORECASE,
 )
+# A period inside a number ends no sentence; a reason after the value ("17, since 8 + 9 = 17") is not part of it.
 _SENTENCE_END = re.compile(r"[.!;](?=\s|$|[\"')*_])|\?|\n|,?\s(?:because|since)\b")
+# `Answer: …` needs a number, command or single letter first and no computation later; `#### Thus` is a heading.
 _VALUE_FIRST = re.compile(r"[^a-zA-Z\n]*(?:\d|\\|\b[a-zA-Z]\b|sqrt|pi)")
 _COMPUTES_ON = re.compile(r"=\s*[$\\(]*-?\d")
 _HEADING = re.compile(r"\d+[.)]\s+\S|(?!(?:sqrt|pi|ln|log|sin|cos|tan|inf)[^a-zA-Z])[a-zA-Z]{2,}")
+# `\boxed{…}` with its matching brace, or `\boxed 5`; "not \boxed{5}" denies.
 _BOX = re.compile(r"\\f?box(?:ed)?\s*(?:(?P<brace>\{)|(?P<bare>-?\w+))?")
 _BRACE = re.compile(r"(?<!\\)[{}]")
 _NEGATION_BEFORE = re.compile(r"(?:\bnot|n't)[\s$\\(\[]*$", re.IGNORECASE)
@@ -134,13 +143,16 @@ def _read_statement(text: str, anchor: re.Match[str], stop: int, with_words: boo
 
 
 _ANSWER_TAG = re.compile(r"<answer>([^<]*(?:<(?!/?answer>)[^<]*)*)</answer>")
+# Between two statements: "or", "and", commas (offered together), white space and markup only (side by side).
 _JOINT = re.compile(
     r"[\s$.,;*\\()\[\]_]*(?:(?:[,;/&]|\b(?:or|and|either|alternatively)\b)[\s$,.:*\\()\[\]_]*)+", re.IGNORECASE
 )
 _OR_IN_ONE_SENTENCE = re.compile(r"[^.!?\n]*\b(?:or|also|as well as)\b[^.!?\n]*", re.IGNORECASE)
 _BLANK = re.compile(r"[ \t$*\\()\[\]_.]*")
 _BLANK_LINES = re.compile(r"[\s$*\\()\[\]_.]*")
+# "either 5 or" at the end of a statement continues in the next one.
 _DANGLING = re.compile(r"(?:\s(?:or|and|and/or)|[,;/])\s*$", re.IGNORECASE)
+# ", or maybe 6" after the last statement, or "5 or" before a box, offers a second answer that no anchor marks.
 _OFFERED_AFTER = re.compile(
     r"[\s$.,;*\\)\]}_(]*\b(?:or|and/or|alternatively)\b[\s,:]*"
     r"(?:\b(?:maybe|possibly|perhaps|else|even|it|is|could|be|the|answer|just)\b[\s,:]*)*[$*\\(\[{]*-?[\d\\]"
@@ -148,12 +160,14 @@ _OFFERED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _OFFERED_BEFORE = re.compile(r"[\d}$)],?\s+or\b[\s$*\\(\[]*$", re.IGNORECASE)
+# After the last statement: "wait, that is wrong: it should be 6" withdraws it.
 _WITHDRAWN = re.compile(
     r"\b(?:wait|oops|scratch that|mistaken?|wrong|incorrect|correction|i meant|it should|should be|actually|sorry"
     r"|alternatively|another (?:possible )?answer|also possible)\b"
     r".*?\d",
     re.IGNORECASE | re.DOTALL,
 )
+# Parts of a last line without an anchor: list mark, bold number, sentences. A label ("Step 3") states nothing.
 _LIST_MARK = re.compile(r"\s*(?:[-*•>]|#+|\d+[.)])\s+(?=\S)")
 _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
 _SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(*$\\])")
@@ -163,6 +177,7 @@ _WORDS_THEN_DIGIT = re.compile(r"(?<!\\begin\{)(?<![\\a-zA-Z])(?!sqrt|pi|log|ln)
 
 
 def _together(text: str, first: Statement, second: Statement) -> bool:
+    """Check if two statements are offered together, so that neither is *the* answer."""
     between = text[first.end : second.start]
     if len(between) > 60:
         return False
@@ -173,6 +188,7 @@ def _together(text: str, first: Statement, second: Statement) -> bool:
 
 
 def _last_line(text: str) -> Statement | None:
+    """Read a completion without any statement at its last line: a value alone, or a finished last sentence."""
     end = len(text.rstrip())
     start = text.rfind("\n", 0, end) + 1
     if end - start > MAX_STATEMENT // 5:
@@ -244,6 +260,7 @@ def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | No
 
 
 def _tagged_answer(text: str, with_words: bool) -> tuple[list[str], Statement | None]:
+    """Read the last closed `<answer>…</answer>`, whose content may itself state an answer."""
     tags = [*_ANSWER_TAG.finditer(text)][-20:]
     if not tags or text.rfind("<answer>") > tags[-1].start():
         return [], None

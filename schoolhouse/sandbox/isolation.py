@@ -185,7 +185,7 @@ class Isolation:
 
     Args:
         layers (`set[str]`):
-            Names out of `LAYERS` to apply; the namespaces among them are taken as entered.
+            Members of `LAYERS` to apply; the process has entered the namespaces among them already.
     """
 
     def __init__(self, layers: set[str]):

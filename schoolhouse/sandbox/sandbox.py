@@ -111,7 +111,7 @@ class _TestRunner:
 
 class Sandbox:
     """
-    Runs untrusted Python programs and their tests.
+    Pool of processes that run untrusted Python programs and their tests.
 
     It is a context manager and safe to share between threads. After a fork the copy starts processes of its own.
 

@@ -184,7 +184,7 @@ class Program:
 
     Args:
         fork_server (`ForkServer`):
-            Where to fork it.
+            Fork server that starts it.
         job (`Job`):
             The program with its limits.
     """
@@ -432,7 +432,7 @@ def run_job(fork_server: ForkServer, job: Job) -> Verdict:
 
     Args:
         fork_server (`ForkServer`):
-            Where the program runs.
+            Fork server that starts the program.
         job (`Job`):
             The program and its tests.
 

@@ -131,7 +131,7 @@ def entry_point_of(tests: str) -> str:
 
 
 def bound_names(tree: ast.AST) -> set[str]:
-    """Names that a syntax tree binds in any scope."""
+    """Return the names that a syntax tree binds in any scope."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):

@@ -3,6 +3,7 @@
 import os
 import re
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 
@@ -85,6 +86,13 @@ def redact(value: Value, *secrets: str | None) -> Value:
         return _SECRET_VALUE.sub(REDACTED, value)
 
     return cast(Value, clean(value))
+
+
+def redact_home(text: str) -> str:
+    """Remove secrets from a command or a path, and write the home folder as `~`."""
+    home = str(Path.home())
+    text = redact(text)
+    return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\s|$)", "~", text)
 
 
 def anonymize(value: Value) -> Value:

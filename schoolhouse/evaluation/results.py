@@ -1,7 +1,6 @@
 """Types of results.json and of the samples beside it: eval/run.py writes them, reports and model cards read them."""
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, InstanceOf, Val
 
 from schoolhouse.core.environment import GitState, git_state, versions
 from schoolhouse.core.files import write_json, write_json_lines
-from schoolhouse.core.redaction import redact
+from schoolhouse.core.redaction import redact_home
 from schoolhouse.evaluation.statistics.preference import Calibration
 
 
@@ -287,12 +286,12 @@ def build_results(
     """
     return EvaluationResults(
         schema=2,
-        model=without_secrets(model),
-        adapter=adapter and without_secrets(adapter),
+        model=redact_home(model),
+        adapter=adapter and redact_home(adapter),
         hashes=hashes,
         git=git_state(),
         versions=versions(),
-        command=without_secrets(command),
+        command=redact_home(command),
         sampling=sampling,
         tasks=tasks,
     )
@@ -415,19 +414,3 @@ def first_error(error: ValidationError) -> str:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
-
-
-def without_secrets(text: str) -> str:
-    """
-    Return a text as it may be published.
-
-    Args:
-        text (`str`):
-            A command or a path.
-
-    Returns:
-        `str`: without tokens, secrets of the environment and passwords in addresses, the home folder as `~`.
-    """
-    text = redact(text)
-    home = str(Path.home())
-    return text if home == "/" else re.sub(rf"{re.escape(home)}(?=/|\s|$)", "~", text)

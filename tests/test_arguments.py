@@ -14,11 +14,10 @@ import yaml
 from trl import GRPOConfig, RewardConfig, SFTConfig
 
 from recipes.reward import PreferenceArguments
-from schoolhouse.config.arguments import DataArguments, DatasetEntry, ModelArguments, RecipeParser
+from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser
 from schoolhouse.config.key_rules import BOUNDS, EXCLUSIVE, LORA_KEYS, REMOVED, RENAMED
 from schoolhouse.config.parser import has_native_bf16
 from schoolhouse.config.yaml_file import load_mapping
-from schoolhouse.data.mixture import MixtureEntry
 from schoolhouse.evaluation.arguments import EvalArguments
 
 
@@ -314,10 +313,6 @@ def test_the_table_of_names_is_true_for_the_installed_versions():
     assert {key for _, keys in BOUNDS.values() for key in keys} <= known | of_evals | {"weight", "max_rows"}
     assert {name for key, others, _ in EXCLUSIVE for name in (key, *others)} <= known
     assert set(LORA_KEYS) <= known
-
-
-def test_an_entry_of_a_mixture_takes_the_keys_that_its_loader_knows():
-    assert set(DatasetEntry.__annotations__) == set(MixtureEntry.model_fields)
 
 
 @pytest.mark.parametrize("trainer", [SFTConfig, GRPOConfig, RewardConfig])

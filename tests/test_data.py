@@ -315,12 +315,6 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest(name, message):
     [
         ({}, "none is given"),
         ({"dataset_name": "gsm8k", "datasets": [{"name": "svamp"}]}, "both are given"),
-        ({"datasets": [{"weight": 1}]}, "entry 1: expected a mapping with a name or a path"),
-        ({"datasets": [{"name": "gsm8k", "wieght": 1}]}, "entry 1: wieght: unknown key; did you mean weight"),
-        ({"datasets": [{"name": "gsm8k", "weight": 0}]}, "weight: must be greater than 0, got 0"),
-        ({"datasets": [{"name": "gsm8k", "weight": True}]}, "weight: expected a number, got true"),
-        ({"datasets": [{"name": "gsm8k", "weight": math.nan}]}, "weight: must be a finite number"),
-        ({"datasets": [{"name": "gsm8k", "weight": 1}, {"name": "svamp"}]}, "every entry a weight, or none"),
         ({"dataset_name": "gsm8k", "dataset_config": "socratic"}, "config does not apply to 'gsm8k'"),
         ({"dataset_name": "tulu_human_prefs"}, "not on the Hub: give dataset_path.*open-instruct"),
     ],

@@ -105,7 +105,7 @@ def validate_row(row: dict[str, Any], kind: str, columns: Sequence[str]) -> str 
     return None
 
 
-def _validate_messages(messages: list, answered: bool) -> str | None:
+def _validate_messages(messages: list[Any], answered: bool) -> str | None:
     if not messages:
         return "is empty"
     for number, message in enumerate(messages, start=1):
@@ -154,7 +154,7 @@ def whole_text(row: dict[str, Any]) -> str:
     return "\n".join(_joined(row[column], ROLES) for column in columns if row.get(column) is not None)
 
 
-def _joined(value: str | list[dict], roles: Sequence[str]) -> str:
+def _joined(value: str | list[dict[str, Any]], roles: Sequence[str]) -> str:
     if isinstance(value, str):
         return value
     contents = [message.get("content") or "" for message in value if message["role"] in roles]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 
-_SUFFIX = re.compile(r"\.(?:(jsonl?|csv)(?:\.gz)?|(parquet))$")
+# Suffix of a file -> name of the reader in `datasets`.
+_READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _KNOWN = ".jsonl, .json, .csv (each also .gz) or .parquet"
 SPLIT_NAMES = ("train", "test", "validation", "valid", "val", "dev", "eval")
 
@@ -19,9 +20,8 @@ class MissingSplitError(ValueError):
 
 
 def file_type(path: Path) -> str | None:
-    """`"json"`, `"csv"` or `"parquet"` by the name of a file, `None` for any other: names of readers of `datasets`."""
-    match = _SUFFIX.search(path.name)
-    return (match[1] or match[2]).replace("jsonl", "json") if match else None
+    """`"json"`, `"csv"` or `"parquet"` by the name of a file, `None` for any other."""
+    return _READERS.get(Path(path.name.removesuffix(".gz")).suffix)
 
 
 def find_files(path: Path, split: str | None) -> list[Path]:
@@ -72,7 +72,7 @@ def _split_named_by(file: Path) -> str:
     return re.split(r"[-.]", file.name)[0]
 
 
-def read_json(file: Path) -> Iterator[tuple[str, dict | str]]:
+def read_json(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Place and row, or place and the reason why there is none, for each line or array element that is not blank."""
     with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
         if file.name.removesuffix(".gz").endswith(".json"):
@@ -92,7 +92,7 @@ def read_json(file: Path) -> Iterator[tuple[str, dict | str]]:
                 yield f"{file}:{number}", _parse(line)
 
 
-def _parse(line: bytes) -> dict | str:
+def _parse(line: bytes) -> dict[str, Any] | str:
     try:
         return _row_or_reason(json.loads(line.decode()))
     except json.JSONDecodeError as error:
@@ -103,7 +103,7 @@ def _parse(line: bytes) -> dict | str:
         return "not JSON: nested too deep"
 
 
-def _row_or_reason(value: Any) -> dict | str:
+def _row_or_reason(value: Any) -> dict[str, Any] | str:
     if not isinstance(value, dict):
         return f"not an object but {type(value).__name__}"
     try:

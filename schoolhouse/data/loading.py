@@ -108,7 +108,7 @@ def open_table(
     path = Path(location).expanduser()
     if path.exists():
         files = find_files(path, split)
-        types = sorted({file_type(file) for file in files})
+        types = sorted({kind for file in files if (kind := file_type(file))})
         if len(types) > 1:
             raise ValueError(f"{location}: {', '.join(file.name for file in files)} mix {' with '.join(types)}")
         if types == ["json"]:
@@ -222,19 +222,24 @@ def to_dataset(table: Table, kinds: Sequence[str] | None = None, report: LoadRep
     # Where no line could be read there are no columns to decide by: _valid_indices says what is wrong.
     kind = require_kind(table.label, names, kinds) if names else None
     required = columns_of(kind, names) if kind else ()
-    errors, forms = [], []
+    errors: list[str | None] = []
+    forms: list[str | None] = []
     for row in table.rows:
-        errors.append(row if isinstance(row, str) else validate_row(row, kind, required))
-        forms.append(None if errors[-1] else form_of(row, kind))
+        if isinstance(row, str):
+            errors.append(row)
+        else:
+            errors.append(validate_row(row, kind, required) if kind else "has no columns")
+        forms.append(form_of(row, kind) if kind and isinstance(row, dict) and not errors[-1] else None)
     usual = Counter(form for form in forms if form).most_common(1)
     for index, form in enumerate(forms):
         if form and form != usual[0][0]:
             errors[index] = f"is {form} where most rows are {usual[0][0]} (text, not messages, or the reverse)"
     valid = _valid_indices(table, errors, report)
     if isinstance(table.rows, list):
-        every = dict.fromkeys(name for index in valid for name in table.rows[index])
+        good = [row for index in valid if isinstance(row := table.rows[index], dict)]
+        every = dict.fromkeys(name for row in good for name in row)
         surplus = surplus_of(every, required)
-        rows = [{name: table.rows[index].get(name) for name in every if name not in surplus} for index in valid]
+        rows = [{name: row.get(name) for name in every if name not in surplus} for row in good]
         # Without `use_json` a number among the strings of any extra column is an error of Arrow's.
         return Dataset.from_list(rows, on_mixed_types="use_json")
     rows = table.rows if len(valid) == len(table.rows) else table.rows.select(valid)

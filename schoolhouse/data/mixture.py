@@ -7,19 +7,15 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from schoolhouse.config.errors import key_label
-from schoolhouse.config.value_types import to_config_error
 from schoolhouse.core.fingerprint import fingerprint
 from schoolhouse.data.columns import (
     TRL_COLUMNS,
     columns_of,
     form_of,
-    kind_of,
     prompt_text,
+    require_kind,
     whole_text,
 )
 from schoolhouse.data.decontamination import EvalIndex, drop_overlap, exact_duplicates
@@ -32,30 +28,9 @@ from schoolhouse.data.specs import dataset_names, is_dataset_spec, load_dataset_
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from schoolhouse.config.arguments import DataArguments
+    from schoolhouse.config.arguments import DataArguments, DatasetEntry
 
 logger = logging.getLogger(__name__)
-
-
-class MixtureEntry(BaseModel):
-    """One of a recipe's `datasets`; the keys are those of `DatasetEntry` in [`schoolhouse.config.arguments`]."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: str | None = None
-    path: str | None = None
-    config: str | None = None
-    revision: str | None = None
-    split: str | None = None
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    columns: dict[str, str] | None = None
-    max_rows: int | None = None
-    drop_overlap: bool = False
-
-    @property
-    def label(self) -> str:
-        """Name of the data set in messages and records."""
-        return self.name or self.path
 
 
 def load_training_data(
@@ -73,7 +48,7 @@ def load_training_data(
 
     Args:
         data_args (`DataArguments`):
-            The recipe's keys about data.
+            The recipe's keys about data, as the parser has checked them.
         seed (`int`):
             Decides which rows a mixture draws, and their order.
         kinds (`Sequence[str]`, *optional*):
@@ -91,94 +66,87 @@ def load_training_data(
     mixed = bool(data_args.datasets)
     entries = _entries(data_args)
     tests, trains = [], []
-    for entry in entries if data_args.dataset_test_split else ():
+    test_split = data_args.dataset_test_split
+    for entry in entries:
+        if test_split is None:
+            break
         max_rows = None if mixed else data_args.max_eval_rows
         try:
-            tests.append(_load(entry, "test", data_args.dataset_test_split, max_rows, kinds))
+            tests.append(_load(entry, "test", test_split, max_rows, kinds))
         except MissingSplitError as error:
-            # "test" is the default, which a file of one's own need not have; the trainer says if it needs one.
-            if data_args.dataset_test_split != "test":
+            # "test" is the default, which a user's file need not have; the trainer says if it needs one.
+            if test_split != "test":
                 raise
             logger.info("nothing to evaluate on: %s", error)
     prompts = {f"{record.name}:{record.split}": list(map(prompt_text, rows)) for rows, record in tests}
     index = EvalIndex({**prompts, **(eval_sets or {})})
     for entry in entries:
-        max_rows = entry.max_rows if mixed else data_args.max_train_rows
-        rows, record = _load(entry, "train", entry.split or data_args.dataset_train_split, max_rows, kinds)
-        trains.append((_decontaminate(rows, record, index, entry.drop_overlap), record))
+        max_rows = entry.get("max_rows") if mixed else data_args.max_train_rows
+        rows, record = _load(entry, "train", entry.get("split") or data_args.dataset_train_split, max_rows, kinds)
+        trains.append((_decontaminate(rows, record, index, entry.get("drop_overlap", False)), record))
     sources = [record for _, record in (*trains, *tests)]
     _require_one_kind([*trains, *tests])
     if not mixed:
         return LoadedData(trains[0][0], tests[0][0] if tests else None, sources)
-    train = _mix(trains, seed, [entry.weight for entry in entries], data_args.max_train_rows)
+    train = _mix(trains, seed, [entry.get("weight") for entry in entries], data_args.max_train_rows)
     test = _mix(tests, seed, [None] * len(tests), data_args.max_eval_rows) if tests else None
     return LoadedData(train, test, sources)
 
 
-def _entries(data_args: "DataArguments") -> list[MixtureEntry]:
+def _entries(data_args: "DataArguments") -> "list[DatasetEntry]":
     single = data_args.dataset_name or data_args.dataset_path
     if bool(single) == bool(data_args.datasets):
         both = "both are given" if single else "none is given"
         raise ValueError(f"name the data with either dataset_name / dataset_path or datasets: {both}")
-    if single:
-        return [
-            MixtureEntry(
-                name=data_args.dataset_name,
-                path=data_args.dataset_path,
-                config=data_args.dataset_config,
-                revision=data_args.dataset_revision,
-                columns=data_args.dataset_columns,
-                drop_overlap=data_args.drop_overlap,
-            )
-        ]
-    entries = []
-    for number, entry in enumerate(data_args.datasets, start=1):
-        where = f"datasets, entry {number}"
-        if not isinstance(entry, dict) or not (entry.get("name") or entry.get("path")):
-            raise ValueError(f"{where}: expected a mapping with a name or a path, got {entry!r}")
-        try:
-            entries.append(MixtureEntry(**entry))
-        except ValidationError as error:
-            wrong = to_config_error(error, entry, MixtureEntry)
-            raise ValueError(f"{where}: {key_label(wrong.path)}: {wrong.message}") from None
-    if len({entry.weight is None for entry in entries}) > 1:
-        raise ValueError("datasets: give every entry a weight, or none (then every row is taken)")
-    return entries
+    if data_args.datasets:
+        return data_args.datasets
+    values = {
+        "name": data_args.dataset_name,
+        "path": data_args.dataset_path,
+        "config": data_args.dataset_config,
+        "revision": data_args.dataset_revision,
+        "columns": data_args.dataset_columns,
+        "drop_overlap": data_args.drop_overlap,
+    }
+    return [cast("DatasetEntry", {key: value for key, value in values.items() if value})]
 
 
 def _load(
-    entry: MixtureEntry, role: str, split: str, max_rows: int | None, kinds: Sequence[str] | None
+    entry: "DatasetEntry",
+    role: Literal["train", "test"],
+    split: str,
+    max_rows: int | None,
+    kinds: Sequence[str] | None,
 ) -> "tuple[Dataset, DataSource]":
     """Rows of one data set in one split, and their record."""
-    report = LoadReport()
-    if is_dataset_spec(entry.name):
+    report, path, name = LoadReport(), entry.get("path"), entry.get("name") or entry["path"]
+    config, revision = entry.get("config"), entry.get("revision")
+    if is_dataset_spec(name):
         for key in ("config", "columns"):
-            if getattr(entry, key):
-                raise ValueError(f"{key} does not apply to {entry.name!r}, which has its own: remove it")
-        spec = load_dataset_spec(entry.name)
-        table = open_dataset(spec, split, entry.path, entry.revision, max_rows, report)
-        rows = to_dataset(table, kinds, report)
-        location, license, hub_id = entry.path or spec.location, spec.license, spec.hub_id
-        config, revision = (None, None) if entry.path else (spec.config, entry.revision or spec.revision)
+            if entry.get(key):
+                raise ValueError(f"{key} does not apply to {name!r}, which has its own: remove it")
+        spec = load_dataset_spec(name)
+        rows = to_dataset(open_dataset(spec, split, path, revision, max_rows, report), kinds, report)
+        location, license, hub_id = path or spec.location, spec.license, spec.hub_id
+        config, revision = (None, None) if path else (spec.config, revision or spec.revision)
     else:
-        location = entry.path or _checked_location(entry.name)
-        config, revision = entry.config, entry.revision
-        rows = load_table(location, split, config, revision, entry.columns, max_rows, kinds, report)
+        location = path or _checked_location(name)
+        rows = load_table(location, split, config, revision, entry.get("columns"), max_rows, kinds, report)
         license, hub_id = rows.info.license or None, None if Path(location).expanduser().exists() else location
     if not len(rows):
-        raise ValueError(f"{entry.label}: no rows in split {split!r}" + (" (max_rows is 0)" if max_rows == 0 else ""))
+        raise ValueError(f"{name}: no rows in split {split!r}" + (" (max_rows is 0)" if max_rows == 0 else ""))
     return rows, DataSource(
         role=role,
-        name=entry.label,
+        name=name,
         location=location,
         hub_id=hub_id,
         config=config,
         revision=report.revision or revision,
         split=split,
-        kind=kind_of(rows.column_names, kinds),
+        kind=require_kind(name, rows.column_names, kinds),
         rows=len(rows),
         used_rows=len(rows),
-        weight=entry.weight,
+        weight=entry.get("weight"),
         malformed=len(report.malformed),
         malformed_rows=report.malformed[:SHOWN],
         sha256=fingerprint(rows),
@@ -247,13 +215,13 @@ def _require_one_kind(parts: "list[tuple[Dataset, DataSource]]") -> None:
 def _mix(
     parts: "list[tuple[Dataset, DataSource]]", seed: int, weights: list[float | None], limit: int | None
 ) -> "Dataset":
+    """Rows of all parts in random order; with weights, exactly its share of each."""
     import numpy as np
     from datasets import concatenate_datasets
 
     sizes = [len(rows) for rows, _ in parts]
-    weighted = weights[0] is not None
-    if weighted:
-        sizes = _allot(sizes, weights, limit)
+    if given := [weight for weight in weights if weight is not None]:
+        sizes = _allot(sizes, given, limit)
     drawn = []
     for (rows, record), size in zip(parts, sizes, strict=True):
         if not size:

@@ -9,13 +9,18 @@ the valid rows.
 import ast
 import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
 
 Row = dict[str, Any]
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 def user(text: str) -> list[dict[str, str]]:
@@ -84,7 +89,10 @@ def _solve(node: ast.AST) -> Fraction:
     """Value of an equation; `KeyError` for anything but numbers and the four operations."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return Fraction(str(node.value))
-    return _OPERATORS[type(getattr(node, "op", None))](_solve(node.left), _solve(node.right))
+    if not isinstance(node, ast.BinOp):
+        raise KeyError(type(node))
+    value: Fraction = _OPERATORS[type(node.op)](_solve(node.left), _solve(node.right))
+    return value
 
 
 def _decimal(number: Fraction) -> str:

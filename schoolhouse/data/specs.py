@@ -232,7 +232,7 @@ def open_dataset(
     Raises:
         `ValueError`: there is no such split or no data, over 1 % of the rows are malformed, a function fails.
     """
-    if spec.rows:
+    if spec.rows and spec.splits:
         if split not in spec.splits:
             known = f"there is no split {split!r}; known are {', '.join(spec.splits)}"
             raise MissingSplitError(str(spec.error("splits", known)))

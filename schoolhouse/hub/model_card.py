@@ -151,8 +151,10 @@ def eval_command(results: EvaluationResults, base: str, repo_id: str, artifact: 
 def _metadata(artifacts: Sequence[Artifact], base: str, license: str | None) -> str:
     from huggingface_hub import ModelCardData
 
-    names = [source.name for source in training_data(artifacts)]
-    hub_ids = {load_dataset_spec(name).hub_id for name in names if name in dataset_names()}
+    sources = training_data(artifacts)
+    # Manifests of the first version name the data set alone.
+    known = {source.name for source in sources} & set(dataset_names())
+    hub_ids = {source.hub_id for source in sources} | {load_dataset_spec(name).hub_id for name in known}
     is_scorer = all(artifact.is_reward_model for artifact in artifacts)
     return ModelCardData(
         base_model=base,

@@ -84,7 +84,8 @@ def facts(split: str, seed: int) -> Rows:
 
 def forms(split: str, size: int, seed: int) -> Rows:
     """Instructions with their one right answer."""
-    rng, rows = random.Random(f"forms {split} {seed}"), {}
+    rng = random.Random(f"forms {split} {seed}")
+    rows: dict[str, dict[str, Any]] = {}
     while len(rows) < size:
         asked, answer, side = conversations.instruction(rng)
         if side == split:

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from schoolhouse.data.tiny.splits import split_of
 from schoolhouse.data.tiny.world import ATTRIBUTES, Person, people, tell, towns
@@ -147,7 +148,7 @@ def question_about(person: Person) -> str:
     return f"Tell me about {person.name}."
 
 
-def pairs(rng: random.Random, split: str, noise: float) -> Iterator[dict[str, object]]:
+def pairs(rng: random.Random, split: str, noise: float) -> Iterator[dict[str, Any]]:
     """
     Preference pairs without end.
 

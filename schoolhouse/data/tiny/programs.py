@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from schoolhouse.data.tiny.splits import split_of
 
@@ -17,7 +18,7 @@ IN_STEPS = 0.4
 NAMES = ["f", "solve", "run", "apply", "make"]
 
 # kind of input -> operation -> (words, code, what it does). `{k}` is a number from 2 to 9, the same in all three.
-_STEPS: dict[str, dict[str, tuple[str, str, Callable]]] = {
+_STEPS: dict[str, dict[str, tuple[str, str, Callable[..., Any]]]] = {
     "xs": {
         "even": (
             "keeps the even numbers",
@@ -55,7 +56,7 @@ _STEPS: dict[str, dict[str, tuple[str, str, Callable]]] = {
         "mark": ("adds a dot", 's = s + "."', lambda v, k: v + "."),
     },
 }
-_RETURNS: dict[str, dict[str, tuple[str, str, Callable]]] = {
+_RETURNS: dict[str, dict[str, tuple[str, str, Callable[..., Any]]]] = {
     "xs": {
         "list": ("returns the list", "xs", lambda v: v),
         "sum": ("returns the sum", "sum(xs)", sum),
@@ -112,7 +113,7 @@ def program(rng: random.Random, level: int | None = None) -> Program:
     final = rng.choice(list(_RETURNS[kind]))
     name = rng.choice(NAMES)
 
-    def run(value):
+    def run(value: Any) -> Any:
         for step, k in chosen:
             value = _STEPS[kind][step][2](value, k)
         return _RETURNS[kind][final][2](value)

@@ -73,9 +73,10 @@ class EvalIndex:
                 words = words_of(text)
                 if not words:
                     continue
-                if len(words) < SHORTEST_GRAM:
+                if len(words) < SHORTEST_GRAM:  # only an equal text overlaps it
                     self._short[" ".join(words)].add((name, index))
                     continue
+                # An item shorter than a gram is a gram of its own length; texts are searched for each length.
                 length = min(GRAM, len(words))
                 self._lengths.add(length)
                 for gram in _grams(words, length):

@@ -230,6 +230,7 @@ def to_dataset(table: Table, kinds: Sequence[str] | None = None, report: LoadRep
         else:
             errors.append(validate_row(row, kind, required) if kind else "has no columns")
         forms.append(form_of(row, kind) if kind and isinstance(row, dict) and not errors[-1] else None)
+    # Text and messages do not mix within a column: the rarer form is malformed.
     usual = Counter(form for form in forms if form).most_common(1)
     for index, form in enumerate(forms):
         if form and form != usual[0][0]:

@@ -230,6 +230,7 @@ def _mix(
             rows = rows.add_column("source", [record.name] * len(rows))
         drawn.append(rows.shuffle(seed).select(range(size)) if size < len(rows) else rows)
     mixture = concatenate_datasets(_align(drawn, parts))
+    # One permutation of all rows; the limit may cut off more rows of one source than of another, so they are counted.
     order = np.random.default_rng(seed).permutation(len(mixture))[:limit]
     origins = np.repeat(np.arange(len(parts)), sizes)[order]
     for (_, record), used in zip(parts, np.bincount(origins, minlength=len(parts)), strict=True):
@@ -272,9 +273,11 @@ def _allot(sizes: list[int], weights: list[float], limit: int | None) -> list[in
         `list[int]`: within one row of `share * total`; the total is the largest that no source falls short of.
     """
     shares = [weight / sum(weights) for weight in weights]
+    # The largest total at which no source has to give more rows than it has. 1e-9 is for rounding errors.
     total = math.floor(min(size / share for size, share in zip(sizes, shares, strict=True)) + 1e-9)
     total = total if limit is None else min(total, limit)
     counts = [min(math.floor(share * total + 1e-9), size) for share, size in zip(shares, sizes, strict=True)]
+    # Rounding down leaves some rows over: they go to the sources that are furthest below their share.
     by_remainder = sorted(range(len(sizes)), key=lambda index: counts[index] - shares[index] * total)
     for index in by_remainder:
         if sum(counts) < total and counts[index] < sizes[index]:

@@ -137,8 +137,22 @@ def test_few_shot_examples_of_messages_are_turns(folder):
 def test_a_scorer_that_returns_no_verdict_is_named(folder, given):
     (folder / "my_scorer.py").write_text(f"def score(completion, item, most_words):\n    return {given!r}\n")
     task = load_task(folder / "my_short_task.yaml")
-    with pytest.raises(ValueError, match=r"my_scorer.py:score returned .* for item 0: return True, False, None, or"):
-        task.score(["7"], task.build()[:1])
+    with pytest.raises(
+        ValueError, match=r"task.yaml:6: scorer: my_scorer.py:score returned .* for item 0: return True"
+    ):
+        task.build()
+
+
+def test_an_error_in_a_users_function_is_told_before_weights_load(folder):
+    (folder / "my_scorer.py").write_text("def score(completion, item):\n    return True\n")
+    with pytest.raises(
+        ValueError, match=r"my_short_task.yaml:6: scorer: my_scorer.py:score raised TypeError: .*most_w"
+    ):
+        load_task(folder / "my_short_task.yaml").build()
+    (folder / "mine.py").write_text("def rows():\n    return [{'q': 1 / 0}]\n")
+    (folder / "mine.yaml").write_text("version: 1\ndescription: d\nrows: mine.py:rows\nprompt: q\nscorer: exact\n")
+    with pytest.raises(ValueError, match=r"mine.yaml:3: rows: mine.py:rows raised ZeroDivisionError"):
+        load_task(folder / "mine.yaml").build()
 
 
 def test_templates_fill_columns_and_keep_other_braces():

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schoolhouse.config.errors import ConfigError
 from schoolhouse.evaluation.results import EvalSample, PreferenceReport
-from schoolhouse.evaluation.scorers import Scorer, build_scorer
+from schoolhouse.evaluation.scorers import Scorer, UserScorer, build_scorer
 from schoolhouse.evaluation.tasks.items import Item, Messages, Row, prompt_of, text_of
 from schoolhouse.evaluation.tasks.spec import GenerationPlan, LoadedModel, Task
 
@@ -84,6 +84,16 @@ class GenerateTask(Task):
             self.scorer_with_parameters  # noqa: B018  built here, so that a mistake is told with its line
         except ConfigError as error:
             raise self._file.error(error.path, error.message) if self._file else error from None
+
+    def build(self, limit: int | None = None, path: str | None = None) -> list[Item]:
+        items = super().build(limit, path)
+        if isinstance(self.scorer_with_parameters, UserScorer):
+            # Try the user's function once, so that a mistake in it shows before hours of generation.
+            try:
+                self.score([items[0].reference], items[:1])
+            except ValueError as error:
+                raise self.error_at("scorer", str(error)) from error
+        return items
 
     def functions(self) -> list[str]:
         name = self.scorer if isinstance(self.scorer, str) else str(self.scorer.get("name"))

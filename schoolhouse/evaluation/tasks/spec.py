@@ -234,8 +234,11 @@ class Task(BaseModel, ABC):
 
         if self.rows:
             function = load_function(self.rows, self.folder)
-            rows = function(path=path) if path else function()
-            return [*itertools.islice(rows, limit)]
+            try:
+                rows = [dict(row) for row in itertools.islice(function(path=path) if path else function(), limit)]
+            except Exception as error:
+                raise self.error_at("rows", f"{self.rows} raised {type(error).__name__}: {error}") from error
+            return rows
         if not self.dataset and not path:
             raise self.error(f"it has no data set of its own: --task_paths '{{{self.name}: FILE}}'")
         location = self.dataset or ""

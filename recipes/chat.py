@@ -9,7 +9,7 @@ An empty line begins a new talk; Ctrl-C ends an answer, and at the prompt, like 
 
 import sys
 
-from schoolhouse.config.flags import FlagParser
+from schoolhouse.config.errors import FlagParser
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from schoolhouse.config.flags import FlagParser
+from schoolhouse.config.errors import FlagParser
 from schoolhouse.config.paths import shipped
 from schoolhouse.core.escape import one_line
 

@@ -1,8 +1,10 @@
-"""The error of a wrong value in a recipe, and how it is worded."""
+"""Errors of recipes and flags, and their words: one line, exit status 2."""
 
+import argparse
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NoReturn
 
 
 KeyPath = tuple[str | int, ...]
@@ -47,3 +49,20 @@ def render(value: Any) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+class FlagParser(argparse.ArgumentParser):
+    """[`argparse.ArgumentParser`] whose errors are one line; abbreviated flags are errors."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        about_flag = message.removeprefix("argument ")
+        exit_with(about_flag if about_flag != message else f"{message}; see --help")
+
+
+def exit_with(error: str) -> NoReturn:
+    """End the program with one line on stderr and status 2."""
+    print(" ".join(error.split()), file=sys.stderr)
+    raise SystemExit(2)

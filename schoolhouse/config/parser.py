@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_origin, get_type_hints
 
-from schoolhouse.config.errors import ConfigError, KeyPath, key_label, nearest, render
-from schoolhouse.config.flags import FlagParser, exit_with
+from schoolhouse.config.errors import ConfigError, FlagParser, KeyPath, exit_with, key_label, nearest, render
 from schoolhouse.config.key_rules import REMOVED, RENAMED, apply_renames, check_bounds, refuse_conflicts
 from schoolhouse.config.paths import adapter_settings, check_locations
 from schoolhouse.config.value_types import arms, check_type, describe

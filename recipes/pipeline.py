@@ -7,9 +7,9 @@ are skipped; changed ones are trained again, and so are all that descend from th
 checked before the first one is trained. A pipeline that was stopped or killed goes on with the same command.
 """
 
-import argparse
 import sys
 
+from schoolhouse.config.errors import FlagParser
 from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Stop
 from schoolhouse.pipeline.progress import View, print_plan
@@ -19,9 +19,7 @@ from schoolhouse.pipeline.staleness import is_done
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = FlagParser(description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the pipeline")
     parser.add_argument("--output_dir", metavar="FOLDER", help="instead of the file's own")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")

@@ -330,6 +330,8 @@ def test_every_default_of_trl_is_a_value_we_accept(trainer):
         ("recipes.share", [], "the following arguments are required: push|pull|verify|merge; see --help"),
         ("recipes.share", ["verify", "user/x", "--limit", "all"], "--limit: invalid int value: 'all'"),
         ("recipes.share", ["pull", "user/x", "--output", "x"], "the following arguments are required: --output_dir"),
+        ("recipes.pipeline", ["--only", "sft"], "the following arguments are required: --config; see --help"),
+        ("recipes.pipeline", ["--only", "a", "--from", "b"], "--from: not allowed with argument --only"),
         ("recipes.chat", ["--temperature", "warm"], "--temperature: invalid float value: 'warm'"),
     ],
 )

@@ -62,9 +62,9 @@ def spelling(letters):
 
 
 @pytest.fixture(scope="module")
-def school(tmp_path_factory):
+def setup(tmp_path_factory):
     """A folder with a tiny random model, data, rewards and a recipe."""
-    folder = tmp_path_factory.mktemp("school")
+    folder = tmp_path_factory.mktemp("setup")
     make_tiny_model(folder / "base", spelling("?aeobcd0123456789 "))  # few tokens, so that answers do end
     (folder / "mine.py").write_text(MINE)
     (folder / "data").mkdir()
@@ -96,18 +96,18 @@ def school(tmp_path_factory):
     return folder
 
 
-def grpo(monkeypatch, school, run, *flags):
-    command = ["grpo.py", "--config", str(school / "grpo.yaml"), "--output_dir", str(run), *flags]
+def grpo(monkeypatch, setup, run, *flags):
+    command = ["grpo.py", "--config", str(setup / "grpo.yaml"), "--output_dir", str(run), *flags]
     monkeypatch.setattr("sys.argv", command)
     main()
     record = run / "run.json"
     return json.loads(record.read_text()) if record.exists() else None
 
 
-def refusal(monkeypatch, capsys, school, run, *flags):
+def refusal(monkeypatch, capsys, setup, run, *flags):
     """The one line with which a run is refused."""
     with pytest.raises(SystemExit) as stopped:
-        grpo(monkeypatch, school, run, *flags)
+        grpo(monkeypatch, setup, run, *flags)
     assert stopped.value.code == 2
     return capsys.readouterr().err.strip().splitlines()[-1]
 
@@ -117,13 +117,13 @@ def weights(run):
 
 
 @pytest.fixture(scope="module")
-def whole_run(school):
+def whole_run(setup):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        grpo(monkeypatch, school, school / "whole")
-    return school / "whole"
+        grpo(monkeypatch, setup, setup / "whole")
+    return setup / "whole"
 
 
-def test_a_run_leaves_one_adapter_and_its_record(school, whole_run):
+def test_a_run_leaves_one_adapter_and_its_record(setup, whole_run):
     record = json.loads((whole_run / "run.json").read_text())
     assert record["status"] == "done" and record["steps"] == 6 and record["product"] == "adapter"
     assert {"reward", "rewards/vowels/mean", "rewards/math/mean", "rewards/grader_failed", "entropy"} <= set(
@@ -131,19 +131,19 @@ def test_a_run_leaves_one_adapter_and_its_record(school, whole_run):
     )
     assert {"completions/mean_length", "reasoning/shows_work", "reasoning/corrects_itself"} <= set(record["metrics"])
     assert record["config"]["rewards"][1] == {"name": "math", "weight": 0}
-    base = AutoModelForCausalLM.from_pretrained(school / "base")
+    base = AutoModelForCausalLM.from_pretrained(setup / "base")
     assert list(PeftModel.from_pretrained(base, whole_run / "adapter").peft_config) == ["default"]
 
 
-def test_a_reward_adapter_pays_what_plain_peft_says_of_the_same_texts(monkeypatch, school, tmp_path):
+def test_a_reward_adapter_scores_texts_as_plain_peft_does(monkeypatch, setup, tmp_path):
     torch.manual_seed(1)
-    classifier = AutoModelForSequenceClassification.from_pretrained(school / "base", num_labels=1)
+    classifier = AutoModelForSequenceClassification.from_pretrained(setup / "base", num_labels=1)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False)
-    get_peft_model(classifier, config).save_pretrained(tmp_path / "judge")
-    tokenizer = AutoTokenizer.from_pretrained(school / "base")
+    get_peft_model(classifier, config).save_pretrained(tmp_path / "reward_model")
+    tokenizer = AutoTokenizer.from_pretrained(setup / "base")
     tokenizer.chat_template = (ROOT / "schoolhouse/core/templates/fallback.jinja").read_text()
-    tokenizer.save_pretrained(tmp_path / "judge")
-    (tmp_path / "judge/reward_statistics.json").write_text('{"mean": 0.1, "sd": 2.0, "n": 8}')
+    tokenizer.save_pretrained(tmp_path / "reward_model")
+    (tmp_path / "reward_model/reward_statistics.json").write_text('{"mean": 0.1, "sd": 2.0, "n": 8}')
     heard, score = [], RewardModel.__call__
 
     def overheard(self, prompts, completions, **others):
@@ -151,11 +151,11 @@ def test_a_reward_adapter_pays_what_plain_peft_says_of_the_same_texts(monkeypatc
         return score(self, prompts, completions, **others)
 
     monkeypatch.setattr(RewardModel, "__call__", overheard)
-    judge = [{"name": "reward_model", "model": str(tmp_path / "judge")}]
-    grpo(monkeypatch, school, tmp_path / "run", "--rewards", json.dumps(judge), "--max_steps", "2")
+    reward = [{"name": "reward_model", "model": str(tmp_path / "reward_model")}]
+    grpo(monkeypatch, setup, tmp_path / "run", "--rewards", json.dumps(reward), "--max_steps", "2")
 
-    base = AutoModelForSequenceClassification.from_pretrained(school / "base", num_labels=1)
-    plain = PeftModel.from_pretrained(base, tmp_path / "judge").eval()
+    base = AutoModelForSequenceClassification.from_pretrained(setup / "base", num_labels=1)
+    plain = PeftModel.from_pretrained(base, tmp_path / "reward_model").eval()
     log = [row for row in json.loads((tmp_path / "run/log.json").read_text()) if "reward" in row]
     assert len(heard) == len(log) == 2
     for texts, row in zip(heard, log, strict=True):
@@ -168,8 +168,8 @@ def test_a_reward_adapter_pays_what_plain_peft_says_of_the_same_texts(monkeypatc
 
 
 @pytest.mark.parametrize("samples_used", [["--lora_dropout", "0.1"], ["--num_iterations", "2", "--beta", "0.1"]])
-def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch, school, tmp_path, samples_used):
-    grpo(monkeypatch, school, tmp_path / "whole", *samples_used)
+def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch, setup, tmp_path, samples_used):
+    grpo(monkeypatch, setup, tmp_path / "whole", *samples_used)
     step, raised = GRPOTrainer.training_step, []
 
     def signalled(self, *args, **kwargs):
@@ -180,28 +180,28 @@ def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch,
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(GRPOTrainer, "training_step", signalled)
-        grpo(patch, school, tmp_path / "stopped", *samples_used)
-    record = grpo(monkeypatch, school, tmp_path / "stopped", *samples_used)
+        grpo(patch, setup, tmp_path / "stopped", *samples_used)
+    record = grpo(monkeypatch, setup, tmp_path / "stopped", *samples_used)
     assert record["resumed"][0]["checkpoint"] == "checkpoint-4"
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     whole = json.loads((tmp_path / "whole/run.json").read_text())
     assert {**record["metrics"], "step_time": 0} == {**whole["metrics"], "step_time": 0}
 
 
-def test_the_preflight_does_not_change_the_run(monkeypatch, school, tmp_path):
+def test_the_preflight_does_not_change_the_run(monkeypatch, setup, tmp_path):
     flags = ["--lora_dropout", "0.1", "--max_steps", "2"]
-    grpo(monkeypatch, school, tmp_path / "plain", *flags)
-    record = grpo(monkeypatch, school, tmp_path / "looked", *flags, "--preflight_prompts", "3")
+    grpo(monkeypatch, setup, tmp_path / "plain", *flags)
+    record = grpo(monkeypatch, setup, tmp_path / "looked", *flags, "--preflight_prompts", "3")
     assert weights(tmp_path / "looked") == weights(tmp_path / "plain")
     assert record["preflight"]["prompts"] == 3
     # Another preflight is no other run: the same folder is taken, and another setting is not.
-    again = grpo(monkeypatch, school, tmp_path / "looked", *flags, "--preflight_prompts", "2")
+    again = grpo(monkeypatch, setup, tmp_path / "looked", *flags, "--preflight_prompts", "2")
     assert again["status"] == "done" and again["preflight"]["prompts"] == 2
 
 
-def test_with_beta_the_reference_is_the_adapter_that_came_in(monkeypatch, school, whole_run, tmp_path):
+def test_with_beta_the_reference_is_the_adapter_that_came_in(monkeypatch, setup, whole_run, tmp_path):
     flags = ["--adapter_name_or_path", str(whole_run / "adapter"), "--beta", "0.5"]
-    record = grpo(monkeypatch, school, tmp_path / "two", *flags)
+    record = grpo(monkeypatch, setup, tmp_path / "two", *flags)
     came_in = load_file(whole_run / "adapter/adapter_model.safetensors")
     reference = load_file(tmp_path / "two/checkpoints/checkpoint-6/ref/adapter_model.safetensors")
     product = load_file(tmp_path / "two/adapter/adapter_model.safetensors")
@@ -213,8 +213,8 @@ def test_with_beta_the_reference_is_the_adapter_that_came_in(monkeypatch, school
     assert state["log_history"][0]["kl"] == pytest.approx(0, abs=1e-6) and record["metrics"]["kl"] > 0
 
 
-def test_trained_token_rows_are_part_of_the_reference(school, tmp_path):
-    model = AutoModelForCausalLM.from_pretrained(school / "base")
+def test_trained_token_rows_are_part_of_the_reference(setup, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(setup / "base")
     config = LoraConfig(target_modules="all-linear", trainable_token_indices={"embed_tokens": [1, 2]})
     model = get_peft_model(model, config)
     rows = [p for name, p in model.named_parameters() if "trainable_tokens_delta" in name]
@@ -228,7 +228,7 @@ def test_trained_token_rows_are_part_of_the_reference(school, tmp_path):
         reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
         args=GRPOConfig(str(tmp_path), beta=0.1, use_cpu=True, bf16=False, report_to="none", num_generations=4),
         train_dataset=Dataset.from_list([{"prompt": "a"}] * 8),
-        processing_class=AutoTokenizer.from_pretrained(school / "base"),
+        processing_class=AutoTokenizer.from_pretrained(setup / "base"),
     )
     named = dict(trainer.model.named_parameters())
     pairs = [(p, named[n.removesuffix("default") + "ref"]) for n, p in named.items() if n.endswith(".default")]
@@ -236,15 +236,15 @@ def test_trained_token_rows_are_part_of_the_reference(school, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}, {"use_dora": True}])
-def test_on_a_cpu_log_probabilities_and_gradients_are_those_of_trl(monkeypatch, school, tmp_path, settings):
-    model = AutoModelForCausalLM.from_pretrained(school / "base")
+def test_on_a_cpu_log_probabilities_and_gradients_are_those_of_trl(monkeypatch, setup, tmp_path, settings):
+    model = AutoModelForCausalLM.from_pretrained(setup / "base")
     config = LoraConfig(target_modules="all-linear", init_lora_weights=False, use_dora=settings.pop("use_dora", False))
     trainer = GRPOTrainer(
         get_peft_model(model, config),
         reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
         args=GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", num_generations=4, **settings),
         train_dataset=Dataset.from_list([{"prompt": "a"}] * 8),
-        processing_class=AutoTokenizer.from_pretrained(school / "base"),
+        processing_class=AutoTokenizer.from_pretrained(setup / "base"),
     )
     ids = torch.randint(1, 8, (5, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.tensor([[0] * left + [1] * (9 - left - right) + [0] * right for left, right in
@@ -267,7 +267,7 @@ def test_on_a_cpu_log_probabilities_and_gradients_are_those_of_trl(monkeypatch, 
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_a_failed_grader_takes_its_completions_out_and_is_counted(monkeypatch, school, tmp_path):
+def test_a_failed_grader_takes_its_completions_out_and_is_counted(monkeypatch, setup, tmp_path):
     seen = []
     generate = GRPOTrainer._generate_and_score_completions
 
@@ -277,19 +277,19 @@ def test_a_failed_grader_takes_its_completions_out_and_is_counted(monkeypatch, s
         return output
 
     monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", watched)
-    mine = school / "mine.py"
+    mine = setup / "mine.py"
     flags = ["--rewards", f"[{{name: '{mine}:vowels'}}, {{name: '{mine}:broken'}}, {{name: '{mine}:never'}}]"]
-    record = grpo(monkeypatch, school, tmp_path / "run", *flags, "--scale_rewards", "none")
+    record = grpo(monkeypatch, setup, tmp_path / "run", *flags, "--scale_rewards", "none")
     assert record["metrics"]["rewards/grader_failed"] == 0.25 and record["metrics"]["rewards/not_applicable"] == 0
     for advantages, vowels in seen:
         for start in range(0, 8, 4):
-            paid = torch.tensor(vowels[start + 1 : start + 4])
+            valid = torch.tensor(vowels[start + 1 : start + 4])
             assert math.isnan(vowels[start]) and advantages[start] == 0
-            torch.testing.assert_close(advantages[start + 1 : start + 4], paid - paid.mean())
+            torch.testing.assert_close(advantages[start + 1 : start + 4], valid - valid.mean())
 
 
 @pytest.mark.parametrize("loss_type", ["dr_grpo", "dapo"])
-def test_a_failed_completion_has_no_say_in_the_divergence(monkeypatch, school, whole_run, tmp_path, loss_type):
+def test_a_failed_completion_has_no_say_in_the_divergence(monkeypatch, setup, whole_run, tmp_path, loss_type):
     losses = []
     generate, loss_of = GRPOTrainer._generate_and_score_completions, GRPOTrainer._compute_loss
 
@@ -306,11 +306,11 @@ def test_a_failed_completion_has_no_say_in_the_divergence(monkeypatch, school, w
     monkeypatch.setattr(
         GRPOTrainer, "_compute_loss", lambda self, *args: losses.append(loss_of(self, *args)) or losses[-1]
     )
-    rewards = f"[{{name: '{school / 'mine.py'}:broken'}}]"  # 0 for all that it does not fail on
+    rewards = f"[{{name: '{setup / 'mine.py'}:broken'}}]"  # 0 for all that it does not fail on
     adapter = ["--adapter_name_or_path", str(whole_run / "adapter"), "--max_steps", "1"]
     record = grpo(
         monkeypatch,
-        school,
+        setup,
         tmp_path / "run",
         "--rewards",
         rewards,
@@ -324,10 +324,10 @@ def test_a_failed_completion_has_no_say_in_the_divergence(monkeypatch, school, w
     assert record["metrics"]["kl"] == pytest.approx(0, abs=1e-6) and losses[0].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_reward_of_weight_zero_does_not_bring_back_a_row_that_nothing_pays(monkeypatch, school, tmp_path):
-    mine = school / "mine.py"
+def test_a_reward_of_weight_zero_does_not_bring_back_a_row_without_a_valid_reward(monkeypatch, setup, tmp_path):
+    mine = setup / "mine.py"
     flags = ["--rewards", f"[{{name: '{mine}:never'}}, {{name: '{mine}:vowels', weight: 0}}]", "--max_steps", "1"]
-    record = grpo(monkeypatch, school, tmp_path / "run", *flags)
+    record = grpo(monkeypatch, setup, tmp_path / "run", *flags)
     assert record["metrics"]["rewards/not_applicable"] == 1 and record["metrics"]["grad_norm"] == 0
 
 
@@ -342,32 +342,32 @@ def test_a_reward_of_weight_zero_does_not_bring_back_a_row_that_nothing_pays(mon
         (["--remove_unused_columns", "true"], ("remove_unused_columns",)),
     ],
 )
-def test_what_would_train_nothing_is_refused_before_weights_load(monkeypatch, capsys, school, tmp_path, flags, words):
+def test_what_would_train_nothing_is_refused_before_weights_load(monkeypatch, capsys, setup, tmp_path, flags, words):
     monkeypatch.setattr("schoolhouse.training.policy.load_policy", lambda *_: pytest.fail("weights were loaded"))
-    line = refusal(monkeypatch, capsys, school, tmp_path / "run", *flags)
+    line = refusal(monkeypatch, capsys, setup, tmp_path / "run", *flags)
     assert all(word in line for word in words), line
     assert not (tmp_path / "run").exists()
 
 
-def test_the_preflight_reports_and_stops(monkeypatch, capsys, school, tmp_path):
-    assert grpo(monkeypatch, school, tmp_path / "run", "--preflight", "--preflight_prompts", "4") is None
+def test_the_preflight_reports_and_stops(monkeypatch, capsys, setup, tmp_path):
+    assert grpo(monkeypatch, setup, tmp_path / "run", "--preflight", "--preflight_prompts", "4") is None
     out = capsys.readouterr().out
     assert "4 prompts, 4 completions each" in out and "pass@4" in out and "without variance" in out
     assert not list((tmp_path / "run").glob("*"))
 
 
-def test_the_preflight_warns_of_what_fools_the_rewards(monkeypatch, capsys, school, tmp_path):
-    rewards = f"[{{name: '{school / 'mine.py'}:vowels', weight: -1.0}}]"  # nothing at all has no vowel either
-    grpo(monkeypatch, school, tmp_path / "run", "--preflight", "--preflight_prompts", "4", "--rewards", rewards)
+def test_the_preflight_warns_of_what_fools_the_rewards(monkeypatch, capsys, setup, tmp_path):
+    rewards = f"[{{name: '{setup / 'mine.py'}:vowels', weight: -1.0}}]"  # nothing at all has no vowel either
+    grpo(monkeypatch, setup, tmp_path / "run", "--preflight", "--preflight_prompts", "4", "--rewards", rewards)
     warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING")]
     assert any("nothing at all is rewarded" in line for line in warned)
     assert not any("the the the" in line for line in warned)
 
 
-def test_the_preflight_stops_a_run_with_nothing_to_learn(monkeypatch, capsys, school, tmp_path):
-    rewards = f"[{{name: '{school / 'mine.py'}:constant'}}]"
+def test_the_preflight_stops_a_run_with_nothing_to_learn(monkeypatch, capsys, setup, tmp_path):
+    rewards = f"[{{name: '{setup / 'mine.py'}:constant'}}]"
     line = refusal(
-        monkeypatch, capsys, school, tmp_path / "run", "--preflight_prompts", "4", "--rewards", rewards,
+        monkeypatch, capsys, setup, tmp_path / "run", "--preflight_prompts", "4", "--rewards", rewards,
     )  # fmt: skip
     assert "rewards: within each of the 4 sampled groups" in line and "mean 1.000" in line
 

@@ -132,20 +132,20 @@ def test_winning_everything_still_has_a_finite_answer():
     assert 0.5 < longer.length_controlled < equal.length_controlled < 1
 
 
-def test_eval_and_reward_judge_a_description_alike():
+def test_eval_and_reward_score_a_description_alike():
     rng, task, reward = random.Random(1), load_task("tiny_descriptions"), REWARDS["gold"]()
     items = task.build(None, None)
     assert {item.reference for item in items} == {person.name for person in subjects("test")}
     texts = [describe(rng, person) for person in subjects("test")]
     scores = task.score(texts, items)
-    paid = reward(
+    rewarded = reward(
         prompts=[item.prompt for item in items],
         completions=[[{"role": "assistant", "content": text}] for text in texts],
         completion_ids=[[0]] * len(items),
         name=[item.reference for item in items],
     )
     expected = [gold_utility(person, text) for person, text in zip(subjects("test"), texts, strict=True)]
-    assert paid == [score["metrics"]["utility"] for score in scores] == expected
+    assert rewarded == [score["metrics"]["utility"] for score in scores] == expected
     assert [score["correct"] for score in scores] == [value >= 2.5 for value in expected]
 
 

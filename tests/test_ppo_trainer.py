@@ -40,9 +40,9 @@ PROMPTS = ["a", "b01", "cd2345", "0"]
 
 
 @pytest.fixture(scope="module")
-def school(tmp_path_factory):
+def setup(tmp_path_factory):
     """A folder with a tiny random model, a reward adapter on it, prompts, rewards and a recipe."""
-    folder = tmp_path_factory.mktemp("school")
+    folder = tmp_path_factory.mktemp("setup")
     make_tiny_model(folder / "base", spelling("?aeobcd0123456789 "))
     (folder / "mine.py").write_text(MINE)
     rows = [{"prompt": prompt} for prompt in PROMPTS] * 8
@@ -50,9 +50,9 @@ def school(tmp_path_factory):
     set_seed(1)
     classifier = AutoModelForSequenceClassification.from_pretrained(folder / "base", num_labels=1)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False)
-    get_peft_model(classifier, config).save_pretrained(folder / "judge")
-    AutoTokenizer.from_pretrained(folder / "base").save_pretrained(folder / "judge")
-    (folder / "judge/reward_statistics.json").write_text('{"mean": 0.1, "sd": 2.0, "n": 8}')
+    get_peft_model(classifier, config).save_pretrained(folder / "reward_model")
+    AutoTokenizer.from_pretrained(folder / "base").save_pretrained(folder / "reward_model")
+    (folder / "reward_model/reward_statistics.json").write_text('{"mean": 0.1, "sd": 2.0, "n": 8}')
     (folder / "ppo.yaml").write_text(
         f"""
         model_name_or_path: {folder / "base"}
@@ -60,7 +60,7 @@ def school(tmp_path_factory):
         dataset_test_split: null
         rewards:
           - {{name: "{folder / "mine.py"}:vowels"}}
-          - {{name: reward_model, model: "{folder / "judge"}", weight: 0.1}}
+          - {{name: reward_model, model: "{folder / "reward_model"}", weight: 0.1}}
         output_dir: {folder / "run"}
         max_steps: 6
         max_completion_length: 8
@@ -80,17 +80,17 @@ def school(tmp_path_factory):
     return folder
 
 
-def ppo(monkeypatch, school, run, *flags):
-    monkeypatch.setattr("sys.argv", ["ppo.py", "--config", str(school / "ppo.yaml"), "--output_dir", str(run), *flags])
+def ppo(monkeypatch, setup, run, *flags):
+    monkeypatch.setattr("sys.argv", ["ppo.py", "--config", str(setup / "ppo.yaml"), "--output_dir", str(run), *flags])
     main()
     return json.loads((run / "run.json").read_text())
 
 
-def make_trainer(school, folder, reward="vowels", lora=True, **settings):
+def make_trainer(setup, folder, reward="vowels", lora=True, **settings):
     """A trainer whose policy is no longer its reference."""
     set_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(school / "base")
-    model = AutoModelForCausalLM.from_pretrained(school / "base", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(setup / "base")
+    model = AutoModelForCausalLM.from_pretrained(setup / "base", dtype=torch.float32)
     if lora:
         config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
         model = get_peft_model(model, config)
@@ -185,8 +185,8 @@ def answer_logps(model, prompt, answer):
     return logits.log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)]
 
 
-def test_loss_and_gradients_are_those_of_an_unpadded_loop(school, tmp_path):
-    trainer = make_trainer(school, tmp_path)
+def test_loss_and_gradients_are_those_of_an_unpadded_loop(setup, tmp_path):
+    trainer = make_trainer(setup, tmp_path)
     nudge(trainer.model)  # now the reference is another policy
     batch = rollout(trainer)
     assert not batch["prompt_mask"].all() and not batch["completion_mask"].all()  # both sides are padded
@@ -223,8 +223,8 @@ def test_loss_and_gradients_are_those_of_an_unpadded_loop(school, tmp_path):
     assert farthest(gradients(trainer, old_is_new)[1], wanted) > 1e-3
 
 
-def test_before_the_first_step_ratio_is_one_and_divergence_zero(school, tmp_path):
-    trainer = make_trainer(school, tmp_path, num_iterations=1, whiten_advantages=False)
+def test_before_the_first_step_ratio_is_one_and_divergence_zero(setup, tmp_path):
+    trainer = make_trainer(setup, tmp_path, num_iterations=1, whiten_advantages=False)
     batch = rollout(trainer)
     assert trainer._metrics["train"]["objective/kl"] == [0.0]
     assert "old_per_token_logps" not in batch  # so the ratio is that of the log-probabilities to themselves
@@ -234,8 +234,8 @@ def test_before_the_first_step_ratio_is_one_and_divergence_zero(school, tmp_path
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_more_padding_changes_nothing(school, tmp_path, side):
-    trainer = make_trainer(school, tmp_path)
+def test_more_padding_changes_nothing(setup, tmp_path, side):
+    trainer = make_trainer(setup, tmp_path)
     batch = rollout(trainer)
     nudge(trainer.model)
     loss, found = gradients(trainer, batch)
@@ -249,9 +249,9 @@ def test_more_padding_changes_nothing(school, tmp_path, side):
     assert same == pytest.approx(loss, abs=1e-6) and farthest(found, again) < 1e-5
 
 
-def test_gradient_checkpointing_changes_nothing(school, tmp_path):
+def test_gradient_checkpointing_changes_nothing(setup, tmp_path):
     plain, checkpointed = (
-        make_trainer(school, tmp_path / str(flag), gradient_checkpointing=flag) for flag in (False, True)
+        make_trainer(setup, tmp_path / str(flag), gradient_checkpointing=flag) for flag in (False, True)
     )
     assert checkpointed.value_model.is_gradient_checkpointing
     checkpointed.model.gradient_checkpointing_enable({"use_reentrant": False})  # as the parent does when it begins
@@ -263,12 +263,12 @@ def test_gradient_checkpointing_changes_nothing(school, tmp_path):
     assert same == pytest.approx(loss, abs=1e-6) and farthest(found, again) < 1e-5
 
 
-def test_eight_batches_of_one_are_one_batch_of_eight(school, tmp_path):
-    whole = make_trainer(school, tmp_path)
+def test_eight_batches_of_one_are_one_batch_of_eight(setup, tmp_path):
+    whole = make_trainer(setup, tmp_path)
     batch = rollout(whole)
     nudge(whole.model)
     loss, found = gradients(whole, batch)
-    parts = make_trainer(school, tmp_path / "parts", per_device_train_batch_size=1, gradient_accumulation_steps=8)
+    parts = make_trainer(setup, tmp_path / "parts", per_device_train_batch_size=1, gradient_accumulation_steps=8)
     nudge(parts.model)
     parts.model.train()
     parts.current_gradient_accumulation_steps = 8
@@ -281,8 +281,8 @@ def test_eight_batches_of_one_are_one_batch_of_eight(school, tmp_path):
     assert total == pytest.approx(loss, abs=1e-6) and farthest(found, sums) < 1e-5
 
 
-def test_a_completion_whose_grader_failed_takes_no_part(school, tmp_path):
-    trainer = make_trainer(school, tmp_path, reward="broken")
+def test_a_completion_whose_grader_failed_takes_no_part(setup, tmp_path):
+    trainer = make_trainer(setup, tmp_path, reward="broken")
     batch = rollout(trainer)
     failed = torch.tensor([0, 4])
     assert batch["completion_mask"][failed].sum() == 0 and batch["advantages"][failed].abs().sum() == 0
@@ -292,8 +292,8 @@ def test_a_completion_whose_grader_failed_takes_no_part(school, tmp_path):
     assert farthest(found, gradients(trainer, rest)[1]) < 1e-5
 
 
-def test_a_cut_off_completion_loses_the_penalty(school, tmp_path):
-    trainer = make_trainer(school, tmp_path, missing_eos_penalty=2.0, kl_coef=0.0, lam=1.0, gamma=1.0)
+def test_a_cut_off_completion_loses_the_penalty(setup, tmp_path):
+    trainer = make_trainer(setup, tmp_path, missing_eos_penalty=2.0, kl_coef=0.0, lam=1.0, gamma=1.0)
     batch = rollout(trainer)
     lengths = batch["completion_mask"].sum(dim=1)
     ended = batch["completion_ids"][torch.arange(8), lengths - 1] == trainer.processing_class.eos_token_id
@@ -301,21 +301,21 @@ def test_a_cut_off_completion_loses_the_penalty(school, tmp_path):
     assert torch.allclose(batch["returns"][:, 0], trainer._scores - 2.0 * ~ended, atol=1e-6)
 
 
-def test_the_base_is_held_once(school, tmp_path):
-    judge = RewardModel(str(school / "judge"))
-    trainer = make_trainer(school, tmp_path, reward=Reward("judge", 1.0, judge))
-    scorer, _ = judge._loaded
+def test_the_base_is_held_once(setup, tmp_path):
+    scorer_model = RewardModel(str(setup / "reward_model"))
+    trainer = make_trainer(setup, tmp_path, reward=Reward("reward_model", 1.0, scorer_model))
+    scorer, _ = scorer_model._loaded
     models = [trainer.model, trainer.value_model, *(scorer.values() if isinstance(scorer, dict) else [scorer])]
     named = [pair for model in models for pair in model.named_parameters()]
     bulk = {p.untyped_storage().data_ptr(): p.numel() for n, p in named if "lora" not in n and "score" not in n}
-    alone = AutoModelForCausalLM.from_pretrained(school / "base")
+    alone = AutoModelForCausalLM.from_pretrained(setup / "base")
     assert sum(bulk.values()) == sum(p.numel() for p in alone.parameters())
     assert all(p.requires_grad == ("lora" in n or "modules_to_save" in n) for n, p in
                trainer.value_model.named_parameters())  # fmt: skip
 
 
-def test_a_policy_without_adapters_shares_nothing_that_is_trained(school, tmp_path):
-    trainer = make_trainer(school, tmp_path, lora=False)
+def test_a_policy_without_adapters_shares_nothing_that_is_trained(setup, tmp_path):
+    trainer = make_trainer(setup, tmp_path, lora=False)
     assert not {p.data_ptr() for p in trainer.model.parameters()} & {
         p.data_ptr() for p in trainer.value_model.parameters()
     }
@@ -324,14 +324,14 @@ def test_a_policy_without_adapters_shares_nothing_that_is_trained(school, tmp_pa
     assert {name.split(".")[0] for name in found} == {"policy", "value"}
 
 
-def test_merging_the_policy_for_its_engine_leaves_the_others_as_they_were(school, tmp_path):
-    trainer = make_trainer(school, tmp_path)
+def test_merging_the_policy_for_its_engine_leaves_the_others_as_they_were(setup, tmp_path):
+    trainer = make_trainer(setup, tmp_path)
     ids = torch.tensor([[1, 2, 3, 4]])
-    judge = PeftModel.from_pretrained(shared_classifier(trainer.model), school / "judge").eval()
+    scorer_model = PeftModel.from_pretrained(shared_classifier(trainer.model), setup / "reward_model").eval()
 
     def values():
         with torch.no_grad():
-            return token_values(trainer.value_model, ids, torch.ones_like(ids), 3), judge(ids).logits
+            return token_values(trainer.value_model, ids, torch.ones_like(ids), 3), scorer_model(ids).logits
 
     before = values()
     trainer.model.merge_adapter()
@@ -340,12 +340,12 @@ def test_merging_the_policy_for_its_engine_leaves_the_others_as_they_were(school
         assert (one - other).abs().max() < 1e-5
 
 
-def test_a_shared_reward_model_scores_as_one_loaded_alone(school, tmp_path):
-    trainer = make_trainer(school, tmp_path)
+def test_a_shared_reward_model_scores_as_one_loaded_alone(setup, tmp_path):
+    trainer = make_trainer(setup, tmp_path)
     ids = torch.tensor([[1, 5, 7, 2]])
-    alone = AutoModelForSequenceClassification.from_pretrained(school / "base", num_labels=1)
-    alone = PeftModel.from_pretrained(alone, school / "judge").eval()
-    shared = PeftModel.from_pretrained(shared_classifier(trainer.model), school / "judge").eval()
+    alone = AutoModelForSequenceClassification.from_pretrained(setup / "base", num_labels=1)
+    alone = PeftModel.from_pretrained(alone, setup / "reward_model").eval()
+    shared = PeftModel.from_pretrained(shared_classifier(trainer.model), setup / "reward_model").eval()
     with torch.no_grad():
         hidden = [m.get_base_model().base_model(ids).last_hidden_state for m in (alone, shared)]
         scores = [m.get_base_model().score(h) for m, h in zip((alone, shared), hidden, strict=True)]
@@ -353,56 +353,56 @@ def test_a_shared_reward_model_scores_as_one_loaded_alone(school, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole_run(school):
+def whole_run(setup):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        return ppo(monkeypatch, school, school / "run")
+        return ppo(monkeypatch, setup, setup / "run")
 
 
-def test_a_run_leaves_one_adapter_without_the_value_model(school, whole_run):
+def test_a_run_leaves_one_adapter_without_the_value_model(setup, whole_run):
     assert whole_run["status"] == "done"
-    names = load_file(school / "run/adapter/adapter_model.safetensors").keys()
+    names = load_file(setup / "run/adapter/adapter_model.safetensors").keys()
     assert all("lora" in name for name in names) and not any("score" in name or ".ref." in name for name in names)
-    assert not list((school / "run/adapter").glob("*value*")) and not (school / "run/adapter/ref").exists()
-    base = AutoModelForCausalLM.from_pretrained(school / "base")
-    assert PeftModel.from_pretrained(base, school / "run/adapter").active_adapter == "default"
+    assert not list((setup / "run/adapter").glob("*value*")) and not (setup / "run/adapter/ref").exists()
+    base = AutoModelForCausalLM.from_pretrained(setup / "base")
+    assert PeftModel.from_pretrained(base, setup / "run/adapter").active_adapter == "default"
 
 
 @pytest.mark.parametrize("stop", [2, 4])
-def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch, school, whole_run, tmp_path, stop):
+def test_a_run_stopped_between_rollouts_goes_on_to_the_same_weights(monkeypatch, setup, whole_run, tmp_path, stop):
     run = tmp_path / "run"
-    shutil.copytree(school / "run", run)
+    shutil.copytree(setup / "run", run)
     shutil.rmtree(run / "adapter")
     record = json.loads((run / "run.json").read_text()) | {"status": "running"}
     (run / "run.json").write_text(json.dumps(record))
     for checkpoint in (run / "checkpoints").glob("checkpoint-*"):
         if int(checkpoint.name.split("-")[1]) > stop:
             shutil.rmtree(checkpoint)
-    assert ppo(monkeypatch, school, run)["resumed"][0]["checkpoint"] == f"checkpoint-{stop}"
-    one, other = (folder / "adapter/adapter_model.safetensors" for folder in (school / "run", run))
+    assert ppo(monkeypatch, setup, run)["resumed"][0]["checkpoint"] == f"checkpoint-{stop}"
+    one, other = (folder / "adapter/adapter_model.safetensors" for folder in (setup / "run", run))
     assert one.read_bytes() == other.read_bytes()
-    last = [load_file(folder / "checkpoints/checkpoint-6/value_model.safetensors") for folder in (school / "run", run)]
+    last = [load_file(folder / "checkpoints/checkpoint-6/value_model.safetensors") for folder in (setup / "run", run)]
     assert all(torch.equal(last[0][name], last[1][name]) for name in last[0])
 
 
-def test_a_run_does_not_go_on_with_another_judge(monkeypatch, capsys, school, whole_run, tmp_path):
+def test_a_run_does_not_go_on_with_another_reward_model(monkeypatch, capsys, setup, whole_run, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(school / "run", run)
+    shutil.copytree(setup / "run", run)
     record = json.loads((run / "run.json").read_text())
-    assert [judge["hash"] for judge in record["reward_models"]] == [adapter_hash(str(school / "judge"))]
-    record |= {"status": "running", "reward_models": [{"name": str(school / "judge"), "hash": "0" * 64}]}
+    assert [model["hash"] for model in record["reward_models"]] == [adapter_hash(str(setup / "reward_model"))]
+    record |= {"status": "running", "reward_models": [{"name": str(setup / "reward_model"), "hash": "0" * 64}]}
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(SystemExit):
-        ppo(monkeypatch, school, run)
+        ppo(monkeypatch, setup, run)
     assert "cannot be resumed: its reward models changed since it began" in capsys.readouterr().err
 
 
-def test_while_the_values_warm_up_the_policy_stands_still(monkeypatch, school, tmp_path):
-    ppo(monkeypatch, school, tmp_path / "run", "--max_steps", "2", "--value_warmup_steps", "2")
+def test_while_the_values_warm_up_the_policy_stands_still(monkeypatch, setup, tmp_path):
+    ppo(monkeypatch, setup, tmp_path / "run", "--max_steps", "2", "--value_warmup_steps", "2")
     before = load_file(tmp_path / "run/adapter/adapter_model.safetensors")
     assert all((tensor == 0).all() for name, tensor in before.items() if "lora_B" in name)
     values = load_file(tmp_path / "run/checkpoints/checkpoint-2/value_model.safetensors")
-    judge = load_file(school / "judge/adapter_model.safetensors")
-    moved = [(values[name.replace("weight", "default.weight")] - tensor).abs().max() for name, tensor in judge.items()
+    start = load_file(setup / "reward_model/adapter_model.safetensors")
+    moved = [(values[name.replace("weight", "default.weight")] - tensor).abs().max() for name, tensor in start.items()
              if "lora_B" in name]  # fmt: skip
     assert 0 < max(moved) < 0.1  # it began with the reward adapter
 
@@ -424,10 +424,10 @@ def test_settings_without_sense_are_refused(tmp_path, setting, words):
 
 
 @pytest.mark.parametrize("plugin", ["DEEPSPEED", "FSDP"])
-def test_sharding_the_base_is_refused_before_weights_load(monkeypatch, capsys, school, tmp_path, plugin):
+def test_sharding_the_base_is_refused_before_weights_load(monkeypatch, capsys, setup, tmp_path, plugin):
     monkeypatch.setenv(f"ACCELERATE_USE_{plugin}", "true")
     with pytest.raises(SystemExit):
-        ppo(monkeypatch, school, tmp_path / "run")
+        ppo(monkeypatch, setup, tmp_path / "run")
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "DeepSpeed and FSDP shard the base" in last and "ddp.yaml" in last
     assert not (tmp_path / "run").exists()
@@ -448,7 +448,7 @@ def test_one_completion_a_prompt_takes_any_batch(tmp_path, settings, batch):
     assert args.steps_per_generation == batch // 3
 
 
-def test_the_installed_trl_has_the_hooks_that_are_overridden(school, tmp_path):
+def test_the_installed_trl_has_the_hooks_that_are_overridden(setup, tmp_path):
     # Behind the eighth come images.
     arguments = {name: list(inspect.signature(getattr(GRPOTrainer, name)).parameters)[:8] for name in
                  ("_calculate_rewards", "_generate_and_score_completions", "_compute_loss",
@@ -460,17 +460,17 @@ def test_the_installed_trl_has_the_hooks_that_are_overridden(school, tmp_path):
         "_get_per_token_logps_and_entropies": ["self", "model", "input_ids", "attention_mask", "logits_to_keep",
                                                "batch_size", "compute_entropy", "compute_aux_loss"],
     }  # fmt: skip
-    batch = rollout(make_trainer(school, tmp_path))
+    batch = rollout(make_trainer(setup, tmp_path))
     assert batch.keys() == {"prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages",
                             "num_items_in_batch", "old_per_token_logps", "old_values", "returns"}  # fmt: skip
 
 
-def test_two_processes_take_the_steps_of_one(school, tmp_path):
+def test_two_processes_take_the_steps_of_one(setup, tmp_path):
     worker, found = Path(__file__).with_name("ppo_worker.py"), {}
     for processes, accumulation in ((1, 4), (2, 2)):
         output = tmp_path / str(processes)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += [str(worker), str(school / "base"), str(output), str(accumulation)]
+        command += [str(worker), str(setup / "base"), str(output), str(accumulation)]
         done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         found[processes] = load_file(output / "weights.safetensors")

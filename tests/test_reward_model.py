@@ -68,9 +68,9 @@ def make_sft_adapter(folder, base, **options):
 
 
 @pytest.fixture(scope="module")
-def school(tmp_path_factory):
+def setup(tmp_path_factory):
     """A folder with a tiny base, its SFT adapter, pairs and a recipe."""
-    folder = tmp_path_factory.mktemp("school")
+    folder = tmp_path_factory.mktemp("setup")
     make_tiny_model(folder / "base")
     make_sft_adapter(folder / "sft", folder / "base")
     write(folder / "data/train.jsonl", SUMS[:20])
@@ -97,9 +97,9 @@ def school(tmp_path_factory):
     return folder
 
 
-def reward(monkeypatch, school, run, *flags):
+def reward(monkeypatch, setup, run, *flags):
     monkeypatch.setattr(
-        "sys.argv", ["reward.py", "--config", str(school / "reward.yaml"), "--output_dir", str(run), *flags]
+        "sys.argv", ["reward.py", "--config", str(setup / "reward.yaml"), "--output_dir", str(run), *flags]
     )
     main()
     return json.loads((run / "run.json").read_text())
@@ -110,7 +110,7 @@ def weights(adapter):
 
 
 @pytest.fixture(scope="module")
-def whole_run(school):
+def whole_run(setup):
     """An uninterrupted run, and its trainer as it was when training ended."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         import schoolhouse.training.reward as module
@@ -119,8 +119,8 @@ def whole_run(school):
         monkeypatch.setattr(
             module, "reference_statistics", lambda trainer, rows: kept.append(trainer) or told(trainer, rows)
         )
-        record = reward(monkeypatch, school, school / "whole")
-    return school / "whole", kept[0], record
+        record = reward(monkeypatch, setup, setup / "whole")
+    return setup / "whole", kept[0], record
 
 
 def load_plainly(base, adapter):
@@ -153,10 +153,10 @@ def test_a_reward_model_begins_with_exactly_what_the_sft_adapter_computes(tmp_pa
     assert not any("base_layer" in name or "original_module" in name for name in trained)
 
 
-def test_the_head_is_that_of_the_seed(school):
-    args = RewardConfig(str(school / "out"), use_cpu=True, bf16=False, report_to=[], seed=3)
-    names = ModelArguments(model_name_or_path=str(school / "base"), adapter_name_or_path=str(school / "sft"))
-    tokenizer = AutoTokenizer.from_pretrained(school / "sft")
+def test_the_head_is_that_of_the_seed(setup):
+    args = RewardConfig(str(setup / "out"), use_cpu=True, bf16=False, report_to=[], seed=3)
+    names = ModelArguments(model_name_or_path=str(setup / "base"), adapter_name_or_path=str(setup / "sft"))
+    tokenizer = AutoTokenizer.from_pretrained(setup / "sft")
 
     def head():
         return load_reward_model(names, args, tokenizer).get_base_model().score.weight
@@ -166,18 +166,18 @@ def test_the_head_is_that_of_the_seed(school):
     assert torch.equal(first, again) and not torch.equal(first, head())
 
 
-def test_an_adapter_that_a_classifier_cannot_take_over_is_refused(school, tmp_path):
-    make_sft_adapter(tmp_path / "whole", school / "base", modules_to_save=["norm"])
+def test_an_adapter_that_a_classifier_cannot_take_over_is_refused(setup, tmp_path):
+    make_sft_adapter(tmp_path / "whole", setup / "base", modules_to_save=["norm"])
     args = RewardConfig(str(tmp_path), use_cpu=True, bf16=False, report_to=[])
-    names = ModelArguments(model_name_or_path=str(school / "base"), adapter_name_or_path=str(tmp_path / "whole"))
+    names = ModelArguments(model_name_or_path=str(setup / "base"), adapter_name_or_path=str(tmp_path / "whole"))
     with pytest.raises(ValueError, match=r"brings whole modules \(norm\)"):
-        load_reward_model(names, args, AutoTokenizer.from_pretrained(school / "sft"))
+        load_reward_model(names, args, AutoTokenizer.from_pretrained(setup / "sft"))
 
 
 # What is saved
 
 
-def test_a_run_leaves_one_adapter_with_its_head_and_the_scale_of_its_scores(school, whole_run):
+def test_a_run_leaves_one_adapter_with_its_head_and_the_scale_of_its_scores(setup, whole_run):
     run, _, record = whole_run
     assert sorted(path.name for path in run.iterdir()) == ["adapter", "checkpoints", "log.json", "run.json"]
     assert sorted(path.name for path in (run / "adapter").iterdir()) == [
@@ -190,15 +190,15 @@ def test_a_run_leaves_one_adapter_with_its_head_and_the_scale_of_its_scores(scho
     ]
     config = json.loads((run / "adapter/adapter_config.json").read_text())
     assert (config["task_type"], config["modules_to_save"]) == ("SEQ_CLS", ["score"])
-    assert config["base_model_name_or_path"] == str(school / "base")
-    assert record["status"] == "done" and record["parent_adapter"]["name"] == str(school / "sft")
+    assert config["base_model_name_or_path"] == str(setup / "base")
+    assert record["status"] == "done" and record["parent_adapter"]["name"] == str(setup / "sft")
     assert record["pairs"]["used"] == 20 and record["test_pairs"]["used"] == 4 and record["steps"] == 10
     assert record["metrics"]["accuracy"] == 1 and record["metrics"]["loss"] < 0.3
 
 
-def test_plain_peft_reloads_the_head_and_all_else_to_the_bit(school, whole_run):
+def test_plain_peft_reloads_the_head_and_all_else_to_the_bit(setup, whole_run):
     run, trainer, _ = whole_run
-    trained, loaded = trainer.model.eval(), load_plainly(school / "base", run / "adapter")
+    trained, loaded = trainer.model.eval(), load_plainly(setup / "base", run / "adapter")
     theirs = loaded.state_dict()
     for name, tensor in trained.state_dict().items():
         if "original_module" not in name:  # the base's random head, which nothing reads
@@ -212,7 +212,7 @@ def test_plain_peft_reloads_the_head_and_all_else_to_the_bit(school, whole_run):
     torch.testing.assert_close(plain, scores[0], atol=1e-6, rtol=0)
 
 
-def test_the_statistics_are_those_of_the_held_out_texts(school, whole_run):
+def test_the_statistics_are_those_of_the_held_out_texts(setup, whole_run):
     run, _, _ = whole_run
     scorer, tokenizer = load_scorer(str(run / "adapter"))
     rows = [
@@ -227,10 +227,10 @@ def test_the_statistics_are_those_of_the_held_out_texts(school, whole_run):
     }
 
 
-def test_the_same_seed_gives_the_same_adapter_and_another_another(monkeypatch, school, whole_run, tmp_path):
-    reward(monkeypatch, school, tmp_path / "again")
+def test_the_same_seed_gives_the_same_adapter_and_another_another(monkeypatch, setup, whole_run, tmp_path):
+    reward(monkeypatch, setup, tmp_path / "again")
     assert weights(tmp_path / "again/adapter") == weights(whole_run[0] / "adapter")
-    reward(monkeypatch, school, tmp_path / "other", "--seed", "1")
+    reward(monkeypatch, setup, tmp_path / "other", "--seed", "1")
     assert weights(tmp_path / "other/adapter") != weights(whole_run[0] / "adapter")
 
 
@@ -247,27 +247,27 @@ def interrupt_at(monkeypatch, step, member=0):
     monkeypatch.setattr(RewardTrainer, "training_step", signalled)
 
 
-def test_a_stopped_run_goes_on_to_the_same_adapter(monkeypatch, school, whole_run, tmp_path):
+def test_a_stopped_run_goes_on_to_the_same_adapter(monkeypatch, setup, whole_run, tmp_path):
     run = tmp_path / "stopped"
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         interrupt_at(patch, step=6)
-        reward(patch, school, run)
+        reward(patch, setup, run)
     assert not (run / "adapter").exists()
-    assert reward(monkeypatch, school, run)["resumed"][0]["checkpoint"] == "checkpoint-7"
+    assert reward(monkeypatch, setup, run)["resumed"][0]["checkpoint"] == "checkpoint-7"
     assert weights(run / "adapter") == weights(whole_run[0] / "adapter")
     assert (run / "adapter/reward_statistics.json").read_bytes() == (
         whole_run[0] / "adapter/reward_statistics.json"
     ).read_bytes()
 
 
-def test_an_ensemble_differs_in_seeds_and_goes_on_where_it_was_stopped(monkeypatch, school, whole_run, tmp_path):
-    reward(monkeypatch, school, tmp_path / "second", "--seed", "43")
+def test_an_ensemble_differs_in_seeds_and_goes_on_where_it_was_stopped(monkeypatch, setup, whole_run, tmp_path):
+    reward(monkeypatch, setup, tmp_path / "second", "--seed", "43")
     run = tmp_path / "ensemble"
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         interrupt_at(patch, step=4, member=1)
-        reward(patch, school, run, "--num_members", "2")
+        reward(patch, setup, run, "--num_members", "2")
     first = (run / "members/0").stat().st_mtime_ns
-    record = reward(monkeypatch, school, run, "--num_members", "2")
+    record = reward(monkeypatch, setup, run, "--num_members", "2")
     assert (run / "members/0").stat().st_mtime_ns == first  # kept, not trained again
     assert record["product"] == "members" and record["status"] == "done" and record["resumed"]
     # A member is the single model of its seed.
@@ -282,8 +282,8 @@ def test_an_ensemble_differs_in_seeds_and_goes_on_where_it_was_stopped(monkeypat
     assert torch.equal(scores["members"], torch.cat([scores["members/0"], scores["members/1"]]))
 
 
-def test_a_reward_model_needs_no_sft_adapter(monkeypatch, school, tmp_path):
-    recipe = (school / "reward.yaml").read_text().replace(f"adapter_name_or_path: {school / 'sft'}", "lora_r: 4")
+def test_a_reward_model_needs_no_sft_adapter(monkeypatch, setup, tmp_path):
+    recipe = (setup / "reward.yaml").read_text().replace(f"adapter_name_or_path: {setup / 'sft'}", "lora_r: 4")
     (tmp_path / "reward.yaml").write_text(recipe)
     record = reward(monkeypatch, tmp_path, tmp_path / "new")
     assert record["parent_adapter"] is None
@@ -295,8 +295,8 @@ def test_a_reward_model_needs_no_sft_adapter(monkeypatch, school, tmp_path):
     assert (scores[::2] > scores[1::2]).float().mean() > 0.9
 
 
-def test_every_weight_can_be_trained(monkeypatch, school, tmp_path):
-    recipe = (school / "reward.yaml").read_text().replace(f"adapter_name_or_path: {school / 'sft'}", "use_peft: false")
+def test_every_weight_can_be_trained(monkeypatch, setup, tmp_path):
+    recipe = (setup / "reward.yaml").read_text().replace(f"adapter_name_or_path: {setup / 'sft'}", "use_peft: false")
     (tmp_path / "reward.yaml").write_text(recipe)
     record = reward(monkeypatch, tmp_path, tmp_path / "full")
     assert record["product"] == "model"
@@ -342,13 +342,13 @@ def test_pairs_that_teach_nothing_are_counted_and_left_out():
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_the_trainer_scoring_and_the_account_read_the_same_tokens(school, chat):
-    tokenizer = AutoTokenizer.from_pretrained(school / "sft")
+def test_the_trainer_scoring_and_the_account_read_the_same_tokens(setup, chat):
+    tokenizer = AutoTokenizer.from_pretrained(setup / "sft")
     rows = SUMS[:6]
     if not chat:
         rows = [{key: row[key] if key == "margin" else row[key][0]["content"] for key in row} for row in rows]
     args = RewardConfig("out", max_length=None, use_cpu=True, bf16=False, report_to=[])
-    model = AutoModelForSequenceClassification.from_pretrained(school / "base", num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained(setup / "base", num_labels=1)
     theirs = RewardTrainer(
         model, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     ).train_dataset
@@ -359,7 +359,7 @@ def test_the_trainer_scoring_and_the_account_read_the_same_tokens(school, chat):
             assert one[f"{side}_ids"] == other[f"{side}_ids"] == scored
 
 
-def test_a_run_without_pairs_ends_before_weights_load(monkeypatch, capsys, school, tmp_path):
+def test_a_run_without_pairs_ends_before_weights_load(monkeypatch, capsys, setup, tmp_path):
     monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", None)
     for flags, words in (
         (["--max_length", "3"], "max_length: no pair is left to train on: 0 of 20 pairs are used"),
@@ -367,33 +367,33 @@ def test_a_run_without_pairs_ends_before_weights_load(monkeypatch, capsys, schoo
         (["--dataloader_drop_last", "--per_device_train_batch_size", "64"], "20 pairs do not fill one batch of 64"),
     ):
         with pytest.raises(SystemExit) as stopped:
-            reward(monkeypatch, school, tmp_path / "run", *flags)
+            reward(monkeypatch, setup, tmp_path / "run", *flags)
         assert stopped.value.code == 2 and words in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", ["reward.py", "--config", str(school / "reward.yaml"), "--check"])
+    monkeypatch.setattr("sys.argv", ["reward.py", "--config", str(setup / "reward.yaml"), "--check"])
     main()
     told = capsys.readouterr().out
     assert "20 of 20 pairs are used" in told and "4 pairs a step, 5 steps an epoch, 10 in all" in told
-    assert not (school / "run").exists()
+    assert not (setup / "run").exists()
 
 
-def test_the_margin_reaches_the_loss_only_when_asked(monkeypatch, school, whole_run, tmp_path):
+def test_the_margin_reaches_the_loss_only_when_asked(monkeypatch, setup, whole_run, tmp_path):
     write(tmp_path / "data/train.jsonl", [{key: row[key] for key in row if key != "margin"} for row in SUMS[:20]])
     write(tmp_path / "data/test.jsonl", SUMS[20:])
-    reward(monkeypatch, school, tmp_path / "without", "--dataset_name", str(tmp_path / "data"))
+    reward(monkeypatch, setup, tmp_path / "without", "--dataset_name", str(tmp_path / "data"))
     assert weights(tmp_path / "without/adapter") == weights(whole_run[0] / "adapter")
-    reward(monkeypatch, school, tmp_path / "asked", "--use_margin")
+    reward(monkeypatch, setup, tmp_path / "asked", "--use_margin")
     assert weights(tmp_path / "asked/adapter") != weights(whole_run[0] / "adapter")
 
 
 # What is read
 
 
-def test_loss_and_gradients_are_those_of_unpadded_pairs_though_padding_is_eos(school, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(school / "sft")
+def test_loss_and_gradients_are_those_of_unpadded_pairs_though_padding_is_eos(setup, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(setup / "sft")
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     rows = [{"prompt": "Q: ", "chosen": "a " * n, "rejected": "b " * (9 - n), "margin": 0.1} for n in (1, 4, 8)]
     args = RewardConfig(str(tmp_path), use_cpu=True, bf16=False, report_to=[], gradient_checkpointing=False)
-    names = ModelArguments(model_name_or_path=str(school / "base"), adapter_name_or_path=str(school / "sft"))
+    names = ModelArguments(model_name_or_path=str(setup / "base"), adapter_name_or_path=str(setup / "sft"))
     model = load_reward_model(names, args, tokenizer)
     pairs = pairs_of(rows, tokenizer).rows
     trainer = RewardTrainer(model, args, train_dataset=pairs, processing_class=tokenizer)
@@ -421,13 +421,13 @@ def test_loss_and_gradients_are_those_of_unpadded_pairs_though_padding_is_eos(sc
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4)
 
 
-def test_only_the_head_learns_at_its_own_rate(monkeypatch, school, tmp_path):
+def test_only_the_head_learns_at_its_own_rate(monkeypatch, setup, tmp_path):
     flags = ["--learning_rate", "1e-12", "--head_learning_rate", "1e-2", "--max_steps", "1"]
-    reward(monkeypatch, school, tmp_path / "run", *flags, "--warmup_steps", "0")
+    reward(monkeypatch, setup, tmp_path / "run", *flags, "--warmup_steps", "0")
     trained = load_file(tmp_path / "run/adapter/adapter_model.safetensors")
     args = RewardConfig(str(tmp_path), use_cpu=True, bf16=False, report_to=[], seed=42)
-    names = ModelArguments(model_name_or_path=str(school / "base"), adapter_name_or_path=str(school / "sft"))
-    begun = load_reward_model(names, args, AutoTokenizer.from_pretrained(school / "sft")).state_dict()
+    names = ModelArguments(model_name_or_path=str(setup / "base"), adapter_name_or_path=str(setup / "sft"))
+    begun = load_reward_model(names, args, AutoTokenizer.from_pretrained(setup / "sft")).state_dict()
     for name, tensor in trained.items():
         inner = "base_model.model.score.modules_to_save.default.weight" if "score" in name else None
         start = begun[inner or name.replace(".weight", ".default.weight")]
@@ -435,20 +435,20 @@ def test_only_the_head_learns_at_its_own_rate(monkeypatch, school, tmp_path):
         assert (tensor - start).abs().max().item() == pytest.approx(1e-2 if inner else 0, abs=1e-4)
 
 
-def test_accumulated_batches_train_as_one(monkeypatch, school, tmp_path):
+def test_accumulated_batches_train_as_one(monkeypatch, setup, tmp_path):
     flags = ["--learning_rate", "1e-3", "--train_sampling_strategy", "random"]
-    reward(monkeypatch, school, tmp_path / "one", *flags)
+    reward(monkeypatch, setup, tmp_path / "one", *flags)
     halves = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
-    reward(monkeypatch, school, tmp_path / "two", *flags, *halves)
+    reward(monkeypatch, setup, tmp_path / "two", *flags, *halves)
     one, two = (load_file(tmp_path / run / "adapter/adapter_model.safetensors") for run in ("one", "two"))
-    start = load_file(school / "sft/adapter_model.safetensors")
+    start = load_file(setup / "sft/adapter_model.safetensors")
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, two[name], atol=2e-5, rtol=1e-3)
     moved = max((one[name] - start[name]).abs().max() for name in start)
     assert moved > 1e-3
 
 
-def test_a_reward_is_counted_in_deviations_and_members_are_combined(school, whole_run, tmp_path):
+def test_a_reward_is_counted_in_deviations_and_members_are_combined(setup, whole_run, tmp_path):
     for number, (mean, sd) in enumerate(((0.5, 2.0), (-1.0, 0.5))):
         folder = tmp_path / "members" / str(number)
         folder.mkdir(parents=True)
@@ -490,8 +490,8 @@ def test_of_a_long_text_the_end_is_read_and_the_cut_is_counted(whole_run):
     assert values == pytest.approx([score_ids(scorer, [row[-30:]])[0, 0].item() for row in rows], abs=1e-6)
 
 
-def test_a_classifier_in_memory_is_scored_on_its_own_tensors(school, whole_run):
-    base = AutoModelForSequenceClassification.from_pretrained(school / "base", num_labels=1)
+def test_a_classifier_in_memory_is_scored_on_its_own_tensors(setup, whole_run):
+    base = AutoModelForSequenceClassification.from_pretrained(setup / "base", num_labels=1)
     shared = base.model.layers[0].mlp.up_proj.weight
     scorer, tokenizer = load_scorer(str(whole_run[0] / "adapter"), base)
     assert scorer.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight.data_ptr() == shared.data_ptr()
@@ -499,7 +499,7 @@ def test_a_classifier_in_memory_is_scored_on_its_own_tensors(school, whole_run):
     assert torch.equal(score_ids(scorer, rows), score_ids(load_scorer(str(whole_run[0] / "adapter"))[0], rows))
 
 
-def test_what_would_score_at_random_is_refused(school, whole_run, tmp_path):
+def test_what_would_score_at_random_is_refused(setup, whole_run, tmp_path):
     headless = tmp_path / "headless"
     headless.mkdir()
     for path in (whole_run[0] / "adapter").iterdir():
@@ -511,8 +511,8 @@ def test_what_would_score_at_random_is_refused(school, whole_run, tmp_path):
     )
     for folder, words in (
         (headless, "saved without its head"),
-        (school / "sft", "is an adapter for CAUSAL_LM: name a reward model"),
-        (school / "base", "no weights for score.weight"),
+        (setup / "sft", "is an adapter for CAUSAL_LM: name a reward model"),
+        (setup / "base", "no weights for score.weight"),
     ):
         with pytest.raises(ValueError, match=words):
             load_scorer(str(folder))
@@ -521,7 +521,7 @@ def test_what_would_score_at_random_is_refused(school, whole_run, tmp_path):
 @pytest.mark.evidence
 @pytest.mark.timeout(3600)
 def test_a_reward_model_sees_through_a_careless_annotator_on_every_seed(tmp_path):
-    """A quarter of its labels is wrong, so no judge agrees with more than about three quarters of such labels."""
+    """A quarter of its labels is wrong, so no reward model agrees with more than three quarters of such labels."""
     from test_tiny_pipeline import measure, run
 
     run("recipes/sft.py", "--config", "recipes/configs/tiny/sft.yaml", "--output_dir", tmp_path / "sft")

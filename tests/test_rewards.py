@@ -40,7 +40,7 @@ def scaled(completions, colour, factor=1.0, **kwargs):
 
 
 @pytest.fixture
-def judged(monkeypatch):
+def sandboxed(monkeypatch):
     """Stands in for the sandbox: a program passes as many of its tests as it has lines."""
     seen = []
 
@@ -66,7 +66,7 @@ def judged(monkeypatch):
     return seen
 
 
-def test_math_pays_right_answers_and_no_row_without_an_answer():
+def test_math_rewards_right_answers_and_no_row_without_an_answer():
     completions = ["3 + 4 = 7\n#### 7", "#### 8", "who knows", "#### 7", "#### 7"]
     answers = ["1 + 6 = 7\n#### 7", "7", "7", None, ""]
     assert ask(Math(), completions, answer=answers) == [1, 0, 0, None, None]
@@ -84,16 +84,16 @@ def test_math_fails_where_the_grader_does(monkeypatch):
     assert math.isnan(value)
 
 
-def test_a_row_with_tests_is_paid_by_its_tests_alone(judged):
+def test_a_row_with_tests_is_rewarded_by_its_tests_alone(sandboxed):
     columns = {"answer": ["def f(): 1", "7"], "tests": [["a", "b"], None], "entry_point": ["f", None]}
     assert ask(Math(), ["one line", "#### 7"], **columns) == [None, 1]
     assert ask(Code(), ["one line", "#### 7"], **columns) == [0.5, None]
     assert ask(Code("all"), ["one line", "#### 7"], **columns) == [0, None]
     assert ask(Format(), ["#### 7", "#### 7"], **columns) == [None, 1]
-    assert judged[0]["tests"] == ["a", "b"] and judged[0]["entry_point"] == "f"
+    assert sandboxed[0]["tests"] == ["a", "b"] and sandboxed[0]["entry_point"] == "f"
 
 
-def test_programs_are_judged_in_the_sandbox():
+def test_programs_are_graded_in_the_sandbox():
     completions = [
         "def f(n):\n    return n + 1",
         "def f(n):\n    return 2",
@@ -105,12 +105,12 @@ def test_programs_are_judged_in_the_sandbox():
     assert ask(Code("all"), completions, **columns) == [1, 0, 0, 0]
 
 
-def test_hidden_tests_are_never_read(judged):
+def test_hidden_tests_are_never_read(sandboxed):
     ask(Code(), ["x"], tests=[["a"]], hidden_tests=[["secret"]], entry_point=["f"])
-    assert "secret" not in str(judged)
+    assert "secret" not in str(sandboxed)
 
 
-def test_code_fails_where_the_sandbox_could_not_judge(judged):
+def test_code_fails_where_the_sandbox_does(sandboxed):
     values = ask(Code(), ["broken", "x"], tests=[["a"], ["a"]], entry_point=["f", "f"])
     assert math.isnan(values[0]) and values[1] == 1
 
@@ -123,7 +123,7 @@ def test_code_fails_where_the_sandbox_could_not_judge(judged):
         ("think-answer", "<think>so</think><answer>7</answer>", "<answer>7</answer>"),
     ],
 )
-def test_format_pays_the_form_and_not_the_answer(style, good, bad):
+def test_format_rewards_the_form_and_not_the_answer(style, good, bad):
     wrong = good.replace("7", "8")
     assert ask(Format(style), [good, wrong, bad, ""], answer=["7"] * 4) == [1, 1, 0, 0]
     assert ask(Format(style), [good, bad]) == [1, 0]
@@ -147,7 +147,7 @@ def test_repetition_is_the_share_of_n_grams_seen_before():
     assert ask(Repetition(4), [""], [[7] * 13]) == pytest.approx([-0.9])
 
 
-def test_cosine_pays_brevity_where_right_and_length_where_wrong():
+def test_cosine_rewards_brevity_where_right_and_length_where_wrong():
     reward = Cosine(max_len=100)
     ids = [[0] * length for length in (0, 50, 100, 0, 50, 100, 0)]
     texts = ["#### 7"] * 3 + ["#### 8"] * 3 + ["#### 7"]

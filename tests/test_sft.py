@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def school(tmp_path_factory):
+def setup(tmp_path_factory):
     """A folder with a tiny model, data and a recipe."""
-    folder = tmp_path_factory.mktemp("school")
+    folder = tmp_path_factory.mktemp("setup")
     make_tiny_model(folder / "base")
     (folder / "data").mkdir()
     sums = [(a, b) for a in range(6) for b in range(4)]
@@ -62,8 +62,8 @@ def school(tmp_path_factory):
     return folder
 
 
-def sft(monkeypatch, school, run, *flags):
-    monkeypatch.setattr("sys.argv", ["sft.py", "--config", str(school / "sft.yaml"), "--output_dir", str(run), *flags])
+def sft(monkeypatch, setup, run, *flags):
+    monkeypatch.setattr("sys.argv", ["sft.py", "--config", str(setup / "sft.yaml"), "--output_dir", str(run), *flags])
     main()
     return json.loads((run / "run.json").read_text())
 
@@ -73,14 +73,14 @@ def weights(run):
 
 
 @pytest.fixture(scope="module")
-def whole_run(school):
+def whole_run(setup):
     """An uninterrupted run."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        sft(monkeypatch, school, school / "whole")
-    return school / "whole"
+        sft(monkeypatch, setup, setup / "whole")
+    return setup / "whole"
 
 
-def test_a_run_leaves_one_adapter_its_record_and_its_checkpoints(school, whole_run):
+def test_a_run_leaves_one_adapter_its_record_and_its_checkpoints(setup, whole_run):
     assert sorted(path.name for path in whole_run.iterdir()) == ["adapter", "checkpoints", "log.json", "run.json"]
     record = json.loads((whole_run / "run.json").read_text())
     assert record["status"] == "done" and record["product"] == "adapter" and record["steps"] == 10
@@ -92,21 +92,21 @@ def test_a_run_leaves_one_adapter_its_record_and_its_checkpoints(school, whole_r
     assert record["seconds"] > 0 and record["versions"]["torch"] == torch.__version__
 
     tokenizer = AutoTokenizer.from_pretrained(whole_run / "adapter")
-    rows = [json.loads(line) for line in (school / "data" / "train.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (setup / "data" / "train.jsonl").read_text().splitlines()]
     answers = sum(len(tokenizer(" " + row["completion"][0]["content"])["input_ids"]) + 1 for row in rows)  # and EOS
     assert record["tokens"]["trained"] == 2 * answers
-    base = AutoModelForCausalLM.from_pretrained(school / "base")
+    base = AutoModelForCausalLM.from_pretrained(setup / "base")
     assert PeftModel.from_pretrained(base, whole_run / "adapter").peft_config["default"].r == 16
 
 
-def test_a_run_loads_only_what_it_needs(school, tmp_path):
+def test_a_run_loads_only_what_it_needs(setup, tmp_path):
     code = (
         "import runpy, sys; sys.argv = sys.argv[1:]\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0\n"
         "print(*(name for name in sys.modules if name.split('.')[0] == 'schoolhouse'))"
     )
-    flags = ["--config", str(school / "sft.yaml"), "--output_dir", str(tmp_path / "run"), "--max_steps", "1"]
+    flags = ["--config", str(setup / "sft.yaml"), "--output_dir", str(tmp_path / "run"), "--max_steps", "1"]
     command = [sys.executable, "-c", code, str(ROOT / "recipes/sft.py"), *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -115,18 +115,18 @@ def test_a_run_loads_only_what_it_needs(school, tmp_path):
     assert len(loaded) <= 36, loaded
 
 
-def test_the_same_seed_gives_the_same_adapter_and_another_another(monkeypatch, school, whole_run, tmp_path):
-    sft(monkeypatch, school, tmp_path / "again")
+def test_the_same_seed_gives_the_same_adapter_and_another_another(monkeypatch, setup, whole_run, tmp_path):
+    sft(monkeypatch, setup, tmp_path / "again")
     assert weights(tmp_path / "again") == weights(whole_run)
     for name in ("adapter_config.json", "tokenizer.json", "chat_template.jinja"):
         assert (tmp_path / "again/adapter" / name).read_bytes() == (whole_run / "adapter" / name).read_bytes()
-    sft(monkeypatch, school, tmp_path / "other", "--seed", "1")
+    sft(monkeypatch, setup, tmp_path / "other", "--seed", "1")
     assert weights(tmp_path / "other") != weights(whole_run)
 
 
-def test_a_killed_run_goes_on_to_the_same_adapter(monkeypatch, school, whole_run, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_adapter(monkeypatch, setup, whole_run, tmp_path):
     run = tmp_path / "killed"
-    command = [sys.executable, ROOT / "recipes/sft.py", "--config", school / "sft.yaml", "--output_dir", run]
+    command = [sys.executable, ROOT / "recipes/sft.py", "--config", setup / "sft.yaml", "--output_dir", run]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=-1
     )
@@ -141,14 +141,14 @@ def test_a_killed_run_goes_on_to_the_same_adapter(monkeypatch, school, whole_run
     assert not (run / "adapter").exists()
     assert json.loads((run / "run.json").read_text())["status"] == "running"
 
-    record = sft(monkeypatch, school, run)
+    record = sft(monkeypatch, setup, run)
     assert record["resumed"][0]["checkpoint"] in ("checkpoint-4", "checkpoint-6")
     assert weights(run) == weights(whole_run)
     reference = json.loads((whole_run / "run.json").read_text())
     assert record["metrics"] == reference["metrics"] and record["tokens"] == reference["tokens"]
 
 
-def stop_in_step(monkeypatch, school, run, steps, number, *flags):
+def stop_in_step(monkeypatch, setup, run, steps, number, *flags):
     """Runs the recipe and sends it a signal once, when it has taken so many steps; returns the record."""
     step, raised = SFTTrainer.training_step, []
 
@@ -160,54 +160,54 @@ def stop_in_step(monkeypatch, school, run, steps, number, *flags):
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(SFTTrainer, "training_step", signalled)
-        sft(patch, school, run, *flags)
+        sft(patch, setup, run, *flags)
     assert stopped.value.code == 128 + number
     return json.loads((run / "run.json").read_text())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_saves_its_step_and_goes_on(monkeypatch, capsys, school, whole_run, tmp_path, number):
+def test_a_stopped_run_saves_its_step_and_goes_on(monkeypatch, capsys, setup, whole_run, tmp_path, number):
     run, before = tmp_path / "stopped", signal.getsignal(number)
-    record = stop_in_step(monkeypatch, school, run, 4, number)
+    record = stop_in_step(monkeypatch, setup, run, 4, number)
     assert signal.getsignal(number) is before
     assert record["status"] == "interrupted" and record["steps"] == 5
     assert "the same command goes on" in capsys.readouterr().out
     assert not (run / "adapter").exists()
-    assert sft(monkeypatch, school, run)["resumed"][0]["checkpoint"] == "checkpoint-5"
+    assert sft(monkeypatch, setup, run)["resumed"][0]["checkpoint"] == "checkpoint-5"
     assert weights(run) == weights(whole_run)
 
 
-def test_batches_by_length_are_found_again_in_a_later_epoch(monkeypatch, school, whole_run, tmp_path):
+def test_batches_by_length_are_found_again_in_a_later_epoch(monkeypatch, setup, whole_run, tmp_path):
     flags = ("--train_sampling_strategy", "group_by_length")
-    sft(monkeypatch, school, tmp_path / "whole", *flags)
+    sft(monkeypatch, setup, tmp_path / "whole", *flags)
     assert weights(tmp_path / "whole") != weights(whole_run)
-    record = stop_in_step(monkeypatch, school, tmp_path / "stopped", 7, signal.SIGINT, *flags)
+    record = stop_in_step(monkeypatch, setup, tmp_path / "stopped", 7, signal.SIGINT, *flags)
     assert record["steps"] == 8  # five are an epoch
-    sft(monkeypatch, school, tmp_path / "stopped", *flags)
+    sft(monkeypatch, setup, tmp_path / "stopped", *flags)
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
-def test_another_recipe_in_the_same_folder_is_refused(monkeypatch, capsys, school, whole_run):
+def test_another_recipe_in_the_same_folder_is_refused(monkeypatch, capsys, setup, whole_run):
     before = weights(whole_run)
     with pytest.raises(SystemExit) as stopped:
-        sft(monkeypatch, school, whole_run, "--learning_rate", "0.5")
+        sft(monkeypatch, setup, whole_run, "--learning_rate", "0.5")
     assert stopped.value.code == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("--output_dir: ") and "another learning_rate" in line
     assert weights(whole_run) == before
 
 
-def test_a_later_stage_continues_the_adapter_and_names_its_parent(monkeypatch, school, whole_run, tmp_path):
-    record = sft(monkeypatch, school, tmp_path / "two", "--adapter_name_or_path", str(whole_run / "adapter"))
+def test_a_later_stage_continues_the_adapter_and_names_its_parent(monkeypatch, setup, whole_run, tmp_path):
+    record = sft(monkeypatch, setup, tmp_path / "two", "--adapter_name_or_path", str(whole_run / "adapter"))
     parent = json.loads((whole_run / "run.json").read_text())
     assert record["parent_adapter"]["hash"] == parent["product_hash"] != record["product_hash"]
     assert record["model"] == parent["model"]
     assert record["metrics"]["loss"] < parent["metrics"]["loss"]
 
 
-def test_the_best_checkpoint_by_eval_loss_is_the_product(monkeypatch, school, tmp_path):
+def test_the_best_checkpoint_by_eval_loss_is_the_product(monkeypatch, setup, tmp_path):
     flags = ["--eval_strategy", "steps", "--eval_steps", "2", "--load_best_model_at_end", "--learning_rate", "0.3"]
-    record = sft(monkeypatch, school, tmp_path / "best", *flags, "--metric_for_best_model", "eval_loss")
+    record = sft(monkeypatch, setup, tmp_path / "best", *flags, "--metric_for_best_model", "eval_loss")
     state = json.loads((tmp_path / "best/checkpoints/checkpoint-10/trainer_state.json").read_text())
     losses = {entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry}
     best = min(losses, key=losses.get)
@@ -217,22 +217,22 @@ def test_the_best_checkpoint_by_eval_loss_is_the_product(monkeypatch, school, tm
     assert saved.keys() == product.keys() and all(torch.equal(saved[name], product[name]) for name in saved)
 
 
-def test_every_weight_can_be_trained(monkeypatch, school, tmp_path):
-    recipe = (school / "sft.yaml").read_text().replace("lora_dropout: 0.1", "use_peft: false")
+def test_every_weight_can_be_trained(monkeypatch, setup, tmp_path):
+    recipe = (setup / "sft.yaml").read_text().replace("lora_dropout: 0.1", "use_peft: false")
     (tmp_path / "sft.yaml").write_text(recipe)
     record = sft(monkeypatch, tmp_path, tmp_path / "full")
     assert record["product"] == "model" and AutoModelForCausalLM.from_pretrained(tmp_path / "full/model")
 
 
 @pytest.mark.evidence
-def test_answers_end_only_where_the_rows_of_unread_tokens_are_trained(monkeypatch, school, shared, tmp_path):
+def test_answers_end_only_where_the_rows_of_unread_tokens_are_trained(monkeypatch, setup, shared, tmp_path):
     """stories260k never read its EOS: LoRA alone cannot make it end an answer, however long it trains."""
     base, ended, losses = str(shared / "models/stories260k"), {}, {}
-    rows = [json.loads(line) for line in (school / "data" / "train.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (setup / "data" / "train.jsonl").read_text().splitlines()]
     for choice in ("false", "true"):
         flags = ["--model_name_or_path", base, "--num_train_epochs", "60", "--lora_dropout", "0", "--lora_r", "32"]
         run = tmp_path / choice
-        record = sft(monkeypatch, school, run, *flags, "--save_strategy", "no", "--trainable_new_tokens", choice)
+        record = sft(monkeypatch, setup, run, *flags, "--save_strategy", "no", "--trainable_new_tokens", choice)
         losses[choice] = record["metrics"]["loss"]
         tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run / "adapter").eval()

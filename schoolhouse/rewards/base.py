@@ -64,7 +64,7 @@ class RewardFunction(ABC):
     reads: ClassVar[str] = "any row"
 
     def applies(self, row: Row) -> bool:
-        """Whether the reward scores completions of this row."""
+        """Return whether the reward scores completions of this row."""
         return True
 
     def validate(self) -> None:  # noqa: B027  most rewards run everywhere

@@ -38,12 +38,12 @@ def rows_of(columns: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
 
 
 def has_tests(row: Row) -> bool:
-    """Whether a row asks for a program. Its tests decide what is right; `answer` is only one way to write it."""
+    """Return whether a row asks for a program. Its tests decide what is right; `answer` is one way to write it."""
     return bool(row.get("tests"))
 
 
 def has_answer(row: Row) -> bool:
-    """Whether a row has a reference answer: text, a number or an expression."""
+    """Return whether a row has a reference answer: text, a number or an expression."""
     return bool(row.get("answer")) and not has_tests(row)
 
 

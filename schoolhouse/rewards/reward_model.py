@@ -90,7 +90,7 @@ class RewardModel(RewardFunction):
         return self.__dict__ | {"_loaded": None}
 
     def shares_base(self, base: str) -> bool:
-        """Whether this is an adapter, or an ensemble of them, on that base model."""
+        """Return whether this is an adapter, or an ensemble of them, on that base model."""
         from peft import PeftConfig
 
         folder = member_folders(self.model)[0]

@@ -244,7 +244,7 @@ def _rewards(trainer: GRPOTrainer, rows: list[dict[str, Any]], texts: list[str],
 
 
 def _grade(trainer: GRPOTrainer, texts: list[str], rows: list[dict[str, Any]]) -> tuple[list[bool], list[bool]]:
-    """Which texts are right, and which can be read; empty where no reward grades answers or programs."""
+    """Flags of right and of readable texts; empty where no reward grades answers or programs."""
     if not any(isinstance(reward.function, Math | Code | Cosine) for reward in trainer.reward_funcs):
         return [], []
     grades = list(zip(grade_answers(texts, rows), grade_code(texts, rows), strict=True))

@@ -16,7 +16,7 @@ _WORKS = re.compile(r"[\d)\]}]\s*=\s*[-$(\\]*\d")
 
 
 def shows_work(text: str) -> bool:
-    """Whether an answer holds an equality between numbers."""
+    """Return whether an answer holds an equality between numbers."""
     return _WORKS.search(text) is not None
 
 

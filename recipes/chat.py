@@ -10,6 +10,7 @@ An empty line begins a new talk; Ctrl-C ends an answer, and at the prompt, like 
 import sys
 
 from schoolhouse.config.errors import FlagParser
+from schoolhouse.config.paths import find_file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.pipeline.chat import AdapterChat, find_stages, printable
 
     try:
-        model, stages = find_stages(arguments.pipeline, arguments.model_name_or_path, arguments.stages)
+        base = arguments.model_name_or_path and str(find_file(arguments.model_name_or_path))
+        model, stages = find_stages(arguments.pipeline, base, arguments.stages)
         if arguments.prompt is None and len(stages) > 1:
             raise ValueError("several stages answer a --prompt; a talk is with one: name one in --stages")
         chat = AdapterChat(model, stages)

@@ -38,7 +38,7 @@ learning_rate: {rate}
 output_dir: out/{name}
 {parent}
 """
-COURSE = """
+PIPELINE = """
 name: planted
 model_name_or_path: base
 output_dir: out
@@ -52,7 +52,7 @@ stages:
 
 
 @pytest.fixture
-def school(tmp_path, monkeypatch):
+def planted(tmp_path, monkeypatch):
     """A pipeline of four stages, whose adapters are planted: planning does not look into weights."""
     monkeypatch.chdir(tmp_path)
     make_tiny_model(tmp_path / "base")
@@ -63,7 +63,7 @@ def school(tmp_path, monkeypatch):
             parent += "\nrewards: [{name: reward_model, model: out/judge/adapter}]"
         text = RECIPE.format(data=f"{name}.jsonl", rate="1.0e-3", name=name, parent=parent)
         (tmp_path / f"{name}.yaml").write_text(text)
-    (tmp_path / "pipeline.yaml").write_text(COURSE)
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
     pipeline = load()
     for stage in pipeline.stages[1:]:
         (stage.folder / "adapter").mkdir(parents=True)
@@ -114,7 +114,7 @@ def replace(path, old, new):
     Path(path).write_text(text.replace(old, new))
 
 
-def test_a_settled_pipeline_has_nothing_to_do_also_when_only_evals_change(school):
+def test_a_settled_pipeline_has_nothing_to_do_also_when_only_evals_change(planted):
     assert stale() == []
     replace(
         "pipeline.yaml",
@@ -143,12 +143,12 @@ def test_a_settled_pipeline_has_nothing_to_do_also_when_only_evals_change(school
     ],
     ids=["root", "leaf", "judge", "data", "leaf-data", "base", "override", "adapter", "lost", "comment"],
 )
-def test_a_change_reaches_the_stage_and_its_children_and_no_other(school, change, expected):
+def test_a_change_reaches_the_stage_and_its_children_and_no_other(planted, change, expected):
     change()
     assert stale() == expected
 
 
-def test_a_data_set_belongs_to_the_stage_that_names_it(school):
+def test_a_data_set_belongs_to_the_stage_that_names_it(planted):
     Path("rows.py").write_text("def load(split, size): return [{'prompt': 'a', 'completion': 'b'}] * size\n")
     Path("mine.yaml").write_text("rows: rows.py:load\nsplits: {train: {size: 4}, test: {size: 2}}\n")
     replace("judge.yaml", "dataset_name: prompt-completion", "datasets: [{name: mine.yaml}]")
@@ -270,7 +270,7 @@ def test_what_real_runs_load_belongs_to_their_code(tmp_path):
             assert _changes_the_hash(script, file, code), f"{script} runs {file}, which is in no key"
 
 
-def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks_and_settings(school):
+def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks_and_settings(planted):
     def fingerprint(adapter="a", **settings):
         return evaluation_fingerprint(ROOT / "eval/run.py", {"tasks": ["tiny_heldout"]} | settings, "base", adapter)
 
@@ -314,7 +314,7 @@ def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks_and_settings(school
         ("name: planted", "name: planted\nname: twice", r"pipeline.yaml:3: name: duplicate key"),
     ],
 )
-def test_a_mistake_is_named_with_its_line(school, old, new, message):
+def test_a_mistake_is_named_with_its_line(planted, old, new, message):
     replace("pipeline.yaml", old, new)
     with pytest.raises(ValueError, match=message):
         load_pipeline("pipeline.yaml")
@@ -329,7 +329,7 @@ def test_a_mistake_is_named_with_its_line(school, old, new, message):
         ("pipeline.yaml", "math.yaml,", "math.yaml, overrides: {tokens: [1]},", "stage math: --tokens: unknown flag"),
     ],
 )
-def test_a_mistake_in_a_later_recipe_is_told_before_the_first_stage(school, file, old, new, message):
+def test_a_mistake_in_a_later_recipe_is_told_before_the_first_stage(planted, file, old, new, message):
     for name in ("sft", "math", "judge", "ppo"):
         rewards = "\nrewards: [{name: answer}]" if name == "math" else ""
         replace(f"{name}.yaml", "dataset_path", "use_cpu: true" + rewards + "\ndataset_path")
@@ -339,7 +339,7 @@ def test_a_mistake_in_a_later_recipe_is_told_before_the_first_stage(school, file
         check_recipes(pipeline := load(), pipeline.stages[1:])
 
 
-def test_files_count_by_their_content_and_not_by_their_place(school):
+def test_files_count_by_their_content_and_not_by_their_place(planted):
     Path("rewards.py").write_text("def mine(completions, **columns):\n    return [0.0] * len(completions)\n")
     Path("chat.jinja").write_text("{{ messages }}")
     more = "rewards: [{{name: {}:mine}}]\nchat_template_path: {}\n"
@@ -359,7 +359,7 @@ def test_files_count_by_their_content_and_not_by_their_place(school):
         Path(f"elsewhere/{name}").write_text(old)
 
 
-def test_an_adapter_from_elsewhere_counts_by_its_content(school):
+def test_an_adapter_from_elsewhere_counts_by_its_content(planted):
     Path("judge").mkdir()
     Path("judge/adapter_model.safetensors").write_text("one")
     replace("ppo.yaml", "out/judge/adapter", "judge")
@@ -370,7 +370,7 @@ def test_an_adapter_from_elsewhere_counts_by_its_content(school):
     assert fingerprints(4).changed(before) == ["files"]
 
 
-def test_the_same_pipeline_in_another_folder_is_as_done(school):
+def test_the_same_pipeline_in_another_folder_is_as_done(planted):
     Path("out").rename("elsewhere")
     moved = load_pipeline("pipeline.yaml", "elsewhere")
     assert all(is_done(moved, stage) for stage in moved.stages)
@@ -391,7 +391,7 @@ def test_the_same_pipeline_in_another_folder_is_as_done(school):
         (lambda: change_manifest(Path("out/sft"), fingerprints=None), 1, "of another version"),
     ],
 )
-def test_the_plan_says_what_changed(school, change, stage, words, capsys):
+def test_the_plan_says_what_changed(planted, change, stage, words, capsys):
     change()
     pipeline = load()
     assert stale_reason(pipeline, pipeline.stages[stage]).startswith(words)
@@ -399,7 +399,7 @@ def test_the_plan_says_what_changed(school, change, stage, words, capsys):
     assert words.split()[0] in capsys.readouterr().out
 
 
-def test_the_plan_names_other_libraries_and_the_commits_of_hub_data(school, capsys):
+def test_the_plan_names_other_libraries_and_the_commits_of_hub_data(planted, capsys):
     data = {"role": "train", "name": "svamp", "location": "x/svamp", "revision": "0123456789abcdef", "split": "train"}
     data |= {"kind": "messages", "rows": 1, "used_rows": 1, "sha256": "0"}
     change_manifest(Path("out/sft"), versions=versions() | {"torch": "0.1"}, data=[data])
@@ -409,7 +409,7 @@ def test_the_plan_names_other_libraries_and_the_commits_of_hub_data(school, caps
     assert "sft was trained with torch 0.1, now" in shown and "svamp at 0123456789ab" in shown
 
 
-def test_memory_is_measured_or_estimated_and_grows_with_the_batch(school):
+def test_memory_is_measured_or_estimated_and_grows_with_the_batch(planted):
     def estimate():
         pipeline = load()
         return peak_bytes(pipeline, pipeline.stages[1])
@@ -422,7 +422,7 @@ def test_memory_is_measured_or_estimated_and_grows_with_the_batch(school):
     assert estimate() == (7, True)
 
 
-def test_what_is_to_do_has_the_times_of_the_last_run_or_of_the_file(school):
+def test_what_is_to_do_has_the_times_of_the_last_run_or_of_the_file(planted):
     pipeline = load()
     assert [(program.stage, program.what) for program in to_do(pipeline, pipeline.stages)] == [
         ("base", "eval"),
@@ -436,7 +436,7 @@ def test_what_is_to_do_has_the_times_of_the_last_run_or_of_the_file(school):
     assert [program.seconds for program in programs][:3] == [8.0, 120, 8.0]
 
 
-def test_an_eval_whose_files_were_altered_is_done_again(school):
+def test_an_eval_whose_files_were_altered_is_done_again(planted):
     pipeline = load()
     stage, folder = pipeline.stages[1], Path("out/sft/eval")
     write_json(folder / "results.json", {"schema": 1})
@@ -467,7 +467,7 @@ def signals():
         signal.signal(number, handler)
 
 
-def test_a_folder_of_another_pipeline_or_of_one_that_runs_is_refused(school, signals):
+def test_a_folder_of_another_pipeline_or_of_one_that_runs_is_refused(planted, signals):
     pipeline = load()
     index = {"schema": 2, "name": "other", "base": {"name": "b", "hash": ""}, "stages": []}
     write_json(pipeline.folder / "pipeline.json", index)
@@ -481,7 +481,7 @@ def test_a_folder_of_another_pipeline_or_of_one_that_runs_is_refused(school, sig
     assert json.loads((pipeline.folder / "pipeline.json").read_text())["name"] == "planted"
 
 
-def test_the_report_is_written_anew_where_the_pipeline_or_the_page_is_another(school, signals):
+def test_the_report_is_written_anew_where_the_pipeline_or_the_page_is_another(planted, signals):
     runner = Runner(load(), View("x"), Stop())
     runner.write()
     page = Path("out/report/report.html")
@@ -539,7 +539,7 @@ def test_the_pace_counts_from_the_first_event_of_a_kind():
     assert (progress.what, progress.done, progress.left) == ("tiny_facts", 8, None)
 
 
-def test_the_time_left_is_the_programs_own_and_that_of_those_after_it(school):
+def test_the_time_left_is_the_programs_own_and_that_of_those_after_it(planted):
     pipeline = load()
     view = View("x")
     view.programs = to_do(pipeline, pipeline.stages)
@@ -554,7 +554,7 @@ def test_the_time_left_is_the_programs_own_and_that_of_those_after_it(school):
     assert [clock(x) for x in (4, 200, 7500)] == ["4 s", "3:20 min", "2:05 h"]
 
 
-def test_the_board_shows_what_is_done_at_work_and_to_come(school):
+def test_the_board_shows_what_is_done_at_work_and_to_come(planted):
     pipeline = load()
     view = View("planted")
     view.programs = to_do(pipeline, pipeline.stages)
@@ -579,7 +579,7 @@ def test_the_board_shows_what_is_done_at_work_and_to_come(school):
     assert "once more ends it at once" in seen()
 
 
-def test_a_folder_that_the_pipeline_did_not_make_is_kept(school):
+def test_a_folder_that_the_pipeline_did_not_make_is_kept(planted):
     mine, begun, by_hand, other = (Path("out") / name for name in ("sft", "begun", "math", "other"))
     write_json(begun / "config.yaml", {})
     fingerprints = read_manifest(by_hand).fingerprints.model_copy(update={"launch": None})

@@ -1,4 +1,4 @@
-"""The tiny school's stages do what they claim, on three seeds each; minutes, so behind the marker."""
+"""The tiny pipeline's stages do what they claim, on three seeds each; minutes, so behind the marker."""
 
 import json
 import subprocess
@@ -38,13 +38,13 @@ def test_sft_teaches_the_tiny_base_to_answer_on_every_seed(tmp_path):
         changes = compare(before, after)
         for task in tasks.split(","):
             assert changes[task]["difference"] > 0 and changes[task]["p_adjusted"] < 0.01, (seed, task)
-        # A third to two thirds, so that practice has room to show a gain.
+        # A third to two thirds, so that GRPO has room to show a gain.
         assert 0.33 < changes["tiny_arithmetic"]["after"] < 0.67, seed
 
 
 @pytest.fixture(scope="module")
-def imitator(tmp_path_factory):
-    """The adapter of `tiny/sft.yaml`, which practice starts from."""
+def sft_adapter(tmp_path_factory):
+    """The adapter of `tiny/sft.yaml`, from which reinforcement learning starts."""
     folder = tmp_path_factory.mktemp("sft")
     run("recipes/sft.py", "--config", "recipes/configs/tiny/sft.yaml", "--output_dir", folder)
     return folder / "adapter"
@@ -56,16 +56,16 @@ def imitator(tmp_path_factory):
     ("recipe", "task", "points", "p"),
     [("grpo_math", "tiny_arithmetic", 15, 0.01), ("grpo_code", "tiny_code", 5, 0.05)],
 )
-def test_practice_raises_the_pass_rate_on_every_seed(tmp_path, imitator, recipe, task, points, p):
-    before = measure(tmp_path / "before", task, "--adapter_name_or_path", imitator)
+def test_grpo_raises_the_pass_rate_on_every_seed(tmp_path, sft_adapter, recipe, task, points, p):
+    before = measure(tmp_path / "before", task, "--adapter_name_or_path", sft_adapter)
     for seed in (0, 1, 2):
         folder, config = tmp_path / f"seed{seed}", f"recipes/configs/tiny/{recipe}.yaml"
-        start = ("--adapter_name_or_path", imitator)
+        start = ("--adapter_name_or_path", sft_adapter)
         run("recipes/grpo.py", "--config", config, "--seed", seed, "--output_dir", folder, *start)
         after = measure(folder / "eval", task, "--adapter_name_or_path", folder / "adapter")
         change = compare(before, after)[task]
         assert change["difference"] >= points / 100 and change["p_adjusted"] < p, (seed, change)
-        if task == "tiny_code":  # what the shown tests pay for, the hidden ones find as well
+        if task == "tiny_code":  # what the shown tests reward, the hidden ones accept as well
             samples = [json.loads(line) for line in next((folder / "eval/samples").glob("*.jsonl")).open()]
             fitted = [s["correct"] and s["metrics"]["hidden_passed"] is False for s in samples]
             assert sum(fitted) <= 0.05 * len(samples), seed
@@ -73,14 +73,14 @@ def test_practice_raises_the_pass_rate_on_every_seed(tmp_path, imitator, recipe,
 
 @pytest.mark.evidence
 @pytest.mark.timeout(3600)
-def test_ppo_beats_the_imitator_by_the_gold_judge_on_every_seed(tmp_path, imitator):
-    judge = tmp_path / "judge"
-    start = ("--adapter_name_or_path", imitator)
-    run("recipes/reward.py", "--config", "recipes/configs/tiny/reward.yaml", "--output_dir", judge, *start)
+def test_ppo_beats_the_sft_model_by_the_gold_scorer_on_every_seed(tmp_path, sft_adapter):
+    reward_model = tmp_path / "reward_model"
+    start = ("--adapter_name_or_path", sft_adapter)
+    run("recipes/reward.py", "--config", "recipes/configs/tiny/reward.yaml", "--output_dir", reward_model, *start)
     before = measure(tmp_path / "before", "tiny_descriptions", *start)
     config = ROOT / "recipes/configs/tiny/ppo.yaml"
     recipe = yaml.safe_load(config.read_text())
-    recipe["rewards"][0]["model"] = str(judge / "adapter")
+    recipe["rewards"][0]["model"] = str(reward_model / "adapter")
     rewards = ("--rewards", json.dumps(recipe["rewards"]))
     for seed in (0, 1, 2):
         folder = tmp_path / f"seed{seed}"

@@ -278,7 +278,7 @@ class Run:
                 self.save(status=status, reason=reason, ended=_now())
 
     def _redacted(self, manifest: RunManifest) -> dict[str, Any]:
-        return _finite(redact(manifest.model_dump(mode="json", by_alias=True), *self.secrets))
+        return _written(manifest, *self.secrets)
 
 
 @contextlib.contextmanager
@@ -334,7 +334,7 @@ def open_evaluation(
         for key, value in values.items():
             setattr(entry, key, value)
         entry.seconds = round(before + time.monotonic() - began, 2)
-        write_json(folder / RUN_FILE, _finite(redact(manifest.model_dump(mode="json", by_alias=True))))
+        write_json(folder / RUN_FILE, _written(manifest))
 
     write()
     try:
@@ -451,6 +451,12 @@ def _outcome(error: BaseException) -> tuple[Status, str]:
         return "interrupted", "Ctrl-C"
     text = f"exit status {error.code}" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
     return "failed", " ".join(text.split())[:500]
+
+
+def _written(manifest: RunManifest, *secrets: str) -> dict[str, Any]:
+    """Return a manifest as it is written: without secrets, and with null for numbers that JSON does not know."""
+    values: dict[str, Any] = _finite(redact(manifest.model_dump(mode="json", by_alias=True), *secrets))
+    return values
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a pipeline is made of: its file, read and checked."""
+"""The stages of a pipeline, read from its file and checked."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -172,7 +172,9 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
             fail(
                 (*where, "overrides", taken[0]), "the pipeline sets it, by model_name_or_path, output_dir and `parent`"
             )
-        recipes.append(read_yaml(entry["config"]).values)
+        recipe_file = read_yaml(entry["config"])
+        recipe_file.rename("recipe")
+        recipes.append(recipe_file.values)
     own = [str(recipe.get("output_dir") or "").rstrip("/") for recipe in recipes]
     for index, (entry, recipe) in enumerate(zip(values["stages"], recipes, strict=True)):
         where, name, parent = ("stages", index), entry["name"], entry.get("parent")
@@ -204,7 +206,9 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
     return Pipeline(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
 
 
-def _check_evals(where: tuple, recipe: str | None, evals: list[str], fail: Callable[[tuple, str], NoReturn]) -> None:
+def _check_evals(
+    where: KeyPath, recipe: str | None, evals: list[str], fail: Callable[[KeyPath, str], NoReturn]
+) -> None:
     for name in evals:
         try:
             task = load_task(name)

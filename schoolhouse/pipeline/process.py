@@ -159,6 +159,7 @@ def run_program(
         if stop.number is not None:
             os.killpg(watcher.pid, stop.number)
         progress = Progress()
+        assert program.stdout is not None  # it is a pipe
         with program.stdout, log.open("ab", buffering=0) as file:
             while True:
                 readable, _, _ = select.select([program.stdout], [], [], _POLL_SECONDS)

@@ -11,7 +11,14 @@ from typing import NoReturn
 from schoolhouse.config.paths import shipped
 from schoolhouse.config.yaml_file import read_yaml
 from schoolhouse.core.files import write_json, write_text
-from schoolhouse.core.manifest import PIPELINE_FILE, ModelSource, PipelineIndex, PipelineStage, read_pipeline_index
+from schoolhouse.core.manifest import (
+    PIPELINE_FILE,
+    ModelSource,
+    PipelineIndex,
+    PipelineStage,
+    Status,
+    read_pipeline_index,
+)
 from schoolhouse.core.run import LAUNCH_CONFIG
 from schoolhouse.pipeline.estimates import to_do
 from schoolhouse.pipeline.plan import Pipeline, Stage
@@ -52,14 +59,13 @@ class Runner:
 
     def __init__(self, pipeline: Pipeline, view: View, stop: Stop):
         self.pipeline, self.view, self.stop = pipeline, view, stop
-        self.report_fingerprint: str | None = None
         try:
-            index = read_pipeline_index(pipeline.folder)
+            index: PipelineIndex | None = read_pipeline_index(pipeline.folder)
         except ValueError:  # none yet, or a damaged one: it is written anew
             index = None
         if index is not None and index.name != pipeline.name:
             raise ValueError(f"{pipeline.folder} holds the pipeline {index.name!r}: choose another --output_dir")
-        self.report_fingerprint = index and index.report
+        self.report_fingerprint = index.report if index is not None else None
         pipeline.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (pipeline.folder / ".lock").open("w")
         try:
@@ -169,7 +175,9 @@ class Runner:
         stages = []
         for stage in self.pipeline.stages:
             evaluation = str(stage.folder / EVAL_FOLDER) if is_evaluated(self.pipeline, stage) else None
-            status = "running" if stage.name == running else "done" if is_done(self.pipeline, stage) else None
+            status: Status | None = (
+                "running" if stage.name == running else "done" if is_done(self.pipeline, stage) else None
+            )
             stages.append(
                 PipelineStage(
                     name=stage.name,
@@ -178,7 +186,7 @@ class Runner:
                     parent=stage.parent,
                     folder=str(stage.folder),
                     eval=evaluation,
-                    status=status,
+                    status="running" if stage.name == running else status,
                 )
             )
         base = ModelSource(name=self.pipeline.base, hash=self.pipeline.base_hash)

@@ -94,7 +94,7 @@ def stale_reason(pipeline: Pipeline, stage: Stage) -> str:
 def evaluation_of(stage: Stage) -> Evaluation | None:
     """Return the record of a stage's evaluation, `None` where there is none."""
     manifest = manifest_of(stage)
-    return manifest and manifest.evaluation(EVAL_FOLDER)
+    return manifest.evaluation(EVAL_FOLDER) if manifest is not None else None
 
 
 def is_evaluated(pipeline: Pipeline, stage: Stage) -> bool:

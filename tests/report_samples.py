@@ -6,7 +6,9 @@ import random
 from dataclasses import asdict
 from types import SimpleNamespace
 
+from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.files import write_json, write_json_lines
+from schoolhouse.core.manifest import RunManifest
 from schoolhouse.evaluation.results import EvalSample, Hashes, SamplingSettings, build_results
 from schoolhouse.evaluation.statistics.preference import calibration
 from schoolhouse.evaluation.summary import summarise
@@ -52,26 +54,33 @@ def _frame():
     return build_results("base", None, hashes, "python eval/run.py", sampling, {}).to_json()
 
 
+def write_manifest(folder, recipe="sft", **values):
+    """The run.json of a run that is done."""
+    manifest = RunManifest(status="done", recipe=recipe, **{"seconds": 61.5} | values)
+    write_json(folder / "run.json", manifest.model_dump(mode="json", by_alias=True))
+
+
+def data_source(**values):
+    given = {
+        "role": "train",
+        "name": "tiny/sft",
+        "location": "generated",
+        "split": "train",
+        "kind": "prompt_completion",
+    }
+    return DataSource(**given | {"rows": 1000, "used_rows": 900, "sha256": "ab", "license": "CC0-1.0"} | values)
+
+
 def write_pipeline(folder, stages):
     """`stages`: name -> (name of the parent, tasks)."""
     entries = []
     for name, (parent, tasks) in stages.items():
         write_eval(folder / name / "eval", tasks)
-        entries.append(
-            {
-                "name": name,
-                "recipe": parent and "sft",
-                "config": None,
-                "after": parent,
-                "folder": name,
-                "key": "k",
-                "status": "done",
-                "seconds": 1.5,
-                "eval": f"{name}/eval",
-            }
-        )
+        recipe = parent and name.split("_")[0]
+        entry = {"name": name, "recipe": recipe, "config": None, "parent": parent, "folder": name, "status": "done"}
+        entries.append(entry | {"eval": f"{name}/eval"})
     path = folder / "pipeline.json"
-    path.write_text(json.dumps({"schema": 1, "name": "small", "base": {"name": "b", "hash": "h"}, "stages": entries}))
+    write_json(path, {"schema": 2, "name": "small", "base": {"name": "b", "hash": "h"}, "stages": entries})
     return path
 
 
@@ -147,10 +156,6 @@ def write_full_pipeline(folder):
             "ppo": ("sft", {"tiny_descriptions": talks(3.0, 34), "tiny_heldout": texts(0.6)}),
         },
     )
-    content = json.loads(pipeline.read_text())
-    for stage in content["stages"][1:]:
-        stage["recipe"] = stage["name"].split("_")[0]
-    pipeline.write_text(json.dumps(content))
     path = folder / "reward/eval/results.json"
     results = json.loads(path.read_text())
     differences = [line["scores"][0] for line in judged]
@@ -176,10 +181,16 @@ def write_full_pipeline(folder):
     }
     for name, log in logs.items():
         (folder / name / "log.json").write_text(json.dumps(log))
-        run = {"command": ["recipes/x.py", "--config", f"{name}.yaml", "--learning_rate", "1e-4"], "seconds": 61.5}
-        run |= {"git": {"revision": "e52abb5", "dirty": False}, "steps": 30, "versions": {"torch": "2.13.0"}}
-        run |= {"data": [{"name": "tiny/sft", "used_rows": 900, "rows": 1000, "license": "CC0-1.0", "sha256": "ab"}]}
-        (folder / name / "run.json").write_text(json.dumps(run | {"hardware": {"cores": 2}, "tokens": {"input": 9}}))
+        write_manifest(
+            folder / name,
+            name.split("_")[0],
+            command=["recipes/x.py", "--config", f"{name}.yaml", "--learning_rate", "1e-4"],
+            git={"revision": "e52abb5", "dirty": False},
+            steps=30,
+            versions={"torch": "2.13.0"},
+            data=[data_source()],
+            tokens={"input": 9},
+        )
     points = [
         {"step": s, "kl": 0.4 * s, "proxy": s / 10, "gold": 1 - (s - 14) ** 2 / 200, "length": 20.0 + s}
         | {"eos_rate": 0.9, "entropy": 2 - s / 40, "repetition": s / 100, "spread": 0.1 + s / 300}

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_samples import sample, write_eval, write_pipeline
+from report_samples import data_source, sample, write_eval, write_pipeline
 from scripts import exiting
 
 from eval.report import main as script_main
@@ -161,9 +161,10 @@ def test_the_same_eval_twice_is_no_change_that_could_not_have_been_seen(tmp_path
 def test_what_is_missing_is_said(tmp_path):
     pipeline = write_pipeline(tmp_path, {"base": (None, {"sums": [sample(0, True), sample(1, False)]})})
     content = json.loads(pipeline.read_text())
+    entry = {"recipe": "sft", "config": None, "status": None}
     content["stages"] += [
-        {"name": "sft", "recipe": "sft", "after": "base", "folder": "gone", "eval": "gone/eval", "status": "failed"},
-        {"name": "ppo", "recipe": "ppo", "after": "nobody", "folder": "ppo", "eval": "ppo/eval"},
+        entry | {"name": "sft", "parent": "base", "folder": "gone", "eval": "gone/eval", "status": "failed"},
+        entry | {"name": "ppo", "parent": "nobody", "folder": "ppo", "eval": "ppo/eval"},
     ]
     (tmp_path / "ppo").mkdir()
     (tmp_path / "ppo/run.json").write_text("{ half a file")
@@ -173,6 +174,7 @@ def test_what_is_missing_is_said(tmp_path):
     text = (tmp_path / "out/report.md").read_text().replace("\\", "")
     for words in (
         "sft: its status is failed",
+        "ppo: it is not trained",
         "'nobody'",
         "ppo/run.json is damaged",
         "overoptimization.json is damaged",
@@ -200,12 +202,8 @@ def planted(folder):
     }
     measured |= {"peak": {"step": 1, "kl": 0.1, "gold": 1.0, "interval": [0, 1]}}
     measured |= {"final_minus_peak": {"value": 0.0, "interval": [0, 1]}}
-    run = {
-        "command": ["a"],
-        "seconds": 3.0,
-        "git": {"revision": "x", "dirty": True},
-        "data": [{"name": "x", "license": None}],
-    }
+    run = {"schema": 2, "status": "done", "recipe": "ppo", "command": ["a"], "seconds": 3.0}
+    run |= {"git": {"revision": "x", "dirty": True}, "data": [data_source().model_dump()]}
     for name, value in {
         "eval/results.json": results,
         "overoptimization.json": measured,
@@ -236,13 +234,29 @@ def damaged(value):
             yield broken if where else junk
 
 
+def as_schema_1(run):
+    data = [{"role": "train", "licence": None, "location": "generated", "split": "train", **run["data"][0]}]
+    return run | {
+        "schema": 1,
+        "status": "finished",
+        "data": data,
+        "resumed": [{"at": "today", "from": "checkpoint-1"}],
+    }
+
+
 @pytest.mark.parametrize(
     "name",
-    ["ppo/eval/results.json", "ppo/overoptimization.json", "ppo/log.json", "ppo/run.json", "pipeline.json", "samples"],
+    [
+        *("ppo/eval/results.json", "ppo/overoptimization.json", "ppo/log.json", "ppo/run.json", "pipeline.json"),
+        *("samples", "run.json of schema 1"),
+    ],
 )
 def test_whatever_is_damaged_the_report_is_written_or_one_line_says_why_not(tmp_path, capsys, name):
     pipeline = planted(tmp_path)
-    path = tmp_path / ("ppo/eval/samples/sums.jsonl" if name == "samples" else name)
+    special = {"samples": "ppo/eval/samples/sums.jsonl", "run.json of schema 1": "ppo/run.json"}
+    path = tmp_path / special.get(name, name)
+    if name == "run.json of schema 1":
+        path.write_text(json.dumps(as_schema_1(json.loads(path.read_text()))))
     whole = path.read_text()
     first, *rest = whole.splitlines() if name == "samples" else [whole]
     texts = ["\n".join([json.dumps(broken), *rest]) for broken in damaged(json.loads(first))]

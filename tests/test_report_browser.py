@@ -4,7 +4,7 @@ import json
 
 import pytest
 from chromium import Browser
-from report_samples import sample, write_pipeline
+from report_samples import sample, write_manifest, write_pipeline
 from scripts import exiting
 
 from eval.report import main as script_main
@@ -37,7 +37,7 @@ def page(tmp_path_factory):
     )
     log = [{"step": s, "reward": s / 9, "completions/mean_length": 5.0 * s} for s in range(1, 9)]
     (folder / "ppo/log.json").write_text(json.dumps(log))
-    (folder / "ppo/run.json").write_text(json.dumps({"command": ["x" * 300], "versions": {"torch": "2"}}))
+    write_manifest(folder / "ppo", "ppo", command=["x" * 300], versions={"torch": "2"})
     points = [{"step": s, "kl": 0.5 * s, "proxy": s / 9, "gold": 1 - (s - 4) ** 2 / 16} for s in range(1, 9)]
     peak = {"step": 4, "kl": 2.0, "gold": 1.0, "interval": [1.5, 2.5]}
     measured = {"points": points, "peak": peak, "stopped": {"by": "kl_budget", "step": 8}}

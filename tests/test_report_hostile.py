@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from chromium import Browser
 from markdown_it import MarkdownIt
-from report_samples import sample, write_pipeline
+from report_samples import data_source, sample, write_manifest, write_pipeline
 from scripts import exiting
 
 from eval.report import main as script_main
@@ -56,9 +56,12 @@ def report(tmp_path_factory):
     )
     content = json.loads(pipeline.read_text())
     content["name"] = HOSTILE[5] + HOSTILE[3]
-    content["stages"][1]["key"] = HOSTILE[1]
+    content["stages"][1] |= {"recipe": HOSTILE[1], "config": HOSTILE[0]}
     pipeline.write_text(json.dumps(content))
-    (folder / "sft/run.json").write_text(json.dumps({"command": HOSTILE, "data": [{"license": HOSTILE[0]}]}))
+    write_manifest(folder / "sft")
+    manifest = json.loads((folder / "sft/run.json").read_text())
+    manifest |= {"command": HOSTILE, "data": [data_source(name=HOSTILE[1], license=HOSTILE[0]).model_dump()]}
+    (folder / "sft/run.json").write_text(json.dumps(manifest))
     main(["--pipeline", str(pipeline), "--output_dir", str(folder / "out")])
     return folder / "out"
 
@@ -160,7 +163,6 @@ INJECTIONS = {
     "completion": f"</pre></script><script>{RUN}</script>\n# heading\n- [x](http://example.org)\n<b>bold</b>",
     "metric": f"pass@<script>{RUN}</script>",
     "command": f"`code` ![x](http://example.org/x.png) </td><script>{RUN}</script>",
-    "status": "![x](javascript:alert(1)) <h1>heading</h1>",
 }
 
 
@@ -180,7 +182,7 @@ def injected(tmp_path_factory):
         "status": INJECTIONS["status"],
     }
     pipeline.write_text(json.dumps(content))
-    (folder / "sft/run.json").write_text(json.dumps({"command": [INJECTIONS["command"]]}))
+    write_manifest(folder / "sft", command=[INJECTIONS["command"]])
     (folder / "sft/log.json").write_text(json.dumps([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]))
     main(["--pipeline", str(pipeline), "--output_dir", str(folder / "out")])
     return folder / "out"

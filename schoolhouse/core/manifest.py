@@ -247,7 +247,10 @@ def read_manifest(folder: str | Path) -> RunManifest:
     path = Path(folder) / RUN_FILE
     values = _read_json(path, "name the output_dir of a recipe")
     if values.get("schema") == 1:
-        values = _from_schema_1(values)
+        try:
+            values = _from_schema_1(values)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}): {_REPEAT}") from None
     return _validate(path, values, RunManifest)
 
 

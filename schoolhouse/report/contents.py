@@ -171,14 +171,20 @@ def provenance(stage: StageReport) -> list[tuple[str, str]]:
         `list[tuple[str, str]]`: names and values; what is not known is left out.
     """
     run, results = stage.run, stage.results
-    rows: list[tuple[str, Any]] = [
-        ("training command", run and " ".join(map(str, run.command or []))),
-        ("fingerprint", stage.fingerprint),
-        ("time", None if stage.seconds is None else f"{stage.seconds:,.0f} s"),
-        ("tokens", (run and run.tokens) or _logged_tokens(stage.log)),
-        ("steps", run and run.steps),
-        ("revision (training)", run and _revision(run.git)),
-    ]
+    rows: list[tuple[str, Any]] = []
+    if run:
+        rows += [
+            ("training command", " ".join(run.command)),
+            ("time", f"{run.seconds:,.0f} s"),
+            ("tokens", run.tokens or _logged_tokens(stage.log)),
+            ("steps", run.steps),
+            ("fingerprints", run.fingerprints and run.fingerprints.model_dump(include={"settings", "files", "code"})),
+            ("revision (training)", _revision(run.git)),
+            ("hardware", run.hardware),
+        ]
+        for source in run.data:
+            used = f"{source.used_rows} of {source.rows} rows, license {source.license or 'not stated'}"
+            rows.append((f"data ({source.role})", f"{source.name}, {used}, sha256 {source.sha256}"))
     if results:
         rows += [
             ("revision (evaluation)", _revision(results.git)),
@@ -188,12 +194,6 @@ def provenance(stage: StageReport) -> list[tuple[str, str]]:
         ]
         rows += [(f"sampling ({name})", task.sampling) for name, task in results.tasks.items()]
     rows.append(("versions", (run and run.versions) or (results and results.versions)))
-    rows.append(("hardware", run and run.hardware))
-    for source in (run and run.data) or []:
-        used = f"{source.get('name')}, {source.get('used_rows')} of {source.get('rows')} rows"
-        license_name = source.get("license") or "not stated"
-        words = f"{used}, license {license_name}, sha256 {source.get('sha256')}"
-        rows.append((f"data ({source.get('role', 'training')})", words))
     return [(name, words) for name, value in rows if (words := _words(value))]
 
 

@@ -5,13 +5,81 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from schoolhouse.evaluation.results import EvalSample, EvaluationResults, TaskResult, load_results, load_samples
-from schoolhouse.report.records import Overoptimization, Pipeline, PipelineStage, Run, TrainerState, parse
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from schoolhouse.core.manifest import RUN_FILE, PipelineStage, RunManifest, read_manifest, read_pipeline_index
+from schoolhouse.evaluation.results import (
+    EvalSample,
+    EvaluationResults,
+    TaskResult,
+    first_error,
+    load_results,
+    load_samples,
+)
 
 
 T = TypeVar("T")
+Interval = Annotated[tuple[float, float], Field(strict=False)]  # a list in JSON
+
+
+class Record(BaseModel):
+    """Part of a JSON file that the report reads: finite numbers only; what it does not show is ignored."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
+
+
+class TrainerState(Record):
+    """Content of a checkpoint's trainer_state.json."""
+
+    log_history: list[dict[str, Any]]
+
+
+class RewardPoint(Record):
+    """Means of one logging step of a run whose over-optimization is measured."""
+
+    step: int
+    kl: float | None = None
+    gold: float | None = None
+    proxy: float | None = None
+    length: float | None = None
+    eos_rate: float | None = None
+    entropy: float | None = None
+    repetition: float | None = None
+    spread: float | None = None
+
+
+class Peak(Record):
+    """Step at which the gold reward is highest; the interval is of its KL divergence."""
+
+    step: int
+    kl: float
+    gold: float
+    interval: Interval | None = None
+
+
+class Fall(Record):
+    """Gold reward at the end minus the gold reward at its peak."""
+
+    value: float
+    interval: Interval
+
+
+class Stop(Record):
+    """Limit at which a run was stopped."""
+
+    by: str
+    step: int
+
+
+class Overoptimization(Record):
+    """Content of overoptimization.json."""
+
+    points: list[RewardPoint]
+    peak: Peak | None = None
+    final_minus_peak: Fall | None = None
+    stopped: Stop | None = None
 
 
 @dataclass
@@ -26,15 +94,11 @@ class StageReport:
             Name of the stage that it is compared with.
         recipe (`str` or `None`):
             Kind of training, such as `"sft"`; `None` for a base model and for an evaluation without a pipeline.
-        fingerprint (`str` or `None`):
-            Of the stage in its pipeline.
-        seconds (`float` or `None`):
-            Time of the training.
         eval_folder (`Path` or `None`):
             Folder with results.json; `None` where there is none that can be read.
         results ([`EvaluationResults`] or `None`):
             Content of results.json.
-        run ([`Run`] or `None`), overoptimization ([`Overoptimization`] or `None`):
+        run ([`RunManifest`] or `None`), overoptimization ([`Overoptimization`] or `None`):
             Content of run.json and overoptimization.json.
         log (`list[dict[str, float]]`):
             The trainer's log, without values that are not finite numbers.
@@ -49,11 +113,9 @@ class StageReport:
     name: str
     parent: str | None
     recipe: str | None = None
-    fingerprint: str | None = None
-    seconds: float | None = None
     eval_folder: Path | None = None
     results: EvaluationResults | None = None
-    run: Run | None = None
+    run: RunManifest | None = None
     overoptimization: Overoptimization | None = None
     log: list[dict[str, float]] = field(default_factory=list)
     tasks: dict[str, TaskResult] = field(default_factory=dict)
@@ -67,42 +129,29 @@ def read_pipeline(path: str | Path) -> tuple[str, list[StageReport]]:
 
     Args:
         path (`str` or `Path`):
-            pipeline.json. Folders in it are looked up from the working folder, then from the folder of the file.
+            pipeline.json, or its folder. Folders in it are looked up from the working folder, then from there.
 
     Returns:
         `tuple[str, list[StageReport]]`: name of the pipeline, and its stages in order.
 
     Raises:
-        ValueError: if pipeline.json is missing, damaged or of another schema, or has no stages.
+        ValueError: if pipeline.json is missing, damaged or of another schema, or has no stage.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: name the pipeline.json that recipes/pipeline.py writes")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    again = "run the pipeline again with this version"
-    if not isinstance(content, dict) or content.get("schema") not in (1, 2):
-        raise ValueError(f"{path} is not a pipeline of schema 1 or 2: {again}")
-    try:
-        pipeline = parse(Pipeline, content)
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged, {error}: {again}") from None
+    pipeline = read_pipeline_index(path)
+    beside = path if path.is_dir() else path.parent
     if not pipeline.stages:
-        raise ValueError(f"{path} has no stage: {again}")
+        raise ValueError(f"{path} has no stage: run the pipeline again")
     names = [entry.name for entry in pipeline.stages]
     _refuse_duplicates(names, str(path))
-    stages = []
-    for entry in pipeline.stages:
-        stage = _read_pipeline_stage(entry, path.parent)
-        if stage.parent is None and stages:
-            stage.parent = names[0]
-        if stage.parent is not None and stage.parent not in names:
+    stages = [_read_pipeline_stage(entry, beside) for entry in pipeline.stages]
+    for stage in stages:
+        if stage.parent is None and stage is not stages[0]:
+            stage.parent = names[0]  # the base model
+        elif stage.parent not in (None, *names):
             stage.missing.append(f"its parent {stage.parent!r} is not a stage of the pipeline")
             stage.parent = None
-        stages.append(stage)
-    return pipeline.name or path.parent.name, stages
+    return pipeline.name, stages
 
 
 def read_stages(pairs: Sequence[str]) -> tuple[str, list[StageReport]]:
@@ -128,7 +177,7 @@ def read_stages(pairs: Sequence[str]) -> tuple[str, list[StageReport]]:
         stage = StageReport(name, stages[-1].name if stages else None)
         _read_evaluation(stage, Path(folder))
         run_folder = Path(folder).resolve().parent
-        if (run_folder / "run.json").is_file():
+        if (run_folder / RUN_FILE).is_file():
             _read_training(stage, run_folder)
         stages.append(stage)
     names = [stage.name for stage in stages]
@@ -137,9 +186,11 @@ def read_stages(pairs: Sequence[str]) -> tuple[str, list[StageReport]]:
 
 
 def _read_pipeline_stage(entry: PipelineStage, beside: Path) -> StageReport:
-    stage = StageReport(entry.name, entry.parent, entry.recipe, entry.key, entry.seconds)
-    if entry.status not in (None, "done"):
-        stage.missing.append(f"its status is {entry.status}")
+    stage = StageReport(entry.name, entry.parent, entry.recipe)
+    if entry.status != "done":
+        stage.missing.append(
+            f"its status is {entry.status}" if entry.status else "it is not trained as its recipe says"
+        )
     _read_evaluation(stage, _find(entry.eval, beside))
     if entry.recipe is None:
         return stage
@@ -171,9 +222,10 @@ def _read_evaluation(stage: StageReport, folder: Path | None) -> None:
 
 
 def _read_training(stage: StageReport, folder: Path) -> None:
-    stage.run = _read_json(folder / "run.json", Run, stage, "no run manifest")
-    if stage.run is not None and stage.run.seconds is not None:
-        stage.seconds = stage.run.seconds
+    try:
+        stage.run = read_manifest(folder)
+    except ValueError as error:
+        stage.missing.append(str(error))
     if (folder / "overoptimization.json").is_file():
         lost = "no measure of over-optimization"
         stage.overoptimization = _read_json(folder / "overoptimization.json", Overoptimization, stage, lost)
@@ -193,11 +245,13 @@ def _read_training(stage: StageReport, folder: Path) -> None:
 
 def _read_json(path: Path, kind: type[T], stage: StageReport, lost: str) -> T | None:
     try:
-        return parse(kind, json.loads(path.read_text(encoding="utf-8")))
+        return TypeAdapter(kind).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         stage.missing.append(f"{path} cannot be read ({type(error).__name__}): {lost}")
+    except ValidationError as error:
+        stage.missing.append(f"{path} is damaged, {first_error(error)}: {lost}")
     except ValueError as error:
-        stage.missing.append(f"{path} is damaged, {error}: {lost}")
+        stage.missing.append(f"{path} is not valid JSON, {error}: {lost}")
     return None
 
 

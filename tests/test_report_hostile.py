@@ -179,7 +179,6 @@ def injected(tmp_path_factory):
     content["stages"][1] |= {
         "name": INJECTIONS["name"],
         "recipe": INJECTIONS["recipe"],
-        "status": INJECTIONS["status"],
     }
     pipeline.write_text(json.dumps(content))
     write_manifest(folder / "sft", command=[INJECTIONS["command"]])

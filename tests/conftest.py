@@ -11,7 +11,7 @@ def shared():
     """The folder with real data sets and models, `$SCHOOLHOUSE_SHARED`; skips where there is none."""
     folder = os.environ.get("SCHOOLHOUSE_SHARED")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("SCHOOLHOUSE_SHARED names no folder with the real data and models")
+        pytest.skip("needs real data: CONTRIBUTING.md says how to get it; then SCHOOLHOUSE_SHARED=FOLDER")
     return Path(folder)
 
 

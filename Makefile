@@ -1,7 +1,7 @@
-# make demo      the tiny school, from the embedded base model through every stage to the report card
-# make test      every test that runs offline in minutes       make lint   ruff
+# make demo      the tiny pipeline, from the shipped base model through every stage to the report
+# make test      every test that runs offline in minutes       make lint   ruff and mypy
 # make evidence  what takes longer: several seeds, real models
-# make test-hub  the tests of push, pull and verify against the real Hub: HF_TOKEN=<one that may write> make test-hub
+# make test-hub  the tests of sharing against the real Hub: HF_TOKEN=<one that may write> make test-hub
 # make bench-rewards  how fast programs and answers are graded, against what others use
 # make bench-ppo      memory and seconds of an episode of PPO, against TRL 1.12
 PYTHON ?= python3
@@ -49,10 +49,11 @@ $(LAST_PPO):
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,hygiene,ifeval,gguf]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ifeval,gguf]'
 	# Only the filters of lm-eval, which the tests compare ours with; its dependencies are many and not needed.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps lm_eval
 	touch $@

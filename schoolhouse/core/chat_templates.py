@@ -34,17 +34,10 @@ _TOOL: dict[Any, Any] = {
 
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
-    Give a base model's tokenizer a chat template if it has none.
+    Give a base model's tokenizer a chat template, in place, if it has none; return the tokenizer.
 
     The fallback (`User: ...`, `Assistant: ...` and the model's own EOS) adds no token, so the embeddings keep their
     size. The tokens of a prompt are an exact prefix of the tokens of the whole conversation.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer to complete, in place. One with a template of its own is left as it is.
-
-    Returns:
-        [`~transformers.PreTrainedTokenizerBase`]: the same tokenizer.
 
     Raises:
         ValueError: If the tokenizer has no EOS token, or cannot spell the fallback.
@@ -76,13 +69,6 @@ def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
     A template is recognised by the texts that it renders, so a copy with another layout is found too.
 
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer with a chat template.
-
-    Returns:
-        `str`: a template with markers.
-
     Raises:
         ValueError: If neither Schoolhouse nor TRL has a marked version of this template.
     """
@@ -106,32 +92,14 @@ def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def training_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """
-    Return a copy of the tokenizer that renders with [`training_chat_template`]. Save and share the original.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer with a chat template.
-
-    Returns:
-        [`~transformers.PreTrainedTokenizerBase`]: the copy.
-    """
+    """Return a copy of the tokenizer that renders with [`training_chat_template`]. Save and share the original."""
     marked = copy.deepcopy(tokenizer)
     marked.chat_template = training_chat_template(tokenizer)
     return marked
 
 
 def template_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """
-    Return the tokens that every chat contains: those of the template itself, and EOS.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer with a chat template.
-
-    Returns:
-        `list[int]`: token ids in ascending order.
-    """
+    """Return the ids of the tokens that every chat contains, ascending: those of the template itself, and EOS."""
     chat = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
     ids = set(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
     return sorted(ids | ({tokenizer.eos_token_id} - {None}))

@@ -10,18 +10,12 @@ class Overlap(BaseModel):
     Overlap of training prompts with one eval set.
 
     Args:
-        train_rows (`int`):
-            Training rows that overlap an item of the eval set.
-        train_share (`float`):
-            Their share of all training rows.
-        train_ids (`list[int]`):
-            Their indices; not stored.
-        eval_rows (`int`):
-            Items of the eval set that a training row overlaps.
-        eval_share (`float`):
-            Their share of all items.
-        eval_ids (`list[int]`):
-            Their indices; not stored. The other items are the uncontaminated ones.
+        train_rows: Training rows that overlap an item of the eval set.
+        train_share: Their share of all training rows.
+        train_ids: Their indices; not stored.
+        eval_rows: Items of the eval set that a training row overlaps.
+        eval_share: Their share of all items.
+        eval_ids: Their indices; not stored. The other items are the uncontaminated ones.
     """
 
     train_rows: int
@@ -37,42 +31,22 @@ class DataSource(BaseModel):
     One data set in one split.
 
     Args:
-        role (`"train"` or `"test"`):
-            What the rows are used for.
-        name (`str`):
-            Name of the data set, as the recipe has it.
-        location (`str`):
-            Path, Hub id or address that was read; `"generated"` where a function made the rows.
-        hub_id (`str`, *optional*):
-            Hub id of the data set, also where a local copy was read.
-        config (`str`, *optional*):
-            Configuration on the Hub.
-        revision (`str`, *optional*):
-            Commit on the Hub, or the revision that was asked for.
-        split (`str`):
-            Split that was read.
-        kind (`str`):
-            Key of [`schoolhouse.data.columns.KINDS`].
-        rows (`int`):
-            Rows that were read, without malformed and dropped ones.
-        used_rows (`int`):
-            Rows that are in the mixture.
-        weight (`float`, *optional*):
-            Weight in the mixture.
-        malformed (`int`, *optional*, defaults to `0`):
-            Rows left out as malformed.
-        malformed_rows (`list[str]`, *optional*):
-            `"file:line: reason"` for the first of them.
-        sha256 (`str`):
-            Hash of the rows' content and order.
-        license (`str`, *optional*):
-            SPDX identifier of the license.
-        exact_duplicates (`int`, *optional*):
-            Training rows that repeat an earlier one.
-        overlap (`dict[str, Overlap]`, *optional*):
-            Name of an eval set -> what the training prompts share with it.
-        dropped_overlap (`int`, *optional*):
-            Training rows left out by `drop_overlap`.
+        name: Name of the data set, as the recipe has it.
+        location: Path, Hub id or address that was read; `"generated"` where a function made the rows.
+        hub_id: Hub id of the data set, also where a local copy was read.
+        config: Configuration on the Hub.
+        revision: Commit on the Hub, or the revision that was asked for.
+        kind: Key of [`schoolhouse.data.columns.KINDS`].
+        rows: Rows that were read, without malformed and dropped ones.
+        used_rows: Rows that are in the mixture.
+        weight: Weight in the mixture.
+        malformed: Rows left out as malformed.
+        malformed_rows: `"file:line: reason"` for the first of them.
+        sha256: Hash of the rows' content and order.
+        license: SPDX identifier.
+        exact_duplicates: Training rows that repeat an earlier one.
+        overlap: Name of an eval set -> what the training prompts share with it.
+        dropped_overlap: Training rows left out by `drop_overlap`.
     """
 
     role: Literal["train", "test"]

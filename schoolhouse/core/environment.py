@@ -16,15 +16,7 @@ PACKAGES = (
 
 
 class GitState(BaseModel):
-    """
-    Revision of this project's repository.
-
-    Args:
-        revision (`str`):
-            Commit.
-        dirty (`bool`):
-            Whether tracked files differ from it.
-    """
+    """Commit of this project's repository; `dirty` if tracked files differ from it."""
 
     revision: str
     dirty: bool
@@ -35,16 +27,11 @@ class Hardware(BaseModel):
     Machine that a run ran on.
 
     Args:
-        system (`str`), machine (`str`):
-            Operating system and architecture.
-        cores (`int` or `None`):
-            CPU cores.
-        threads (`int`):
-            Threads of torch on a CPU; they change the last bits of a sum.
-        accelerators (`list[str]`):
-            Names of the GPUs, or `mps`.
-        processes (`int`):
-            Training processes.
+        machine: Architecture.
+        cores: CPU cores.
+        threads: Threads of torch on a CPU; they change the last bits of a sum.
+        accelerators: Names of the GPUs, or `mps`.
+        processes: Training processes.
     """
 
     system: str
@@ -57,11 +44,8 @@ class Hardware(BaseModel):
 
 def git_state() -> GitState | None:
     """
-    Return the revision of this project.
-
-    Returns:
-        [`GitState`] or `None`: `None` outside a checkout, also where the package is installed inside another
-        project's checkout.
+    Return the revision of this project; `None` outside a checkout, also where the package is installed inside another
+    project's checkout.
     """
     here = Path(__file__)
 
@@ -90,16 +74,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(processes: int) -> Hardware:
-    """
-    Return the hardware of this machine.
-
-    Args:
-        processes (`int`):
-            Training processes.
-
-    Returns:
-        [`Hardware`]
-    """
+    """Return the hardware of this machine, on which that number of processes trains."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

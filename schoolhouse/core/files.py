@@ -9,15 +9,7 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """
-    Write a text file atomically.
-
-    Args:
-        path (`Path`):
-            The file. Its folder is created if it does not exist.
-        text (`str`):
-            Its new content, written in UTF-8.
-    """
+    """Write a text file atomically, in UTF-8; create its folder if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name is unique, so that several processes can write the same file; a rename within one folder is atomic.
     file, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -39,27 +31,13 @@ def write_json(path: Path, value: Any, allow_nan: bool = False) -> None:
     Write a JSON file atomically.
 
     Args:
-        path (`Path`):
-            The file. Its folder is created if it does not exist.
-        value (`Any`):
-            JSON value.
         allow_nan (`bool`, *optional*, defaults to `False`):
             Write `NaN` and `Infinity`, which Python reads but JSON does not know: what a diverged trainer logs.
-
-    Raises:
-        `ValueError`: NaN or infinity without `allow_nan`.
+            Without it they are a `ValueError`.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
-    """
-    Write a JSON Lines file atomically.
-
-    Args:
-        path (`Path`):
-            The file. Its folder is created if it does not exist.
-        rows (`Iterable`):
-            One JSON value per line.
-    """
+    """Write a JSON Lines file atomically, one value per line."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -48,19 +48,14 @@ def stage_fingerprints(
     Return the fingerprints of a stage. A recipe records them when it begins, and a pipeline compares them later.
 
     Args:
-        script (`Path`):
-            The recipe's script.
         settings (`dict[str, Any]`):
-            What its file and flags set, with `output_dir`.
+            Values that the recipe's file and flags set, with `output_dir`.
         base (`str` or `None`):
             Hash of the base model.
         product_of (`Callable`):
             Gives the hash of a run folder's product.
         launch (`Path` or `None`):
             File of `accelerate launch`.
-
-    Returns:
-        [`Fingerprints`]
     """
     named = _NamedFiles(Path(settings["output_dir"]).parent)
     kept = {key: value for key, value in settings.items() if key not in {*NOT_COMPUTED, "model_name_or_path"}}
@@ -80,8 +75,6 @@ def evaluation_fingerprint(script: Path, settings: dict[str, Any], base: str, ad
     Return the hash of everything that decides the results of an evaluation.
 
     Args:
-        script (`Path`):
-            `eval/run.py`.
         settings (`dict[str, Any]`):
             `tasks`, and every setting that differs from its default.
         base (`str`), adapter (`str` or `None`):
@@ -99,12 +92,6 @@ def code_hash(script: Path, package: Path = _PACKAGE) -> str:
 
     Every file of the package counts, except those that `_NEVER_RUN` leaves out: an analysis of the import statements
     would miss modules that are imported at run time. Comments and docstrings do not count.
-
-    Args:
-        script (`Path`):
-            Such as `recipes/sft.py`.
-        package (`Path`, *optional*):
-            Folder of the package.
     """
     name = f"{script.resolve().parent.name}/{script.name}"
     left_out = (*_NEVER_RUN.get(name, _NEVER_RUN["recipes"]), "shipped/")
@@ -219,13 +206,7 @@ class _NamedFiles:
 
 
 def fingerprint(rows: Dataset) -> str:
-    """
-    Return the SHA-256 of a data set's content and order, the same on every machine and from every file format.
-
-    Args:
-        rows (`datasets.Dataset`):
-            Rows.
-    """
+    """Return the SHA-256 of a data set's content and order, the same on every machine and from every file format."""
     sha = hashlib.sha256()
     for row in rows:
         sha.update(json.dumps(_without_none(row), sort_keys=True, default=str).encode() + b"\n")

@@ -82,15 +82,8 @@ def render(tokenizer: "PreTrainedTokenizerBase", prompt: list[dict[str, str]] | 
     """
     Tokenize a prompt that the model will continue.
 
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tokenizer.
-        prompt (`list[dict[str, str]]` or `str`):
-            Messages are rendered with the chat template up to the assistant's turn. A text is used as it is, with the
-            special tokens that the tokenizer adds by itself.
-
-    Returns:
-        `list[int]`: the token ids.
+    Messages are rendered with the chat template up to the assistant's turn. A text is used as it is, with the special
+    tokens that the tokenizer adds by itself.
     """
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"] or [start_token(tokenizer)]
@@ -108,19 +101,8 @@ def start_token(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 def stop_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """
-    Return the tokens that end a turn: the tokenizer's EOS and those of the model's generation config.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The model.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tokenizer.
-
-    Returns:
-        `list[int]`: token ids in ascending order.
-
-    Raises:
-        ValueError: If neither names one.
+    Return the ids of the tokens that end a turn, ascending: the tokenizer's EOS and those of the model's generation
+    config. `ValueError` if neither names one.
     """
     own = model.generation_config.eos_token_id
     ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
@@ -211,18 +193,8 @@ def context_length(config: "PretrainedConfig") -> int:
 
 def check_context(config: "PretrainedConfig", prompts: Sequence[list[int]], max_new_tokens: int) -> None:
     """
-    Refuse prompts that leave too little room for a completion: beyond its context a model silently writes nonsense.
-
-    Args:
-        config ([`~transformers.PretrainedConfig`]):
-            The model's.
-        prompts (`Sequence[list[int]]`):
-            Token ids.
-        max_new_tokens (`int`):
-            Length at which completions are cut.
-
-    Raises:
-        ValueError: If the longest prompt and its completion do not fit.
+    Raise a `ValueError` for prompts that leave too little room for a completion: beyond its context a model silently
+    writes nonsense.
     """
     longest, context = max(map(len, prompts), default=0), context_length(config)
     if longest + max_new_tokens > context:
@@ -240,28 +212,18 @@ def loglikelihood(
     batch_size: int = 64,
 ) -> list[float]:
     r"""
-    Log-likelihood of each continuation after its context, $\sum_t \log p(y_t \mid x, y_{<t})$.
+    Log-likelihood of each continuation after its context, $\sum_t \log p(y_t \mid x, y_{<t})$, natural logarithm.
 
     Context and continuation are tokenized together, as the model would read them. All tokens from the first one that
-    differs from those of the context alone belong to the continuation.
+    differs from those of the context alone belong to the continuation; `ValueError` if it adds none.
 
     Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The model, in evaluation mode.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tokenizer.
-        contexts (`Sequence[list[dict[str, str]]` or `str]`):
+        contexts (`Sequence[list[dict[str, str]]` or `str`]):
             Messages (rendered up to the assistant's turn) or texts, one per continuation.
         continuations (`Sequence[str]`):
             Texts, with their leading space if they need one.
         batch_size (`int`, *optional*, defaults to `64`):
             Most sequences of a batch.
-
-    Returns:
-        `list[float]`: natural logarithms, in the order given.
-
-    Raises:
-        ValueError: If a continuation adds no token.
     """
     pairs = []
     for context, continuation in zip(contexts, continuations, strict=True):
@@ -285,16 +247,6 @@ def bits_per_byte(
 
     A text is read after [`start_token`]. A text longer than the context (at most 2048 tokens) is read in windows that
     overlap by half, so that after the first window each token has at least half a window of context.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The model, in evaluation mode.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tokenizer.
-        texts (`Sequence[str]`):
-            Held-out documents.
-        batch_size (`int`, *optional*, defaults to `64`):
-            Most windows of a batch.
 
     Returns:
         `list[tuple[float, int]]`: bits and UTF-8 bytes of each text. The value of a corpus is the ratio of the sums.
@@ -401,13 +353,8 @@ def sampling_processors(
     Args:
         rows (`Sequence[tuple[list[int], int]]`):
             Token ids of each prompt, and the sample's number among those with this prompt.
-        sampling ([`Sampling`]):
-            Sampling parameters.
         width (`int`):
             Length of the padded prompts.
-
-    Returns:
-        `list`: in the order in which they are applied.
     """
     from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 

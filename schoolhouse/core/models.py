@@ -102,7 +102,8 @@ def load_model(
             f"model_name_or_path {model_name_or_path} holds a LoRA adapter: name its base model there and the folder "
             "itself as adapter_name_or_path"
         )
-    device = device or default_device()
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(
         model_name_or_path,
         revision=revision,
@@ -117,26 +118,12 @@ def load_model(
     return model.to(device).eval()
 
 
-def default_device() -> str:
-    """Return the fastest torch device of this machine: `"cuda"`, `"mps"` or `"cpu"`."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def native_dtype(device: str) -> "torch.dtype":
     """
     Return the dtype in which a device computes fast, with the range that models need.
 
-    Args:
-        device (`str`):
-            A torch device.
-
-    Returns:
-        `torch.dtype`: bf16 on a GPU that has it natively, otherwise fp32. CPUs without AMX emulate bf16 five times
-        slower than fp32, and fp16 overflows in models trained in bf16.
+    This is bf16 on a GPU that has it natively, otherwise fp32: CPUs without AMX emulate bf16 five times slower than
+    fp32, and fp16 overflows in models trained in bf16.
     """
     import torch
 
@@ -146,17 +133,10 @@ def native_dtype(device: str) -> "torch.dtype":
 
 def weights_dtype(model_args: "ModelArguments", training_args: "TrainingArguments") -> str:
     """
-    Return the precision of the base weights: the YAML's, else the hardware's.
+    Return the precision of the base weights: the `dtype` of the YAML, else the hardware's.
 
-    Args:
-        model_args (`ModelArguments`):
-            Its `dtype` decides, if set.
-        training_args ([`~transformers.TrainingArguments`]):
-            `bf16` says that the device computes in it.
-
-    Returns:
-        `str`: `"bfloat16"` for frozen weights where the device computes in it, else `"float32"`: weights that are
-        trained themselves would lose small updates in bf16.
+    By default it is `"bfloat16"` for frozen weights where the device computes in it (`bf16`), else `"float32"`:
+    weights that are trained themselves would lose small updates in bf16.
     """
     if model_args.dtype == "auto":
         from transformers import AutoConfig
@@ -171,15 +151,8 @@ def adapter_folder(adapter_name_or_path: str) -> Path:
     """
     Return the local folder of an adapter. One on the Hub is downloaded, without any pickled file.
 
-    Args:
-        adapter_name_or_path (`str`):
-            Hub id or folder of a LoRA adapter.
-
-    Returns:
-        `Path`: the folder, with `adapter_config.json` and `adapter_model.safetensors`.
-
     Raises:
-        ValueError: If one of the two files is missing, or there is no such adapter.
+        ValueError: If there is no such adapter, or it lacks `adapter_config.json` or `adapter_model.safetensors`.
     """
     folder = Path(adapter_name_or_path)
     if not folder.is_dir() and not _is_local(adapter_name_or_path):
@@ -199,12 +172,6 @@ def adapter_folder(adapter_name_or_path: str) -> Path:
 def model_hash(model_name_or_path: str, revision: str | None = None) -> str:
     """
     Hash of a base model, which depends on the function that it computes and not on its place.
-
-    Args:
-        model_name_or_path (`str`):
-            Hub id or folder.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub.
 
     Returns:
         `str`: the SHA-256 of a folder's safetensors and the relevant part of its `config.json`; the commit of a Hub id
@@ -232,32 +199,14 @@ def model_hash(model_name_or_path: str, revision: str | None = None) -> str:
 
 def adapter_hash(adapter_name_or_path: str) -> str:
     """
-    Hash of an adapter: the SHA-256 of its safetensors and the relevant part of `adapter_config.json`.
-
-    Args:
-        adapter_name_or_path (`str`):
-            Hub id or folder of a LoRA adapter.
-
-    Returns:
-        `str`: the hash, the same for every copy of the adapter.
-
-    Raises:
-        ValueError: If there is no such adapter.
+    Hash of an adapter, the same for every copy of it: the SHA-256 of its safetensors and the relevant part of
+    `adapter_config.json`. `ValueError` if there is no such adapter.
     """
     return _folder_hash(adapter_folder(adapter_name_or_path), "adapter_config.json", "adapter_model*.safetensors")
 
 
 def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """
-    SHA-256 of a tokenizer's chat template.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tokenizer.
-
-    Returns:
-        `str` or `None`: the hash; `None` without a template.
-    """
+    """SHA-256 of a tokenizer's chat template, `None` without one."""
     if tokenizer.chat_template is None:
         return None
     return hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode()).hexdigest()
@@ -298,9 +247,6 @@ def folder_digest(settings: dict[str, Any], weights: list[bytes]) -> str:
             Its `config.json` or `adapter_config.json`.
         weights (`list[bytes]`):
             SHA-256 of each file of weights, in the order of the names.
-
-    Returns:
-        `str`: the hash.
     """
     settings = dict(settings)
     for key, value in settings.items():

@@ -15,7 +15,7 @@ def report_progress(what: str, step: int, of: int, metrics: dict[str, Any] | Non
 
     Args:
         what (`str`):
-            What is counted, such as `train` or the name of a task.
+            The thing that is counted, such as `train` or the name of a task.
         step (`int`), of (`int`):
             Steps that are done, and all steps.
         metrics (`dict[str, Any]`, *optional*):

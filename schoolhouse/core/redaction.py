@@ -54,19 +54,10 @@ _UNPUBLISHED_KEYS = {"malformed_rows", "env", "environ", "environment", "traceba
 
 def redact(value: Value, *secrets: str | None) -> Value:
     """
-    Remove secrets from a JSON value.
+    Copy a JSON value without secrets.
 
-    Secrets are the values of keys that name one, the values of environment variables that name one, and strings in
-    the form of an access token.
-
-    Args:
-        value (`Value`):
-            JSON value.
-        *secrets (`str`):
-            Further strings to remove wherever they occur.
-
-    Returns:
-        `Value`: a copy.
+    Secrets are the values of keys that name one, the values of environment variables that name one, strings in the
+    form of an access token, and the given `secrets`, wherever they occur.
     """
     variables = [text for name, text in os.environ.items() if _SECRET_VARIABLE.search(name)]
     # The longest first: a secret may contain another.
@@ -97,14 +88,8 @@ def redact_home(text: str) -> str:
 
 def anonymize(value: Value) -> Value:
     """
-    Remove from a JSON value what strangers must not see.
-
-    Args:
-        value (`Value`):
-            JSON value.
-
-    Returns:
-        `Value`: a copy without secrets, rows of data and environment; each absolute path is `<local>`.
+    Copy a JSON value without what strangers must not see: secrets, rows of data and environment; each absolute path
+    becomes `<local>`.
     """
 
     def clean(value: object) -> object:

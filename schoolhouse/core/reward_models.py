@@ -22,14 +22,7 @@ STATISTICS = "reward_statistics.json"
 
 def member_folders(model: str) -> list[str]:
     """
-    Return the reward models of an ensemble, or the one reward model.
-
-    Args:
-        model (`str`):
-            Hub id or folder of a reward model or reward adapter, or the folder `members` of an ensemble.
-
-    Returns:
-        `list[str]`: the sub-folders `0`, `1`, ... of an ensemble in this order, otherwise `model` alone.
+    Return the sub-folders `0`, `1`, ... of an ensemble's folder `members` in this order, otherwise `model` alone.
     """
     folder = Path(model)
     if folder.is_dir() and not any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
@@ -110,14 +103,8 @@ def load_scorer(
 
 def scorer_hash(model: str) -> str:
     """
-    Hash of a reward model or an ensemble, which depends on its content and not on its place.
-
-    Args:
-        model (`str`):
-            Name or folder as in [`load_scorer`].
-
-    Returns:
-        `str`: the hash of the adapter or model; for an ensemble the SHA-256 of the hashes of its members.
+    Hash of a reward model, which depends on its content and not on its place; for an ensemble the SHA-256 of the
+    hashes of its members.
     """
     folders = member_folders(model)
     hashes = [adapter_hash(folder) if is_adapter(folder) else model_hash(folder) for folder in folders]
@@ -138,13 +125,8 @@ def validate_task_type(adapter: str, task: str) -> str:
     Return the local folder of an adapter for a task. A reward adapter must have its head, or it would score at random.
 
     Args:
-        adapter (`str`):
-            Hub id or folder.
         task (`str`):
             peft's name of the task: `"SEQ_CLS"` for reward models, `"CAUSAL_LM"` for language models.
-
-    Returns:
-        `str`: the folder.
 
     Raises:
         ValueError: If it is an adapter for another task, or the weights of the head are missing.
@@ -153,7 +135,7 @@ def validate_task_type(adapter: str, task: str) -> str:
 
     folder = adapter_folder(adapter)
     actual = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
-    if actual != task and {actual, task} & {"SEQ_CLS"}:
+    if actual != task and "SEQ_CLS" in (actual, task):
         wanted = "a reward model, as recipes/reward.py makes one" if task == "SEQ_CLS" else "a language model"
         raise ValueError(f"{adapter} is an adapter for {actual}: name {wanted} ({task})")
     if task != "SEQ_CLS":
@@ -166,14 +148,8 @@ def validate_task_type(adapter: str, task: str) -> str:
 
 def load_statistics(model: str) -> dict[str, float]:
     """
-    Return the mean and standard deviation of a reward model's raw scores on its reference samples.
-
-    Args:
-        model (`str`):
-            Hub id or folder.
-
-    Returns:
-        `dict[str, float]`: `mean`, `sd` and `n`.
+    Return the mean, standard deviation and number (`mean`, `sd`, `n`) of a reward model's raw scores on its reference
+    samples.
 
     Raises:
         ValueError: If there are none, or the scores had no spread.
@@ -193,23 +169,10 @@ def conversation_ids(
     tokenizer: PreTrainedTokenizerBase, prompt: str | list[Message], answer: str | list[Message]
 ) -> list[int]:
     """
-    Tokenize a prompt and an answer exactly as TRL's `RewardTrainer` does.
+    Tokenize a prompt and an answer, texts or messages, exactly as TRL's `RewardTrainer` does.
 
     The chat template ends the last message, so a reward model cannot see that it was cut; EOS is added to plain text.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer of the reward model.
-        prompt (`str` or `list[Message]`):
-            Text or messages.
-        answer (`str` or `list[Message]`):
-            Text or messages.
-
-    Returns:
-        `list[int]`: token ids.
-
-    Raises:
-        ValueError: For messages, if the tokenizer has no chat template.
+    Messages without a chat template are a `ValueError`.
     """
     if isinstance(prompt, str):
         text = f"{prompt}{answer}"
@@ -230,8 +193,6 @@ def score_ids(
     Return the raw scores of token sequences by each member of an ensemble.
 
     Args:
-        scorer ([`~transformers.PreTrainedModel`]):
-            From [`load_scorer`].
         rows (`Sequence[Sequence[int]]`):
             Token ids, none empty. Sequences of similar length share a batch.
         batch_size (`int`, *optional*, defaults to `32`):
@@ -269,7 +230,7 @@ def last_logits(
     scorer: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any
 ) -> torch.Tensor:
     """
-    Return the scores at the last attended token.
+    Return the scores at the last attended token, `(B,)`, in the precision of the head.
 
     The classifier's own forward looks for the last token that is no padding *by its id*. If padding is EOS, it would
     skip the EOS that ends an answer.
@@ -277,15 +238,10 @@ def last_logits(
     Args:
         scorer ([`~transformers.PreTrainedModel`]):
             Sequence classifier with one label and a head named `score`, with or without adapters.
-        input_ids (`torch.Tensor` of shape `(B, T)`):
-            Tokens, padded on the right.
-        attention_mask (`torch.Tensor` of shape `(B, T)`):
-            0 on padding.
+        input_ids (`torch.Tensor`), attention_mask (`torch.Tensor`):
+            Tokens padded on the right, and 0 on padding; both `(B, T)`.
         **kwargs (`Any`):
             Passed to the model without its head.
-
-    Returns:
-        `torch.Tensor` of shape `(B,)`: in the precision of the head.
     """
     import torch
 

@@ -34,7 +34,7 @@ class CodeGrade:
             be run against any program (`unsupported`), or where the sandbox failed (`sandbox_error`).
         fraction (`float` or `None`): Share of the tests that passed; `None` where `passed` is.
         status (`str`): One of `schoolhouse.sandbox.types.STATUSES`.
-        program (`str`): What was run.
+        program (`str`): The text that was run.
     """
 
     passed: bool | None
@@ -88,13 +88,8 @@ def grade_programs(
 @functools.cache
 def shared_sandbox() -> Sandbox:
     """
-    Return the sandbox of this process, which starts at the first call and ends with the process.
-
-    Returns:
-        `Sandbox`: the same one each time.
-
-    Raises:
-        SandboxError: Where programs cannot be run safely.
+    Return the sandbox of this process, which starts at the first call and ends with the process. `SandboxError` where
+    programs cannot be run safely.
     """
     # No lock, since a fork could copy it while it is held: if two threads start at once, one of the two sandboxes
     # lives only for its first batch.
@@ -112,21 +107,11 @@ def extract_program(completion: str, prompt: str | None, entry_point: str) -> st
     1. the last closed fenced block;
     2. a fenced block that was cut off;
     3. code without fences, without the prose around it;
-    4. the body of the function that `prompt` begins, fenced or not, indented or not.
+    4. the body of the function that `prompt` begins, fenced or not, indented or not. `prompt` is code that ends in the
+       head of the entry point (HumanEval's prompts), not a question in words.
 
-    Reasoning up to `</think>` is no part of the answer.
-
-    Args:
-        completion (`str`):
-            Texts that a model generated.
-        prompt (`str`, *optional*):
-            Code that ends in the head of the entry point (HumanEval's prompts). Not a question in words.
-        entry_point (`str`):
-            Name of the function that is asked for.
-
-    Returns:
-        `str`: the program; where none of these is found, the last block or the whole text, so that the sandbox says
-        what is wrong with it.
+    Reasoning up to `</think>` is no part of the answer. Where none of these is found, the result is the last block or
+    the whole text, so that the sandbox says what is wrong with it.
     """
     text = completion.rpartition("</think>")[2].partition("<think>")[0]
     text = text.replace("\r\n", "\n").replace("\r", "\n")  # lines are counted as Python counts them
@@ -145,18 +130,7 @@ def extract_program(completion: str, prompt: str | None, entry_point: str) -> st
 
 
 def defines(program: str, entry_point: str) -> bool:
-    """
-    Check if a program's text defines a name at its top level. The text need not parse.
-
-    Args:
-        program (`str`):
-            Source text.
-        entry_point (`str`):
-            The name.
-
-    Returns:
-        `bool`: if a `def`, `class` or assignment of that name begins a line.
-    """
+    """Check if a `def`, `class` or assignment of a name begins a line of a program's text. The text need not parse."""
     name = re.escape(entry_point)
     pattern = rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b|^{name}[ \t]*(?::[^=\n]+)?=(?!=)"
     return re.search(pattern, program, re.MULTILINE) is not None

@@ -67,14 +67,7 @@ def _expression_key(text: str) -> str:
 
 @lru_cache(maxsize=16_384)
 def read_reference(reference: str) -> Reference:
-    """Read a reference answer.
-
-    Args:
-        reference (`str`): The answer in plain text or LaTeX, or a whole GSM8K solution ending in `#### N`.
-
-    Returns:
-        [`Reference`]: The same object for the same text.
-    """
+    """Read a reference answer: plain text or LaTeX, or a whole GSM8K solution ending in `#### N`."""
     text = clean(reference.rpartition("####")[2])
     if not text:
         return Reference(text, "empty")
@@ -149,14 +142,9 @@ def _is_closed_form(text: str) -> bool:
 
 
 def compare(reference: Reference, text: str) -> bool | None:
-    """Compare a cleaned answer with a reference: as normalised text, then as exact rationals.
-
-    Args:
-        reference ([`Reference`]): A reference that is not empty.
-        text (`str`): The answer, cleaned.
-
-    Returns:
-        `bool` or `None`: `None` where only computer algebra can tell.
+    """
+    Compare a cleaned answer with a reference that is not empty: as normalised text, then as exact rationals. `None`
+    where only computer algebra can tell.
     """
     if reference.kind == "text":
         return _text_key(text) == reference.key

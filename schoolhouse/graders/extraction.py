@@ -32,13 +32,10 @@ _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
 def readable_part(completion: str) -> str:
-    """Return the part of a completion that may state its answer: after the reasoning, before a leaked next question.
+    """
+    Return the part of a completion that may state its answer: after the reasoning, before a leaked next question.
 
-    Args:
-        completion (`str`): Text that a model generated.
-
-    Returns:
-        `str`: That part in plain notation, without GSM8K's calculator calls; empty where reasoning never ended.
+    It comes in plain notation, without GSM8K's calculator calls; empty where reasoning never ended.
     """
     text = completion.rpartition("</think>")[2].partition("<think>")[0]
     start = len(text) - len(text.lstrip())
@@ -211,10 +208,10 @@ def _last_line(text: str) -> Statement | None:
 
 
 def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | None]:
-    """Find the final answer in the readable part of a completion.
+    """
+    Find the final answer in the readable part of a completion.
 
     Args:
-        text (`str`): Result of [`readable_part`].
         with_words (`bool`): `True` if the reference is made of words, so that `#### Monday` is no heading.
 
     Returns:

@@ -50,13 +50,10 @@ def _full_frac(match: re.Match[str]) -> str:
 
 
 def clean(text: str) -> str:
-    r"""Remove markdown, dollar signs, LaTeX spacing and text commands, "about", quotes and the final period.
+    r"""
+    Remove markdown, dollar signs, LaTeX spacing and text commands, "about", quotes and the final period.
 
-    Args:
-        text (`str`): One answer as a completion or a data set states it.
-
-    Returns:
-        `str`: The answer alone. `\frac12`, `\dfrac{1}{2}` and `\tfrac1{2}` all come out as `\frac{1}{2}`.
+    `\frac12`, `\dfrac{1}{2}` and `\tfrac1{2}` all come out as `\frac{1}{2}`.
     """
     text = plain(text).strip()
     if _NUMBER.fullmatch(text):

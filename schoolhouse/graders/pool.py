@@ -107,11 +107,11 @@ _lock = threading.Lock()
 
 
 def run(task: str, pairs: Sequence[tuple[str, str]], timeout_s: float) -> list[bool | None]:
-    """Run one comparison for each pair.
+    """
+    Run one comparison for each pair of reference and answer.
 
     Args:
         task (`str`): A key of `schoolhouse.graders.worker.TASKS`.
-        pairs (`Sequence[tuple[str, str]]`): Reference and answer.
         timeout_s (`float`): Hard limit in seconds for one comparison, after which its worker is killed.
 
     Returns:

@@ -71,15 +71,13 @@ REFERENCE_SCORERS: dict[str, Callable[[Sequence[str], Sequence[str]], list[bool]
 
 
 def score_as(name: str, completions: Sequence[str], references: Sequence[str]) -> list[bool]:
-    """Score completions by another project's published rule.
+    """
+    Score completions by another project's published rule.
 
     Args:
         name (`str`): A key of `REFERENCE_SCORERS`.
         completions (`Sequence[str]`): Texts that a model generated.
         references (`Sequence[str]`): For each completion the answer, or a whole GSM8K solution ending in `#### N`.
-
-    Returns:
-        `list[bool]`: The rule's verdicts, in order.
 
     Raises:
         ValueError: If the name is unknown, the lists differ in length, or a reference has no number where the rule

@@ -138,12 +138,7 @@ def _outcome(future: Future[bool]) -> tuple[str, bool | None]:
 
 
 def serve(socket: int, workers: int) -> None:
-    """Answer requests until the other end closes.
-
-    Args:
-        socket (`int`): File descriptor of the connection to the client.
-        workers (`int`): Number of worker processes to keep.
-    """
+    """Answer requests on a socket, with that many worker processes, until the other end closes."""
     logging.disable(logging.CRITICAL)
     same_value(r"\sqrt{2}", "x")  # builds the parser's tables once, before the workers are forked
     connection, sending = Connection(socket), Lock()

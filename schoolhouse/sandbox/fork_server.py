@@ -111,18 +111,9 @@ def watch(child: int, control: socket.socket, cpu_s: float, wall_s: float) -> di
     """
     Wait until a child ends, is no longer needed or has used up its time, then make sure that nothing of it is left.
 
-    The limit is CPU time. A wait as long as the CPU time left is never too long for one thread, which cannot use more
-    CPU time than passes; the clock is then read again. Wall time only ends programs that sleep.
-
-    Args:
-        child (`int`):
-            Process id.
-        control (`socket.socket`):
-            Socket to the test runner, which asks for the end of the child.
-        cpu_s (`float`):
-            CPU seconds of the child and its threads.
-        wall_s (`float`):
-            Wall seconds.
+    The limit is CPU time, of the child and its threads. A wait as long as the CPU time left is never too long for one
+    thread, which cannot use more CPU time than passes; the clock is then read again. Wall time only ends programs that
+    sleep. A message on `control`, from the test runner, asks for the end of the child.
 
     Returns:
         `dict[str, Any]`: `end` (`"cpu"`, `"wall"`, `"died"` or `"done"`), `code` (exit code, negative for a signal)
@@ -186,12 +177,8 @@ def converse(read: Callable[[int], bytes]) -> int:
     """
     Read the program, run it, and answer calls of its entry point until the test runner closes the socket.
 
-    Args:
-        read (`Callable[[int], bytes]`):
-            Reads from the test runner: first program, prelude and entry point, then one call after the other.
-
-    Returns:
-        `int`: exit code.
+    From the test runner come first program, prelude and entry point, then one call after the other. Returns the exit
+    code.
     """
 
     def send(message: dict[str, Any]) -> None:

@@ -98,16 +98,10 @@ class _Program(ctypes.Structure):
 
 def seccomp_program() -> bytes:
     """
-    Assemble the system call filter as classic BPF.
+    Assemble the system call filter as classic BPF, eight bytes for each instruction.
 
     It is an allow list: an unknown number returns EPERM, and a call by another architecture's table (32-bit code on a
-    64-bit kernel) kills the process.
-
-    Returns:
-        `bytes`: the instructions, eight bytes each.
-
-    Raises:
-        OSError: On an architecture without a table.
+    64-bit kernel) kills the process. `OSError` on an architecture without a table.
     """
     if platform.machine() not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no system call table for {platform.machine()}")
@@ -156,14 +150,10 @@ def landlock_abi() -> int:
 
 def landlock_ruleset() -> int:
     """
-    Create the Landlock rules: nothing is writable, only the standard library is readable, and no TCP, signals or
-    abstract sockets reach the outside, as far as the kernel's version knows them.
+    Create the Landlock rules and return their file descriptor; `OSError` without Landlock.
 
-    Returns:
-        `int`: file descriptor of the rules.
-
-    Raises:
-        OSError: Without Landlock.
+    Nothing is writable, only the standard library is readable, and no TCP, signals or abstract sockets reach the
+    outside, as far as the kernel's version knows them.
     """
     abi = landlock_abi()
     filesystem = (1 << 13) - 1  # version 1
@@ -183,9 +173,7 @@ class Isolation:
     The layers, put on in two steps: rights that the fork server can do without go before any fork and the children
     inherit that; the others go in the child, after `fork` and before it reads its program.
 
-    Args:
-        layers (`set[str]`):
-            Members of `LAYERS` to apply; the process has entered the namespaces among them already.
+    The process has entered the namespaces among the `layers` already.
     """
 
     def __init__(self, layers: set[str]):
@@ -303,18 +291,7 @@ class Outside:
 
 
 def escapes(layer: str, outside: Outside) -> list[str]:
-    """
-    Attempt the actions that a layer must prevent, in a process that has put on this one layer.
-
-    Args:
-        layer (`str`):
-            One of `LAYERS`.
-        outside (`Outside`):
-            Things that the namespaces must hide.
-
-    Returns:
-        `list[str]`: the attempts that worked; empty if the layer holds.
-    """
+    """Attempt the actions that a layer must prevent, in a process with this one layer on; return those that worked."""
     attempts: dict[str, list[tuple[str, Callable[[], Any]]]] = {
         "rlimits": [
             ("map 8 GiB", lambda: mmap.mmap(-1, 8 << 30)),
@@ -383,16 +360,8 @@ def _fork() -> None:
 
 def probe(layer: str, outside: Outside) -> bool:
     """
-    Find out if a layer holds here, by trying to escape from it in a child that has no other layer on.
-
-    Args:
-        layer (`str`):
-            One of `LAYERS`.
-        outside (`Outside`):
-            Things that the namespaces must hide.
-
-    Returns:
-        `bool`: `True` if it holds; `False` if an escape worked or the layer cannot be put on.
+    Find out if a layer holds here, by trying to escape from it in a child that has no other layer on. It does not hold
+    either where it cannot be put on.
     """
     child = os.fork()
     if child == 0:

@@ -97,16 +97,13 @@ def wall_limit(timeout_s: float) -> float:
 
 class ForkServer:
     """
-    The process that programs are forked from, seen from the test runner.
+    The process that programs are forked from, seen from the test runner; `ForkServerLost` if it does not start.
 
     Args:
         without (`tuple[str, ...]`, *optional*, defaults to `()`):
             Layers to leave off.
         command (`list[str]`, *optional*):
             Command to execute instead; the number of the control socket's descriptor is appended.
-
-    Raises:
-        ForkServerLost: If it does not start.
     """
 
     def __init__(self, without: tuple[str, ...] = (), command: list[str] | None = None) -> None:
@@ -179,15 +176,7 @@ class ForkServer:
 
 
 class Program:
-    """
-    An untrusted program in its process. The tests call this object as the program's entry point.
-
-    Args:
-        fork_server (`ForkServer`):
-            Fork server that starts it.
-        job (`Job`):
-            The program with its limits.
-    """
+    """An untrusted program in its process. The tests call this object as the program's entry point."""
 
     def __init__(self, fork_server: ForkServer, job: Job) -> None:
         self.calls = 0
@@ -359,17 +348,6 @@ def prepare(tests: str, prelude: str, entry_point: str) -> Tests:
     """
     Compile the tests so that each of them counts: the asserting statements of the text, or of its `check(candidate)`.
 
-    Args:
-        tests (`str`):
-            Source text of the tests.
-        prelude (`str`):
-            Source text that runs before them.
-        entry_point (`str`):
-            Name of the function that they call.
-
-    Returns:
-        `Tests`: ready to run.
-
     Raises:
         Unsupported: If they do not parse or need a name that only the program could define (a class of its own).
     """
@@ -428,16 +406,7 @@ class Tally:
 
 def run_job(fork_server: ForkServer, job: Job) -> Verdict:
     """
-    Run a program and its tests.
-
-    Args:
-        fork_server (`ForkServer`):
-            Fork server that starts the program.
-        job (`Job`):
-            The program and its tests.
-
-    Returns:
-        `Verdict`: its `fraction` counts the tests that passed.
+    Run a program and its tests; the `fraction` of the verdict counts the tests that passed.
 
     Raises:
         ForkServerLost: If the fork server failed; the program is then not to blame.

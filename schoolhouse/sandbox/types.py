@@ -103,13 +103,6 @@ def entry_point_of(tests: str) -> str:
     This is the outermost called name that is neither a builtin nor defined by the tests, preferably inside an
     `assert`. A builtin (`assert sum(1, 2) == 3`) counts only where no other name is called.
 
-    Args:
-        tests (`str`):
-            Source text of the tests.
-
-    Returns:
-        `str`: the name.
-
     Raises:
         ValueError: If the tests do not parse or call no function by name.
     """

@@ -36,15 +36,8 @@ def to_plain(value: Any) -> Any:
     """
     Return a value as a document that `json.dumps` accepts.
 
-    `Counter`, `defaultdict` and `OrderedDict` become `dict`, a named tuple becomes `tuple`.
-
-    Args:
-        value (`Any`):
-            A value made of `None`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `bytearray`, `list`, `tuple`,
-            `set`, `frozenset` and `dict`.
-
-    Returns:
-        `Any`: the JSON document as Python objects.
+    A value is made of `None`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `bytearray`, `list`, `tuple`, `set`,
+    `frozenset` and `dict`. `Counter`, `defaultdict` and `OrderedDict` become `dict`, a named tuple becomes `tuple`.
 
     Raises:
         NotPlain: For any other type.
@@ -89,17 +82,11 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(document: Any) -> Any:
     """
-    Return the value that `to_plain` wrote. Every node is checked, since the writer is not trusted.
+    Return the value that `to_plain` wrote, every part of it of an exact builtin type. Every node is checked, since the
+    writer is not trusted.
 
     Sets and dicts are filled in a Python loop on purpose: keys that are chosen to collide make this slow, and a signal
     handler can interrupt only between byte codes.
-
-    Args:
-        document (`Any`):
-            Result of `json.loads`.
-
-    Returns:
-        `Any`: a value whose every part has an exact builtin type.
 
     Raises:
         NotPlain: For an unknown tag, a malformed node, an unhashable key or too many levels.
@@ -147,10 +134,8 @@ def from_plain(document: Any) -> Any:
 
 def write_answer(message: dict[str, Any]) -> bytes:
     """
-    Frame a message of a program's process: four bytes of length, big-endian, then JSON in ASCII.
-
-    Raises:
-        TooBig: If the JSON is longer than `MAX_FRAME` bytes.
+    Frame a message of a program's process: four bytes of length, big-endian, then JSON in ASCII. `TooBig` if the JSON
+    is longer than `MAX_FRAME` bytes.
     """
     body = _to_json(message).encode("ascii")
     if len(body) > MAX_FRAME:
@@ -162,12 +147,8 @@ def read_answer(read: Callable[[int], bytes]) -> Any:
     """
     Read the next message of a program's process, which may have written anything.
 
-    Args:
-        read (`Callable[[int], bytes]`):
-            Returns up to that many bytes, none at the end of the stream.
-
-    Returns:
-        `Any`: the JSON value of the frame, or `None` at the end of the stream, even within a frame.
+    `read` returns up to that many bytes, none at the end of the stream. There, even within a frame, the result is
+    `None`.
 
     Raises:
         NotPlain: For a length over `MAX_FRAME`, refused before anything is allocated, or a body that is not JSON.

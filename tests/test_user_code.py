@@ -35,3 +35,11 @@ def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, text, name, messa
         (tmp_path / "mine.py").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_function(name, tmp_path)
+
+
+def test_a_file_may_define_dataclasses_with_annotations_as_text(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n"
+        "@dataclass\nclass Point:\n    x: int = 1\n\n\ndef make():\n    return Point().x\n"
+    )
+    assert load_function("mine.py:make", tmp_path)() == 1

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -45,9 +46,11 @@ def load_function(name: str, folder: str | Path = ".") -> Callable[..., Any]:
 def _run_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"{path} does not exist, seen from {Path.cwd()}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # The name clashes with no module that is imported by its own name.
+    spec = importlib.util.spec_from_file_location(f"user_file_{path.stem}", path)
     assert spec is not None and spec.loader is not None  # as the path ends in .py
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their module there
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:

@@ -288,6 +288,7 @@ def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks_and_settings(plante
     "old, new, message",
     [
         ("recipe: grpo", "recipe: gpro", r"pipeline.yaml:8: stages\[1\].recipe: unknown recipe 'gpro'; known: sft"),
+        ("recipe: grpo", "recipe: mine.py", r"pipeline.yaml:8: stages\[1\].recipe: mine.py does not exist, seen from"),
         ("math.yaml, parent: sft", "math.yaml, parent: ppo", r"pipeline.yaml:8: .*'ppo' is no earlier stage"),
         ("math.yaml, parent: sft", "math.yaml", r"pipeline.yaml:8: .*parent is missing: math.yaml continues out/sft"),
         ("name: judge", "name: sft", r"pipeline.yaml:9: .*'sft' is taken"),

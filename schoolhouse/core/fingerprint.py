@@ -100,7 +100,7 @@ def code_hash(script: Path, package: Path = _PACKAGE) -> str:
         for file in package.rglob("*")
         if file.suffix in _CODE and not (path := file.relative_to(package).as_posix()).startswith(left_out)
     }
-    files[name] = script
+    files["<script>"] = script  # a script of the user's counts by what it holds, not by its place
     if name == "eval/run.py":
         # Tasks read data sets. A recipe's own data set is in the part `files` of its fingerprints.
         for folder in (script.resolve().parents[1] / name for name in ("data", "eval/tasks")):

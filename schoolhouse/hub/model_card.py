@@ -6,9 +6,11 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
+from schoolhouse.config.paths import shipped
 from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.escape import code_span, fenced, markdown, one_line
 from schoolhouse.core.redaction import anonymize
@@ -275,8 +277,10 @@ def _rerun(artifact: Artifact, artifacts: Sequence[Artifact], base: str, repo_id
         config["adapter_name_or_path"] = missing_parent = f"adapter-{parent.hash[:12]}"
 
     lines = [f"python recipes/share.py pull {repo_id} --output_dir {title}"] if artifact.folder else []
-    script = shlex.quote(f"recipes/{artifact.manifest.recipe}.py")
-    lines.append(f"accelerate launch --config_file accelerate_config.yaml {script} --config recipe.yaml")
+    script = f"recipes/{artifact.manifest.recipe}.py"
+    if not shipped(script).is_file():  # the user's own
+        script = Path(script).name
+    lines.append(f"accelerate launch --config_file accelerate_config.yaml {shlex.quote(script)} --config recipe.yaml")
     for results in artifact.results:
         words = eval_command(results, base, repo_id, artifact)
         lines.append(" ".join(f"\\\n  {word}" if word.startswith("--") else word for word in words))

@@ -86,7 +86,7 @@ def peak_bytes(pipeline: Pipeline, stage: Stage) -> tuple[float, bool] | None:
     manifest = manifest_of(stage)
     if manifest is not None and manifest.peak_bytes:
         return manifest.peak_bytes, True
-    if stage.recipe is None:
+    if stage.recipe not in _DEFAULT_LENGTH:  # the base model, or a script of the user's
         return None
     import warnings
     from types import SimpleNamespace

@@ -53,11 +53,14 @@ class Stage:
         name (`str`):
             Its name, which is also that of its folder.
         recipe (`str` or `None`):
-            `"sft"`, `"grpo"`, `"reward"` or `"ppo"`; `None` for the base model, which is only evaluated.
+            `"sft"`, `"grpo"`, `"reward"`, `"ppo"` or the stem of `script`; `None` for the base model, which is only
+            evaluated.
         config_path (`str` or `None`):
             Recipe file.
         folder (`Path`):
             Run folder.
+        script (`Path` or `None`):
+            Script that trains it, `None` for the base model.
         config (`dict[str, Any]`):
             The recipe with its overrides, the pipeline's base, folders and parent.
         overrides (`dict[str, Any]`):
@@ -78,6 +81,7 @@ class Stage:
     recipe: str | None
     config_path: str | None
     folder: Path
+    script: Path | None = None
     config: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
     parent: str | None = None
@@ -149,8 +153,8 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
     except ValueError as error:
         fail(("model_name_or_path",), str(error))
     stages = [Stage("base", None, None, folder / "base", evals=values.get("evals", []))]
-    _check_evals(("evals",), None, stages[0].evals, fail)
-    recipes = []
+    _check_evals(("evals",), False, stages[0].evals, fail)
+    recipes, scripts = [], []
     for index, entry in enumerate(values["stages"]):
         where, before = ("stages", index), ["base", *(earlier["name"] for earlier in values["stages"][:index])]
         for key in ("name", "recipe", "config"):
@@ -161,11 +165,14 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
         # Some file systems do not tell capitals from small letters.
         if entry["name"].lower() in ("report", *(name.lower() for name in before)):
             fail((*where, "name"), f"{entry['name']!r} is taken: name each stage once, and none `base` or `report`")
-        if entry["recipe"] not in RECIPES:
-            fail((*where, "recipe"), f"unknown recipe {entry['recipe']!r}; known: {', '.join(RECIPES)}")
+        try:
+            scripts.append(_find_script(entry["recipe"], file.path.parent))
+        except ValueError as error:
+            fail((*where, "recipe"), str(error))
         if (parent := entry.get("parent")) is not None and parent not in before[1:]:
             fail((*where, "parent"), f"{parent!r} is no earlier stage; earlier: {', '.join(before[1:]) or 'none'}")
-        _check_evals((*where, "evals"), entry["recipe"], entry.get("evals", []), fail)
+        is_reward_model = entry["recipe"] == "reward" if entry["recipe"] in RECIPES else None
+        _check_evals((*where, "evals"), is_reward_model, entry.get("evals", []), fail)
         if not find_file(entry["config"]).is_file():
             fail((*where, "config"), f"{entry['config']} does not exist, seen from {Path.cwd()}")
         if taken := [key for key in _OF_THE_PIPELINE if key in entry.get("overrides", {})]:
@@ -176,7 +183,7 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
         recipe_file.rename("recipe")
         recipes.append(recipe_file.values)
     own = [str(recipe.get("output_dir") or "").rstrip("/") for recipe in recipes]
-    for index, (entry, recipe) in enumerate(zip(values["stages"], recipes, strict=True)):
+    for index, (entry, recipe, script) in enumerate(zip(values["stages"], recipes, scripts, strict=True)):
         where, name, parent = ("stages", index), entry["name"], entry.get("parent")
         settings = recipe | entry.get("overrides", {})
         used: set[int] = set()
@@ -196,7 +203,7 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
             fail(where, f"parent is missing: {entry['config']} continues {recipe['adapter_name_or_path']}")
         used_names = {values["stages"][number]["name"] for number in used}
         parents = [stage.name for stage in stages if stage.name == parent or stage.name in used_names]
-        stage = Stage(name, entry["recipe"], entry["config"], folder / name, config, entry.get("overrides", {}))
+        stage = Stage(name, script.stem, entry["config"], folder / name, script, config, entry.get("overrides", {}))
         stage.parent, stage.parents = parent, parents
         stage.evals, stage.minutes = entry.get("evals", []), entry.get("minutes")
         stages.append(stage)
@@ -206,16 +213,29 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
     return Pipeline(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
 
 
+def _find_script(recipe: str, folder: Path) -> Path:
+    """Return the script of a recipe: one of ours by its name, or one of the user's by its path."""
+    if recipe in RECIPES:
+        return shipped(f"recipes/{recipe}.py")
+    if not recipe.endswith(".py"):
+        raise ValueError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}, or a script's path, my_stage.py")
+    for path in (find_file(recipe), folder / recipe):
+        if path.is_file():
+            return path.absolute()
+    raise ValueError(f"{recipe} does not exist, seen from {Path.cwd()} or from {folder.absolute()}")
+
+
 def _check_evals(
-    where: KeyPath, recipe: str | None, evals: list[str], fail: Callable[[KeyPath, str], NoReturn]
+    where: KeyPath, is_reward_model: bool | None, evals: list[str], fail: Callable[[KeyPath, str], NoReturn]
 ) -> None:
+    """Refuse unknown tasks, and tasks for the other kind of model; `None` for a model of unknown kind."""
     for name in evals:
         try:
             task = load_task(name)
         except ValueError as error:
             fail(where, str(error))
-        if (task.model_type == "SEQ_CLS") != (recipe == "reward"):
-            fail(where, f"{name} asks a {'language' if recipe == 'reward' else 'reward'} model, and this is none")
+        if is_reward_model is not None and (task.model_type == "SEQ_CLS") != is_reward_model:
+            fail(where, f"{name} asks a {'language' if is_reward_model else 'reward'} model, and this is none")
 
 
 def _redirect(value: Any, own: Sequence[str], index: int, folders: Sequence[str], used: set[int]) -> Any:

@@ -1,15 +1,15 @@
 """Check of all due recipes before the first stage is trained: a typo in the last one costs nothing."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from schoolhouse.config.paths import shipped
+from schoolhouse.config.user_code import load_function
 from schoolhouse.pipeline.plan import Pipeline, Stage
 
 
@@ -35,7 +35,7 @@ def check_recipes(pipeline: Pipeline, stages: list[Stage]) -> None:
             "adapter_name_or_path": None,
         }
         flags = [part for key, value in settings.items() for part in (f"--{key}", _as_flag(value))]
-        jobs.append((stage.name, stage.recipe, ["--config", stage.config_path, *flags]))
+        jobs.append((stage.name, str(stage.script), ["--config", stage.config_path, *flags]))
     if jobs:
         # In a process that ends: the arguments of a trainer take hold of the accelerator.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -47,15 +47,16 @@ def _as_flag(value: Any) -> str:
 
 
 def _parse(jobs: list[tuple[str, str, list[str]]]) -> None:
-    for name, recipe, flags in jobs:
-        spec = importlib.util.spec_from_file_location(recipe, shipped(f"recipes/{recipe}.py"))
-        script = importlib.util.module_from_spec(spec)
-        sys.modules[recipe] = script  # dataclasses look up their module
-        spec.loader.exec_module(script)
-        parser = script.recipe_parser()
+    for name, script, flags in jobs:
+        sys.path.insert(0, str(Path(script).parent))  # as for a script that is run: it may import its neighbors
         told = io.StringIO()
         try:
+            parser = load_function(f"{script}:recipe_parser")()
             with contextlib.redirect_stderr(told):
                 parser.parse_args(flags)
+        except ValueError as error:
+            raise ValueError(f"stage {name}: {error}") from None
         except SystemExit:
             raise ValueError(f"stage {name}: {told.getvalue().strip()}") from None
+        finally:
+            sys.path.pop(0)

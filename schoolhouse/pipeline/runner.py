@@ -116,7 +116,7 @@ class Runner:
         command = [
             *(sys.executable, "-m", "accelerate.commands.launch"),
             *("--config_file", str(launch), *self._threads()),
-            *(str(shipped(f"recipes/{stage.recipe}.py")), "--config", str(stage.folder / "config.yaml")),
+            *(str(stage.script), "--config", str(stage.folder / "config.yaml")),
         ]
         self._program(stage, "train", command, stage.folder / "train.log", {LAUNCH_CONFIG: str(launch.absolute())})
         if (manifest := manifest_of(stage)) is None or manifest.status != "done":

@@ -39,8 +39,8 @@ def stage_fingerprints(pipeline: Pipeline, stage: Stage) -> Fingerprints:
         [`Fingerprints`]: settings, files and code as this process met them first, parents as they are now.
     """
     if stage.fingerprints is None:
-        script, launch = shipped(f"recipes/{stage.recipe}.py"), pipeline.accelerate_config
-        stage.fingerprints = fingerprints_of(script, stage.config, pipeline.base_hash, product_hash, launch)
+        launch = pipeline.accelerate_config
+        stage.fingerprints = fingerprints_of(stage.script, stage.config, pipeline.base_hash, product_hash, launch)
     parents = {name: product_hash(pipeline.folder / name) for name in stage.fingerprints.parents}
     return stage.fingerprints.model_copy(update={"parents": parents})
 

@@ -63,7 +63,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     verify.add_argument("--output_dir", help="keep what is downloaded in this folder")
     verify.add_argument("--base_model", help="folder or Hub id of the base, instead of the one named there")
     verify.add_argument("--stage", help="one stage of a pipeline")
-    verify.add_argument("--tasks", help="of the claimed tasks only these, comma-separated")
+    verify.add_argument(
+        "--tasks",
+        help="of the claimed tasks only these, comma-separated; names or YAML files",
+    )
     verify.add_argument("--task_paths", help="local data for tasks, as eval/run.py takes it")
     verify.add_argument("--limit", type=int, help="items per task; by default as many as the claim")
 
@@ -126,6 +129,7 @@ def pull_adapter(arguments: argparse.Namespace) -> int:
 def verify_claims(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
 
+    from schoolhouse.evaluation.tasks import task_names
     from schoolhouse.hub.pull import pull
     from schoolhouse.hub.verify import Verdict, check_claim, overall, read_claims
 
@@ -138,10 +142,15 @@ def verify_claims(arguments: argparse.Namespace) -> int:
         stages = [arguments.stage] if arguments.stage else list(folders)
         claims = {stage: read_claims(folder, folders[stage]) for stage in stages}
         claimed = {task for tasks in claims.values() for task in tasks}
-        asked = set(arguments.tasks.split(",")) if arguments.tasks else claimed
-        if asked - claimed:
+        # Name of a task -> what eval/run.py is told: the name, or the path of a task's file.
+        asked = {Path(task).stem: task for task in (arguments.tasks.split(",") if arguments.tasks else claimed)}
+        if absent := sorted(asked.keys() - claimed):
             there = ", ".join(map(one_line, sorted(claimed)))
-            raise ValueError(f"--tasks {min(asked - claimed)}: claimed is {there}")
+            raise ValueError(f"--tasks {absent[0]}: claimed is {there}")
+        if foreign := sorted(name for name, task in asked.items() if task == name and name not in task_names()):
+            raise ValueError(
+                f"{one_line(foreign[0])} is no built-in task: name its YAML file, or other tasks, in --tasks"
+            )
         verdicts = []
         for stage in stages:
             wanted = {task: claim for task, claim in claims[stage].items() if task in asked}
@@ -150,7 +159,7 @@ def verify_claims(arguments: argparse.Namespace) -> int:
                 continue
             base = arguments.base_model or lineage.base.name
             results = Path(scratch, "eval", folders[stage])
-            measure_again(base, folder / folders[stage], list(wanted), arguments, results)
+            measure_again(base, folder / folders[stage], [asked[task] for task in wanted], arguments, results)
             found = read_claims(results)
             for task, claim in wanted.items():
                 verdict, why = check_claim(claim, found[task])

@@ -42,7 +42,7 @@ def pipeline(tmp_path_factory, base):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe | {"learning_rate": 1.0e-2}))
     stages = [
         {"name": name, "recipe": name, "config": f"{name}.yaml", "evals": EVALS[name]}
-        | ({"after": "sft"} if name != "sft" else {})
+        | ({"parent": "sft"} if name != "sft" else {})
         for name in RECIPES
     ]
     pipeline = {"name": "small", "model_name_or_path": str(base[0]), "output_dir": "out", "evals": ["tiny_heldout"]}
@@ -64,8 +64,8 @@ def test_a_pipeline_is_one_repository_with_a_folder_per_stage(api, base, pipelin
     lineage = json.loads(Path(api.hf_hub_download(repo_id, "lineage.json")).read_text())
     sft, *others = lineage["stages"]
     assert sft["parent"] is None and [stage["parent"] for stage in others] == [sft["adapter"]] * 2
-    judges = {stage["name"]: stage["reward_models"] for stage in lineage["stages"]}
-    assert judges == {"sft": [], "reward": [], "ppo": [others[0]["adapter"]]}
+    reward_models = {stage["name"]: stage["reward_models"] for stage in lineage["stages"]}
+    assert reward_models == {"sft": [], "reward": [], "ppo": [others[0]["adapter"]]}
     assert len(api.list_repo_refs(repo_id).tags) == 3
     card = ModelCard.load(repo_id, token=TOKEN)
     card.validate()

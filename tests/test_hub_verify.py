@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recipes import share
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.evaluation.results import TaskResult
 from schoolhouse.evaluation.statistics.intervals import wilson
 from schoolhouse.hub.lineage import BaseOnHub, Lineage, LineageStage, check_lineage, file_hash
 from schoolhouse.hub.merge import merge
 from schoolhouse.hub.verify import check_claim, overall, read_claims
-from tests.hub_runs import call, command, elsewhere, loopback
+from tests.hub_runs import call, command, elsewhere, loopback, make_run, write_results
 from tests.tiny_models import make_tiny_model
 
 
@@ -231,6 +233,24 @@ def test_pull_refuses_what_differs_from_the_lineage(hub, api, base, run, repo_id
     status, error, there = pull(repo_id)
     last = error.splitlines()[-1]  # after the client's progress bars
     assert status == 2 and last.startswith("recipes/share.py: error: ") and told in last and not there
+
+
+@loopback
+def test_a_claim_on_a_task_of_ones_own_is_measured_with_its_file(
+    surroundings, base, repo_id, tmp_path, capsys, monkeypatch
+):
+    mine = write_results(make_run(tmp_path / "mine", base[0]), task="mine")
+    assert call("push", mine, repo_id, "--base_model", base[1]) == 0
+    assert call("verify", repo_id) == 2
+    assert "mine is no built-in task: name its YAML file" in capsys.readouterr().err
+    asked = []
+
+    def measure_again(base, adapter, tasks, arguments, folder):
+        asked.extend(tasks)
+        shutil.copytree(mine / "eval", folder)
+
+    monkeypatch.setattr(share, "measure_again", measure_again)
+    assert call("verify", repo_id, "--tasks", "tasks/mine.yaml") == 0 and asked == ["tasks/mine.yaml"]
 
 
 @loopback

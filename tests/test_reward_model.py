@@ -364,6 +364,7 @@ def test_a_run_without_pairs_ends_before_weights_load(monkeypatch, capsys, setup
     for flags, words in (
         (["--max_length", "3"], "max_length: no pair is left to train on: 0 of 20 pairs are used"),
         (["--num_members", "0"], "num_members: must be at least 1"),
+        (["--num_members", "2", "--push_to_hub", "true"], "push_to_hub: only one adapter can be pushed"),
         (["--dataloader_drop_last", "--per_device_train_batch_size", "64"], "20 pairs do not fill one batch of 64"),
     ):
         with pytest.raises(SystemExit) as stopped:

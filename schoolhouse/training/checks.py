@@ -80,6 +80,8 @@ def validate_pairs(parser: RecipeParser, training_args: RewardConfig, pairs: Pai
         parser.error("num_members", f"must be at least 1, got {num_members}")
     if num_members > 1 and parser.resolved.get("use_peft") is False:
         parser.error("num_members", "the members of an ensemble are adapters on one base: needs use_peft: true")
+    if num_members > 1 and training_args.push_to_hub:
+        parser.error("push_to_hub", "only one adapter can be pushed: leave it out, or set num_members to 1")
     if not pairs.counts["used"]:
         parser.error("max_length" if pairs.counts["too_long"] else None, f"no pair is left to train on: {pairs}")
     _validate_full_batch(parser, training_args, pairs.counts["used"], "pairs")

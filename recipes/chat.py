@@ -23,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0, greedy")
     arguments = parser.parse_args(argv)
 
-    from schoolhouse.pipeline.chat import AdapterChat, find_stages, printable
+    from schoolhouse.core.escape import printable
+    from schoolhouse.pipeline.chat import AdapterChat, find_stages
 
     try:
         base = arguments.model_name_or_path and str(find_file(arguments.model_name_or_path))

@@ -13,8 +13,9 @@ from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schoolhouse.core.chat_templates import ensure_chat_template
+from schoolhouse.core.escape import printable
 from schoolhouse.core.models import load_model
-from schoolhouse.pipeline.chat import AdapterChat, find_stages, printable
+from schoolhouse.pipeline.chat import AdapterChat, find_stages
 
 
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,22 @@ def one_line(text: object, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """Write a text with an escape for each character that a terminal might obey, or shows out of order."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def markdown(text: object, limit: int = 200) -> str:
     """Write a text as one line of Markdown in which nothing is markup, HTML, a link or the end of a table cell."""
-    line = one_line(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = re.sub(r"([\\`*_{}\[\]#|!~@])", r"\\\1", line)
+    return escape_markdown(one_line(text, limit))
+
+
+def escape_markdown(line: str) -> str:
+    """Escape one line, without control characters, for Markdown as [`markdown`] does."""
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*_{}\[\]#|!~@$])", r"\\\1", line)
+    # A list begins, or a heading is underlined.
+    line = re.sub(r"^([-+=]|\d+[.)])(?=\s|$)", lambda found: rf"{found[0][:-1]}\{found[0][-1]}", line)
     return re.sub(r":(?=//)|(?<=www)\.", r"\\\g<0>", line, flags=re.IGNORECASE)  # GitHub links bare addresses
 
 

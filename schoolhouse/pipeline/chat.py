@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.escape import printable
 from schoolhouse.core.manifest import read_pipeline_index
 from schoolhouse.core.models import adapter_folder, load_model, load_tokenizer
 from schoolhouse.core.reward_models import validate_task_type
@@ -18,22 +19,12 @@ if TYPE_CHECKING:
 
 def find_stages(pipeline: str | None, model: str | None, names: str | None) -> tuple[str, dict[str, str | None]]:
     """
-    Return the base model and the adapter of each stage that is asked.
+    Return the base model, and for each stage that is asked its adapter (`None` for the base itself).
 
     Args:
-        pipeline (`str` or `None`):
-            Folder of a pipeline, or its pipeline.json.
-        model (`str` or `None`):
-            Base model, where there is no pipeline.
         names (`str` or `None`):
-            Stages, separated by commas: `base`, a stage of the pipeline, or `name=adapter`. By default the
-            pipeline's last finished stage that is no reward model.
-
-    Returns:
-        `tuple[str, dict]`: base model, and name -> adapter (`None` for the base itself).
-
-    Raises:
-        ValueError: naming what is missing.
+            Stages, separated by commas: `base`, a stage of the pipeline, or `name=adapter`. By default the pipeline's
+            last finished stage that is no reward model.
     """
     known: dict[str, str | None] = {"base": None}
     if pipeline is not None:
@@ -54,17 +45,7 @@ def find_stages(pipeline: str | None, model: str | None, names: str | None) -> t
 
 
 class AdapterChat:
-    """
-    Stages that answer, on one copy of the base model's weights.
-
-    Args:
-        model_name_or_path (`str`):
-            Base model.
-        stages (`dict[str, str | None]`):
-            Name -> adapter, `None` for the base itself.
-        device (`str`, *optional*):
-            Torch device, the fastest by default.
-    """
+    """Stages (name -> adapter, `None` for the base itself) that answer, on one copy of the base model's weights."""
 
     def __init__(self, model_name_or_path: str, stages: dict[str, str | None], device: str | None = None):
         self.tokenizers: dict[str, PreTrainedTokenizerBase] = {}
@@ -92,22 +73,15 @@ class AdapterChat:
         temperature: float = 0.0,
     ) -> str:
         """
-        Return the next answer of a stage.
+        Return the next answer of a stage as the model wrote it; [`printable`] makes it safe.
 
         Args:
-            stage (`str`):
-                Its name.
             messages (`list[dict]`):
                 The conversation so far, in chat format.
             show (`Callable`, *optional*):
                 Called with each piece of the answer, safe to print, as it is generated.
-            max_new_tokens (`int`, *optional*, defaults to `256`):
-                Where it is cut.
             temperature (`float`, *optional*, defaults to `0.0`):
-                Of the sampling; 0 is greedy.
-
-        Returns:
-            `str`: the answer as the model wrote it; [`printable`] makes it safe.
+                Temperature of the sampling; 0 is greedy.
         """
         import torch
         from transformers import TextStreamer
@@ -136,8 +110,3 @@ class AdapterChat:
                 streamer=Shown(tokenizer, skip_prompt=True, skip_special_tokens=True),
             )
         return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
-def printable(text: str) -> str:
-    """Return a text in which whatever a terminal might obey, or shows out of order, is written as an escape."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

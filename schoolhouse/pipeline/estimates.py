@@ -16,15 +16,9 @@ _DEFAULT_LENGTH = {"sft": 1024, "reward": 1024, "grpo": 512, "ppo": 512}  # wher
 @dataclass
 class Program:
     """
-    One program of a pipeline: a stage's training, or its eval.
+    One program of a pipeline: `what` is `"train"` or `"eval"`.
 
-    Args:
-        stage (`str`):
-            Its name.
-        what (`str`):
-            `"train"` or `"eval"`.
-        seconds (`float` or `None`):
-            What it took the last time, else what is expected; `None` where nothing is known.
+    `seconds` is what it took the last time, else what is expected; `None` where nothing is known.
     """
 
     stage: str
@@ -33,18 +27,7 @@ class Program:
 
 
 def to_do(pipeline: Pipeline, stages: list[Stage]) -> list[Program]:
-    """
-    Return the programs that a run would start, in order.
-
-    Args:
-        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
-            The pipeline.
-        stages (`list[Stage]`):
-            The stages that were asked for.
-
-    Returns:
-        `list[Program]`: empty where everything is done and evaluated.
-    """
+    """Return the programs that a run of these stages would start, in order; none where all is done and evaluated."""
     programs = []
     for stage in stages:
         due = not is_done(pipeline, stage)
@@ -73,15 +56,9 @@ def eval_seconds(pipeline: Pipeline, stage: Stage) -> float | None:
 
 def peak_bytes(pipeline: Pipeline, stage: Stage) -> tuple[float, bool] | None:
     """
-    Return the memory of a stage's training.
+    Return the memory of a stage's training in bytes, and whether it was measured.
 
-    Args:
-        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]), stage ([`~schoolhouse.pipeline.plan.Stage`]):
-            The stage and its pipeline.
-
-    Returns:
-        `tuple[float, bool]` or `None`: bytes, and whether they were measured; else they are estimated from the
-        model's config, for sequences as long as the recipe lets them be.
+    Else it is estimated from the model's config, for sequences as long as the recipe lets them be.
     """
     manifest = manifest_of(stage)
     if manifest is not None and manifest.peak_bytes:

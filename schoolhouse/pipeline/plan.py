@@ -121,19 +121,13 @@ class Pipeline:
 
 def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
     """
-    Read and check a pipeline, and the recipes that it names.
+    Read and check a pipeline, and the recipes that it names; a mistake is a `ValueError` that names file and line.
 
     Args:
         path (`str` or `Path`):
             YAML file.
         output_dir (`str`, *optional*):
-            Instead of the file's own.
-
-    Returns:
-        [`Pipeline`]
-
-    Raises:
-        ValueError: one line that names file and line.
+            Folder instead of the file's own.
     """
     file = read_yaml(path)
     stages = file.values.get("stages")
@@ -240,7 +234,7 @@ def _check_evals(
 
 def _redirect(value: Any, own: Sequence[str], index: int, folders: Sequence[str], used: set[int]) -> Any:
     """
-    A value of stage `index` with paths into the recipes' `own` run folders led into the pipeline's `folders`; the
+    Lead paths into the recipes' `own` run folders, in a value of stage `index`, into the pipeline's `folders`. The
     stages that it names are added to `used`.
     """
     if isinstance(value, dict):

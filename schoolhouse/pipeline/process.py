@@ -34,7 +34,7 @@ class Progress:
 
     Args:
         what (`str`):
-            What it counts, `train` or the name of a task.
+            Kind of steps: `train`, or the name of a task.
         done (`int`), total (`int`):
             Steps; 0 before the first event.
         left (`float` or `None`):
@@ -51,15 +51,7 @@ class Progress:
     _first: tuple[float, int] = (0.0, 0)
 
     def update(self, event: dict[str, Any], now: float) -> None:
-        """
-        Take over an event of [`schoolhouse.core.progress.report_progress`].
-
-        Args:
-            event (`dict[str, Any]`):
-                With `what`, `step`, `of` and `metrics`.
-            now (`float`):
-                Time of its arrival in seconds.
-        """
+        """Take over an event of [`schoolhouse.core.progress.report_progress`] that came at `now`, in seconds."""
         if event["what"] != self.what:
             self.what, self._first, self.left = event["what"], (now, event["step"]), None
         self.done, self.total = event["step"], event["of"]
@@ -92,14 +84,11 @@ class _Events:
 
 class Stop:
     """
-    Turns Ctrl-C and SIGTERM into a request that the running program finishes its step; the second one ends it at once.
+    Turn Ctrl-C and SIGTERM into a request that the running program finishes its step; the second one ends it at once.
 
     Args:
         notify (`Callable`, *optional*):
-            Called when the first signal comes.
-
-    Attributes:
-        number (`int` or `None`): the signal that came.
+            Called when the first signal comes; `number` holds it from then on.
     """
 
     def __init__(self, notify: Callable[[], None] = lambda: None):
@@ -126,22 +115,15 @@ def run_program(
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """
-    Run a program to its end, and to that of every process it started in its group.
+    Run a program to its end, and to that of every process it started in its group, and return its exit status.
 
     Args:
-        command (`Sequence[str]`):
-            Program and arguments.
         log (`Path`):
             File that its output is appended to.
-        stop ([`Stop`]):
-            Where signals arrive.
         show (`Callable`, *optional*):
             Called with the progress that the program reports.
         environment (`Mapping[str, str]`, *optional*):
             Further variables of its environment.
-
-    Returns:
-        `int`: exit status.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     events = _Events(log.with_name(f".{log.stem}.progress"))
@@ -183,7 +165,7 @@ def run_program(
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log, without control characters; of a progress bar only its last state."""
+    """Return the last lines of a log, without control characters; of a progress bar only its last state."""
     text = log.read_bytes()[-20_000:].decode(errors="replace").replace("\r\n", "\n")
     # That its program failed is all that the launcher's own traceback says.
     text = _LAUNCHER.sub("", text)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from schoolhouse.core.environment import versions
+from schoolhouse.core.escape import one_line
 from schoolhouse.pipeline.estimates import Program, eval_seconds, peak_bytes, to_do, training_seconds
 from schoolhouse.pipeline.plan import Pipeline, Stage
 from schoolhouse.pipeline.process import Progress
@@ -19,13 +21,7 @@ SHOWN = (
 
 
 class View:
-    """
-    Shows where a pipeline is, what its program last measured, and how long it will still take.
-
-    Args:
-        name (`str`):
-            Name of the pipeline.
-    """
+    """Show where a pipeline is, what its program last measured, and how long it will still take."""
 
     def __init__(self, name: str):
         self.name = name
@@ -108,7 +104,7 @@ class View:
                 ran = Text(f"{clock(time.monotonic() - self._began)} so far")
                 if step.total:
                     left = "" if step.left is None else f", {clock(step.left)} left"
-                    title = "" if step.what == "train" else f"{printable(step.what)[:30]} "
+                    title = "" if step.what == "train" else f"{one_line(step.what, 30)} "
                     ran = Text(f"{title}{step.done} of {step.total}{left}")
                     cell.add_row(ProgressBar(total=step.total, completed=step.done, width=20), ran)
                 else:
@@ -132,12 +128,7 @@ def _figure(value: Any) -> str:
     try:
         return f"{float(value):.4g}"
     except (TypeError, ValueError):
-        return printable(str(value))[:20]
-
-
-def printable(text: str) -> str:
-    """Return a text without the characters that a terminal might obey."""
-    return "".join(filter(str.isprintable, text))
+        return one_line(value, 20)
 
 
 def clock(seconds: float) -> str:
@@ -149,15 +140,7 @@ def clock(seconds: float) -> str:
 
 
 def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
-    """
-    Print what a run would do, how long that takes and how much memory, and what is not compared.
-
-    Args:
-        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
-            The pipeline.
-        stages (`list[Stage]`):
-            The stages that were asked for.
-    """
+    """Print what a run of these stages would do, how long that takes and how much memory, and what is not compared."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -193,8 +176,6 @@ def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
 
 def _not_compared(stages: list[Stage]) -> list[str]:
     """Return lines on what may have changed without a stage being trained anew."""
-    from schoolhouse.core.environment import versions
-
     here, notes, hub = versions(), [], set()
     for stage in stages:
         if (manifest := manifest_of(stage)) is None:

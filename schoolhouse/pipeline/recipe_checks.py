@@ -17,14 +17,7 @@ def check_recipes(pipeline: Pipeline, stages: list[Stage]) -> None:
     """
     Check keys, types and bounds of recipes as their scripts will.
 
-    Args:
-        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
-            The pipeline.
-        stages (`list[Stage]`):
-            Stages that are to be trained.
-
-    Raises:
-        ValueError: one line that names the stage, and file and line or the override.
+    A mistake is a `ValueError`, one line that names the stage, and file and line or the override.
     """
     jobs = []
     for stage in stages:

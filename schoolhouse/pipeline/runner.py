@@ -45,17 +45,7 @@ class StageFailed(Exception):
 
 
 class Runner:
-    """
-    Runs stages of a pipeline, one after another.
-
-    Args:
-        pipeline ([`~schoolhouse.pipeline.plan.Pipeline`]):
-            The pipeline.
-        view ([`~schoolhouse.pipeline.progress.View`]):
-            Where progress is shown.
-        stop ([`~schoolhouse.pipeline.process.Stop`]):
-            Where signals arrive.
-    """
+    """Run stages of a pipeline, one after another; `view` shows progress, and signals arrive at `stop`."""
 
     def __init__(self, pipeline: Pipeline, view: View, stop: Stop):
         self.pipeline, self.view, self.stop = pipeline, view, stop
@@ -77,14 +67,7 @@ class Runner:
 
     def run(self, stages: list[Stage]) -> bool:
         """
-        Train and evaluate stages, parents first.
-
-        Args:
-            stages (`list[Stage]`):
-                Which ones, in the pipeline's order.
-
-        Returns:
-            `bool`: whether anything was run.
+        Train and evaluate stages, parents first, and return whether anything was run.
 
         Raises:
             StageFailed: a program failed; what was done before it stays done.
@@ -127,7 +110,9 @@ class Runner:
             )
 
     def _threads(self) -> list[str]:
-        """accelerate gives a process one thread where nobody says how many: half of two cores would stand idle."""
+        """
+        Return flags for the threads of a process: accelerate's default of one would leave half of two cores idle.
+        """
         if "OMP_NUM_THREADS" in os.environ:
             return []
         processes = read_yaml(self.pipeline.accelerate_config).values.get("num_processes", 1)
@@ -175,9 +160,7 @@ class Runner:
         stages = []
         for stage in self.pipeline.stages:
             evaluation = str(stage.folder / EVAL_FOLDER) if is_evaluated(self.pipeline, stage) else None
-            status: Status | None = (
-                "running" if stage.name == running else "done" if is_done(self.pipeline, stage) else None
-            )
+            status: Status | None = "done" if is_done(self.pipeline, stage) else None
             stages.append(
                 PipelineStage(
                     name=stage.name,
@@ -215,11 +198,8 @@ class Runner:
 
 def clear(folder: Path) -> None:
     """
-    Make way for a new run. A folder that a pipeline made is deleted, any other is moved aside and kept.
-
-    Args:
-        folder (`Path`):
-            Run folder of a stage, or folder of an evaluation.
+    Make way for a new run in a stage's folder or that of its evaluation: what a pipeline made is deleted, anything
+    else is moved aside and kept.
     """
     if not folder.exists():
         return

@@ -29,14 +29,8 @@ def manifest_of(stage: Stage) -> RunManifest | None:
 
 def stage_fingerprints(pipeline: Pipeline, stage: Stage) -> Fingerprints:
     """
-    Return the fingerprints that a run of the stage would record now.
-
-    Args:
-        pipeline ([`Pipeline`]), stage ([`Stage`]):
-            The stage and its pipeline.
-
-    Returns:
-        [`Fingerprints`]: settings, files and code as this process met them first, parents as they are now.
+    Return the fingerprints that a run of the stage would record now: settings, files and code as this process met them
+    first, parents as they are now.
     """
     if stage.fingerprints is None:
         launch = pipeline.accelerate_config
@@ -46,30 +40,12 @@ def stage_fingerprints(pipeline: Pipeline, stage: Stage) -> Fingerprints:
 
 
 def is_done(pipeline: Pipeline, stage: Stage) -> bool:
-    """
-    Return whether a stage needs no training.
-
-    Args:
-        pipeline ([`Pipeline`]), stage ([`Stage`]):
-            The stage and its pipeline.
-
-    Returns:
-        `bool`: always true for the base model.
-    """
+    """Return whether a stage needs no training, as always for the base model."""
     return not stale_reason(pipeline, stage)
 
 
 def stale_reason(pipeline: Pipeline, stage: Stage) -> str:
-    """
-    Return why a stage is to be trained, in a few words.
-
-    Args:
-        pipeline ([`Pipeline`]), stage ([`Stage`]):
-            The stage and its pipeline.
-
-    Returns:
-        `str`: empty for a stage that is done.
-    """
+    """Return why a stage is to be trained, in a few words; empty for a stage that is done."""
     if stage.recipe is None:
         return ""
     manifest = manifest_of(stage)
@@ -100,10 +76,6 @@ def evaluation_of(stage: Stage) -> Evaluation | None:
 def is_evaluated(pipeline: Pipeline, stage: Stage) -> bool:
     """
     Return whether a stage's evaluation is that of its present adapter, tasks and code, and still as it was written.
-
-    Args:
-        pipeline ([`Pipeline`]), stage ([`Stage`]):
-            The stage and its pipeline.
     """
     entry = evaluation_of(stage)
     if entry is None or entry.status != "done":

@@ -1,16 +1,15 @@
 """Text that a model or a data set wrote, made safe to show, and figures in words."""
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from schoolhouse.core.escape import escape_markdown
+
 
 LIMIT = 2000  # characters of a text that the report shows
-_MARKDOWN = re.compile(r"([\\`*_\[\]|~$])")
-_LINE_START = re.compile(r"^(?:[-+=]|\d+[.)]|#+)(?=\s|$)")  # begins a list or a heading, or underlines a heading
 
 
 def visible(text: object, limit: int = LIMIT) -> str:
@@ -46,9 +45,7 @@ def markdown_text(value: object, limit: int = LIMIT) -> Markup:
     """Escape a value for one line or table cell of Markdown: no markup, no HTML, no line end, no link."""
     if isinstance(value, Markup):
         return value
-    line = " ".join(visible(value, limit).split())
-    line = _MARKDOWN.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-    return Markup(_LINE_START.sub(lambda found: rf"{found[0][:-1]}\{found[0][-1]}", line).replace("://", r":\//"))
+    return Markup(escape_markdown(" ".join(visible(value, limit).split())))
 
 
 def number(value: Any) -> str:

@@ -97,16 +97,12 @@ class Evaluation(_Record):
     Args:
         folder (`str`):
             Folder of its results, from the run folder.
-        tasks (`list[str]`):
-            Tasks.
         fingerprint (`str`):
-            Hash of everything that decides the results, by [`schoolhouse.core.fingerprint.evaluation_fingerprint`].
-        status (`Status`), reason (`str` or `None`):
-            Where it stands, and why it failed.
-        seconds (`float`):
-            Duration.
+            [`schoolhouse.core.fingerprint.evaluation_fingerprint`].
+        reason (`str` or `None`):
+            Why it failed.
         results_hash (`str` or `None`):
-            Hash of results and samples, by [`results_hash`].
+            Hash of results and samples, by [`schoolhouse.core.run.results_hash`].
     """
 
     folder: str
@@ -232,14 +228,7 @@ class PipelineIndex(_Record):
 
 def read_manifest(folder: str | Path) -> RunManifest:
     """
-    Read the manifest of a run folder. Those of the first version are read as well.
-
-    Args:
-        folder (`str` or `Path`):
-            Run folder.
-
-    Returns:
-        [`RunManifest`]
+    Read the manifest of a run folder; those of the first version are read as well.
 
     Raises:
         `ValueError`: one line that names the file, and says what is wrong with it and what to do.
@@ -256,14 +245,7 @@ def read_manifest(folder: str | Path) -> RunManifest:
 
 def read_pipeline_index(path: str | Path) -> PipelineIndex:
     """
-    Read `pipeline.json`.
-
-    Args:
-        path (`str` or `Path`):
-            The file, or the folder that holds it.
-
-    Returns:
-        [`PipelineIndex`]
+    Read `pipeline.json`, by its path or by the folder that holds it.
 
     Raises:
         `ValueError`: one line that names the file, and says what is wrong with it and what to do.

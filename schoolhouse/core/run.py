@@ -113,9 +113,6 @@ class Run:
                 Its chat template is hashed.
             reward_models (`Sequence[str]`, *optional*):
                 Folders or Hub ids of the reward models among the rewards.
-
-        Returns:
-            [`Run`]: with status `"running"`.
         """
         from accelerate import PartialState
 
@@ -201,13 +198,7 @@ class Run:
             self.manifest.resumed = [*old.resumed, Resumption(at=_now(), checkpoint=origin)]
 
     def save(self, **values: Any) -> None:
-        """
-        Set fields of the manifest and write it.
-
-        Args:
-            **values:
-                Fields of [`RunManifest`].
-        """
+        """Set fields of the manifest, and write it."""
         for key, value in values.items():
             setattr(self.manifest, key, value)
         self.manifest.seconds = round(self._seconds_before + time.monotonic() - self._began, 2)
@@ -215,17 +206,7 @@ class Run:
             write_json(self.folder / RUN_FILE, self._redacted(self.manifest))
 
     def finish(self, trainer: Trainer, product: Path, **values: Any) -> None:
-        """
-        Write the manifest of a run that went to its end.
-
-        Args:
-            trainer ([`~transformers.Trainer`]):
-                Trainer that has trained.
-            product (`Path`):
-                Folder of what was trained.
-            **values:
-                Further fields of [`RunManifest`].
-        """
+        """Write the manifest of a run that went to its end, with the folder of its product and further fields."""
         state = trainer.state
         if self.is_writer:
             # Checkpoints may be deleted, curves stay.
@@ -245,13 +226,7 @@ class Run:
         )
 
     def interrupt(self, trainer: Trainer) -> None:
-        """
-        Write the manifest of a run that was told to stop, and say how to go on.
-
-        Args:
-            trainer ([`~transformers.Trainer`]):
-                Trainer that has saved a checkpoint and stopped.
-        """
+        """Write the manifest of a run that has saved a checkpoint and stopped, and say how to continue."""
         state = trainer.state
         self.save(
             status="interrupted",
@@ -292,8 +267,8 @@ def open_evaluation(
     """
     Append an evaluation to the manifest of what is evaluated, around the work of evaluating it.
 
-    The manifest is that of the run folder that holds the adapter. For a base model it is that of the folder that
-    holds `output_dir`, if that is called `eval`, as in the `base` of a pipeline. Anything else has no manifest.
+    The manifest is that of the run folder that holds the adapter. For a base model it is that of the folder that holds
+    `output_dir`, if that is called `eval`, as in the `base` of a pipeline. Anything else has no manifest.
 
     Args:
         script (`str`):
@@ -301,9 +276,7 @@ def open_evaluation(
         output_dir (`Path`):
             Folder of the results.
         settings (`dict[str, Any]`):
-            What file and flags set: `tasks` and everything that differs from its default.
-        model ([`ModelSource`]), adapter ([`AdapterSource`] or `None`):
-            What is evaluated.
+            `tasks`, and every setting of file and flags that differs from its default.
     """
     manifest = None
     folder = Path(adapter.name).parent if adapter is not None else output_dir.parent
@@ -378,9 +351,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     Args:
         folder (`Path`):
             Folder with `checkpoint-N` sub-folders; need not exist.
-
-    Returns:
-        `Path` or `None`: `None` where there is none.
     """
     for path in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
         try:
@@ -401,13 +371,7 @@ def final_metrics(log_history: list[dict[str, float]]) -> dict[str, float]:
     """
     Return the last logged value of every metric. The log is part of a checkpoint, so a resumed run has the same ones.
 
-    Args:
-        log_history (`list[dict[str, float]]`):
-            Of the trainer's state.
-
-    Returns:
-        `dict[str, float]`: without clock times, and without the trainer's closing averages, which start anew when a
-        run is resumed.
+    Clock times are left out, and the trainer's closing averages, which start anew when a run is resumed.
     """
     entries = [entry for entry in log_history if "train_runtime" not in entry]
     last = {key: value for entry in entries for key, value in entry.items()}
@@ -419,12 +383,7 @@ def tokens_trained(trainer: Trainer) -> dict[str, int]:
     """
     Return the tokens that a finished supervised run read and was trained on, repeats included.
 
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            Its training data has `input_ids` and `labels`.
-
-    Returns:
-        `dict[str, int]`: `input` (without padding) and `trained` (labels that are not -100). Exact after whole epochs.
+    `input` is without padding, `trained` counts the labels that are not -100. Exact after whole epochs.
     """
     counts = {"input": 0, "trained": 0}
     rows: Any = trainer.train_dataset

@@ -43,19 +43,15 @@ class Artifact:
             Name of its stage, `sft`.
         adapter (`Path`):
             Folder of the adapter.
-        manifest ([`~schoolhouse.core.manifest.RunManifest`]):
-            Manifest of the run that made it.
-        base ([`~schoolhouse.core.manifest.ModelSource`]):
-            Base model of that run.
+        manifest (`RunManifest`), base (`ModelSource`):
+            Manifest of the run that made it, and the base model of that run.
         hash (`str`):
             [`~schoolhouse.core.models.adapter_hash`].
-        folder (`str`, *optional*, defaults to `""`):
+        folder (`str`, *optional*):
             Sub-folder in the repository; empty for the root.
-        results (`list[EvaluationResults]`, *optional*):
-            Results of this adapter.
-        base_results (`list[EvaluationResults]`, *optional*):
-            Results of the base alone.
-        origin (`str`, *optional*, defaults to `""`):
+        results (`list[EvaluationResults]`), base_results (`list[EvaluationResults]`):
+            Results of this adapter, and of the base alone.
+        origin (`str`, *optional*):
             Run folder, as the pipeline and other stages' recipes name it.
     """
 
@@ -76,7 +72,7 @@ class Artifact:
 
     @property
     def is_reward_model(self) -> bool:
-        """Whether it is used for scores and not for texts."""
+        """`True` for an adapter that is used for scores and not for texts."""
         return self.config.get("task_type") == "SEQ_CLS"
 
     @property
@@ -86,25 +82,19 @@ class Artifact:
 
 
 def all_tasks(results: Sequence[EvaluationResults]) -> dict[str, TaskResult]:
-    """Results of all tasks, by name, of several evaluations of one model."""
+    """Return the results of all tasks, by name, of several evaluations of one model."""
     return {name: task for found in results for name, task in found.tasks.items()}
 
 
 def read_artifacts(path: str, results: Sequence[str] = ()) -> list[Artifact]:
     """
-    Read the adapters in a folder.
+    Read the adapters in a folder, and refuse (`ValueError`) what may not be shared.
 
     Args:
         path (`str`):
-            A run folder, its `adapter`, or the folder of a pipeline (with `pipeline.json`).
+            A run folder, its `adapter`, or the folder of a pipeline, of which the finished stages are read.
         results (`Sequence[str]`, *optional*):
             Folders of results, beside `eval` of the run folder.
-
-    Returns:
-        `list[Artifact]`: one, or those of the finished stages of a pipeline.
-
-    Raises:
-        ValueError: what may not be shared of it, in one line.
     """
     folder = Path(path)
     if not folder.is_dir():

@@ -31,28 +31,19 @@ def build_files(
     public: bool = False,
 ) -> dict[str, bytes]:
     """
-    Build everything that will be uploaded.
+    Return everything that will be uploaded, path -> content.
 
     Args:
-        api ([`~huggingface_hub.HfApi`]):
-            Client, asked about the base.
-        repo_id (`str`):
-            `owner/name`.
-        artifacts (`list[Artifact]`):
-            Adapters, all on one base.
         base_model (`str`, *optional*):
             Hub id of the base, where the manifest knows only a folder.
         license (`str`, *optional*):
             The owner's decision, instead of the derived one.
         public (`bool`, *optional*, defaults to `False`):
-            Whether strangers will see it.
-
-    Returns:
-        `dict[str, bytes]`: path -> content.
+            `True` if strangers will see it.
 
     Raises:
-        ValueError: a base that does not match, no license for a public push, an adapter that changes meanwhile, a
-            secret (and where).
+        ValueError: a base that does not match, no license for a public push, an adapter that changes
+            meanwhile, a secret (and where).
     """
     base = find_base(api, artifacts, base_model)
     card_data = retried(lambda: api.model_info(base.name)).card_data
@@ -117,21 +108,10 @@ def _artifact_files(repo_id: str, artifact: Artifact, base: str) -> dict[str, by
 
 def find_base(api: HfApi, artifacts: list[Artifact], base_model: str | None) -> BaseOnHub:
     """
-    Find the base on the Hub that the adapters belong to.
-
-    Args:
-        api ([`~huggingface_hub.HfApi`]):
-            Client.
-        artifacts (`list[Artifact]`):
-            Adapters, all on one base.
-        base_model (`str` or `None`):
-            Hub id that the user named.
-
-    Returns:
-        `BaseOnHub`: the base.
+    Find the base on the Hub that the adapters belong to, by the name that the user gave or that of the manifest.
 
     Raises:
-        ValueError: if only a folder is known, or the base on the Hub is another one.
+        ValueError: only a folder is known, or the base on the Hub is another one.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

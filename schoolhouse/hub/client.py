@@ -22,17 +22,8 @@ def retried(call: Callable[[], Result]) -> Result:
     """
     Call the Hub, again after longer and longer pauses while it fails for a time.
 
-    The client itself repeats only some of its requests (uploads of large files, not commits).
-
-    Args:
-        call (`Callable`):
-            May be called several times.
-
-    Returns:
-        `Result`: what it returns.
-
-    Raises:
-        ValueError: the Hub was not reached in the end, or refuses.
+    The client itself repeats only some of its requests (uploads of large files, not commits). `ValueError` if the Hub
+    was not reached in the end, or refuses.
     """
     import httpx2
     from huggingface_hub.constants import is_offline_mode
@@ -60,16 +51,9 @@ def retried(call: Callable[[], Result]) -> Result:
 
 def check_account(api: HfApi, repo_id: str) -> str:
     """
-    Check that the token may write to a repository, which need not exist.
+    Check that the token may write to a repository, which need not exist, and return its `owner/name`.
 
-    Args:
-        api ([`~huggingface_hub.HfApi`]):
-            Client.
-        repo_id (`str`):
-            `owner/name`, or `name` alone for the own account.
-
-    Returns:
-        `str`: `owner/name`.
+    `name` alone is in the own account.
 
     Raises:
         ValueError: no token, an expired one, one that cannot write, a name that breaks the rules, someone else's.

@@ -13,19 +13,16 @@ PERMISSIVE = {
 
 def derive_license(base: str | None, data: Iterable[tuple[str, str | None]]) -> tuple[str | None, list[str]]:
     """
-    Derive the license of an adapter.
+    Derive the license of an adapter; `None` where none can be derived, with one line for each clash.
 
     Only clear cases are decided: if all is permissive, or under the base's license, the adapter takes the base's. All
     else is reported and left to the owner.
 
     Args:
         base (`str` or `None`):
-            The base model's.
+            License of the base model.
         data (`Iterable[tuple[str, str | None]]`):
             Name and license of each data set.
-
-    Returns:
-        `tuple`: the license, or `None` where none can be derived, and one line for each clash.
     """
     clashes = [] if base else ["the base model states no license"]
     base = base and base.lower()

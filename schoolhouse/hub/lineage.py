@@ -53,7 +53,6 @@ class Lineage(BaseModel):
     files: dict[str, str]
 
     def to_json(self) -> str:
-        """Text of lineage.json."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
 
 
@@ -64,19 +63,10 @@ def file_hash(content: bytes) -> str:
 
 def check_lineage(folder: Path) -> Lineage:
     """
-    Compare a downloaded folder with its lineage.
+    Compare a downloaded folder with its lineage.json, and return that.
 
-    `HfApi.verify_repo_checksums` compares with what the Hub holds now, also after somebody changed it there.
-
-    Args:
-        folder (`Path`):
-            Folder with lineage.json.
-
-    Returns:
-        `Lineage`: its content.
-
-    Raises:
-        ValueError: naming the file that is missing or differs, or the path that leads out of the folder.
+    `HfApi.verify_repo_checksums` compares with what the Hub holds now, also after somebody changed it there. A file
+    that is missing or differs, and a path that leads out of the folder, is a `ValueError` that names it.
     """
     path = folder / LINEAGE_FILE
     if not path.is_file():

@@ -75,7 +75,7 @@ def merge(base: str, adapter: str, folder: Path, dtype: str = "float32", revisio
 
 
 def probe_logits(model: PreTrainedModel, rows: list[Tensor]) -> list[Tensor]:
-    """Logits of a language model for rows of token ids, each `(1, T)`: each `(1, T, V)`, in fp32 on the CPU."""
+    """Return the logits `(1, T, V)` for rows of token ids `(1, T)`, in fp32 on the CPU."""
     import torch
 
     with torch.no_grad():
@@ -83,6 +83,6 @@ def probe_logits(model: PreTrainedModel, rows: list[Tensor]) -> list[Tensor]:
 
 
 def largest_difference(wanted: list[Tensor], found: list[Tensor]) -> float:
-    """Largest absolute difference of logits, divided by the largest absolute logit of the reference `wanted`."""
+    """Return the largest absolute difference of logits, divided by the largest absolute logit of `wanted`."""
     scale = max(float(part.abs().max()) for part in wanted)
     return max(float((a - b).abs().max()) for a, b in zip(wanted, found, strict=True)) / scale

@@ -42,22 +42,13 @@ def model_card(
     repo_id: str, artifacts: Sequence[Artifact], base: BaseOnHub, license: str | None, clashes: list[str]
 ) -> str:
     """
-    Write README.md of a repository.
+    Write README.md of a repository: metadata and Markdown, in which every text from these files is escaped.
 
     Args:
-        repo_id (`str`):
-            Where it will lie.
         artifacts (`Sequence[Artifact]`):
             One in the root, or several in sub-folders.
-        base (`BaseOnHub`):
-            The base model.
-        license (`str` or `None`):
-            The adapter's.
-        clashes (`list[str]`):
-            What is unclear in it.
-
-    Returns:
-        `str`: metadata and Markdown; every text from these files is escaped.
+        license (`str` or `None`), clashes (`list[str]`):
+            License of the adapter, and reasons why none could be derived.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -127,20 +118,9 @@ def eval_results(artifact: Artifact) -> dict[str, str]:
 
 def eval_command(results: EvaluationResults, base: str, repo_id: str, artifact: Artifact) -> list[str]:
     """
-    Write the command of an evaluation as a stranger can run it.
+    Write the words of an evaluation's command as a stranger can run it, quoted for a shell, without local paths.
 
-    Args:
-        results ([`~schoolhouse.evaluation.results.EvaluationResults`]):
-            Its results.
-        base (`str`):
-            Hub id of the base, instead of the folder it was measured in.
-        repo_id (`str`):
-            Where the adapter lies now.
-        artifact (`Artifact`):
-            One of a pipeline is in the folder that `share.py pull` brings.
-
-    Returns:
-        `list[str]`: its words, quoted for a shell, without local paths.
+    The base is its Hub id; an adapter of a pipeline is in the folder that `share.py pull` brings.
     """
     title = repo_id.split("/")[1]
     words = shlex.split(results.command)
@@ -174,7 +154,7 @@ def _kind(artifact: Artifact) -> str:
 
 
 def _usage(repo_id: str, artifacts: Sequence[Artifact], base: str) -> list[str]:
-    """Code that loads each kind of model: the last adapter of a kind, and the names of the others in a comment."""
+    """Write code that loads each kind of model: the last adapter of a kind, the others' names in a comment."""
     blocks = {}
     for artifact in artifacts:
         is_scorer = artifact.is_reward_model
@@ -193,7 +173,7 @@ tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{subfolder})"""
 
 
 def _results_table(artifacts: Sequence[Artifact]) -> tuple[list[str], list[list[str]]]:
-    """Columns (base, then adapters that were measured) and rows of the table: task, n, and a cell for each column."""
+    """Return columns (base, then measured adapters) and rows of the table: task, n, a cell for each column."""
     columns = {artifact.folder or "This adapter": artifact.results for artifact in artifacts if artifact.results}
     if columns and artifacts[0].base_results:
         columns = {"Base": artifacts[0].base_results} | columns
@@ -217,7 +197,7 @@ def _results_table(artifacts: Sequence[Artifact]) -> tuple[list[str], list[list[
 
 
 def _failures(artifact: Artifact) -> list[str]:
-    """Measurements that speak against the adapter, one line for each task."""
+    """List measurements that speak against the adapter, one line for each task."""
     base = all_tasks(artifact.base_results)
     return [
         f"{one_line(name)}: {'; '.join(told)}."
@@ -257,7 +237,7 @@ def _failures_of_task(task: TaskResult, before: TaskResult | None) -> Iterator[s
 
 @dataclass
 class _Rerun:
-    """How to train and measure an adapter again; `missing_parent` is a folder where another adapter has to lie."""
+    """Commands and recipe that make an adapter again, and the folder where a parent that is not here has to lie."""
 
     commands: str
     recipe: str

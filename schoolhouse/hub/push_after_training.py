@@ -22,15 +22,7 @@ if TYPE_CHECKING:
 @dataclass
 class PushTarget:
     """
-    Destination of a push that a recipe asked for.
-
-    Args:
-        api ([`~huggingface_hub.HfApi`]):
-            Client with the recipe's token.
-        repo_id (`str`):
-            `owner/name`.
-        public (`bool`):
-            Visibility of a new repository.
+    Destination of a push that a recipe asked for: client with its token, `owner/name`, and visibility if it is new.
     """
 
     api: HfApi
@@ -42,20 +34,12 @@ def prepare_push(training_args: TrainingArguments, base: str) -> PushTarget:
     """
     Check before training that the push can succeed, and take it over from the trainer.
 
-    The trainer's own push uploads its checkpoints and a pickled file with them.
-
-    Args:
-        training_args ([`~transformers.TrainingArguments`]):
-            `hub_model_id` (by default the name of `output_dir`), `hub_token` and `hub_private_repo` (private unless
-            `false`). `push_to_hub` is set to `False`.
-        base (`str`):
-            Base model.
-
-    Returns:
-        `PushTarget`: for [`push_after_training`].
+    The trainer's own push uploads its checkpoints and a pickled file with them, so `push_to_hub` is set to `False`.
+    The repository is `hub_model_id`, by default the name of `output_dir`, and private unless `hub_private_repo` is
+    `false`.
 
     Raises:
-        ValueError: if the push would fail after hours of training: the base is not on the Hub, or there is no token.
+        ValueError: the push would fail after hours of training: the base is not on the Hub, or there is no token.
     """
     training_args.push_to_hub = False
     if Path(base).is_dir():
@@ -69,15 +53,7 @@ def prepare_push(training_args: TrainingArguments, base: str) -> PushTarget:
 
 
 def push_after_training(folder: Path, target: PushTarget) -> None:
-    """
-    Push a finished run. A failure is printed; the run is finished all the same.
-
-    Args:
-        folder (`Path`):
-            Run folder with its final manifest.
-        target (`PushTarget`):
-            From [`prepare_push`].
-    """
+    """Push a finished run. A failure is printed; the run is finished all the same."""
     try:
         artifacts = read_artifacts(str(folder))
         files = build_files(target.api, target.repo_id, artifacts, public=target.public)

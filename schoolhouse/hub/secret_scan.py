@@ -21,21 +21,16 @@ _COMMON_NAMES = {"root", "user", "admin", "ubuntu", "runner", "docker", "home", 
 
 def find_secrets(path: str, content: bytes, allowed: tuple[str, ...] = ()) -> list[str]:
     """
-    Find what must not be uploaded in one file.
+    Find in one file what must not be uploaded: `path, line N: kind` for each finding, never the secret itself.
+
+    Of safetensors the header is scanned (tensor names and metadata); a header that cannot be read, or bytes that
+    belong to no tensor, are a `ValueError`.
 
     Args:
         path (`str`):
-            Its name, which is scanned too.
-        content (`bytes`):
-            Its content. Of safetensors the header is scanned (tensor names and metadata); the rest must be tensors.
+            Name of the file, which is scanned too.
         allowed (`tuple[str, ...]`, *optional*):
             User names that are public anyhow: the owner of the repository.
-
-    Returns:
-        `list[str]`: `path, line N: kind` for each finding, never the secret itself.
-
-    Raises:
-        ValueError: a safetensors file whose header cannot be read, or with bytes that belong to no tensor.
     """
     names = _own_names(allowed)
     found = {kind: f"{one_line(path)}: {kind}" for kind in _kinds(path, names) if kind != PATH}
@@ -53,7 +48,7 @@ def find_secrets(path: str, content: bytes, allowed: tuple[str, ...] = ()) -> li
 
 
 def _texts(path: str, content: bytes) -> list[tuple[str, bool]]:
-    """Texts of a file, each with `True` for a vocabulary, where pieces of paths and names are no finding."""
+    """Return texts of a file, each with `True` for a vocabulary: pieces of paths and names in it are no finding."""
     name = Path(path).name
     if name.endswith(".safetensors"):
         content = _safetensors_header(path, content)
@@ -72,7 +67,7 @@ def _texts(path: str, content: bytes) -> list[tuple[str, bool]]:
 
 
 def _safetensors_header(path: str, content: bytes) -> bytes:
-    """JSON header of a safetensors file; `ValueError` if bytes belong to no tensor."""
+    """Return the JSON header of a safetensors file; `ValueError` if bytes belong to no tensor."""
     try:
         size = 8 + struct.unpack("<Q", content[:8])[0]
         header = json.loads(content[8:size])
@@ -85,7 +80,7 @@ def _safetensors_header(path: str, content: bytes) -> bytes:
 
 
 def _kinds(text: str, names: dict[str, str] | None = None) -> list[str]:
-    """Kinds of findings in a text, each once. Without `names`, only tokens are looked for."""
+    """Return the kinds of findings in a text, each once. Without `names`, only tokens are looked for."""
     kinds = [*token_kinds(text), *token_kinds(_decoded(text))]
     if names is not None:
         kinds += private_kinds(text)
@@ -94,7 +89,7 @@ def _kinds(text: str, names: dict[str, str] | None = None) -> list[str]:
 
 
 def _decoded(text: str) -> str:
-    """The content of all base64 in a text."""
+    """Return the content of all base64 in a text."""
     found = []
     for run in re.findall(r"[\w+/-]{20,}", text, re.ASCII):
         with contextlib.suppress(ValueError):
@@ -103,7 +98,7 @@ def _decoded(text: str) -> str:
 
 
 def _own_names(allowed: tuple[str, ...]) -> dict[str, str]:
-    """Names of this machine and its user -> kind of finding."""
+    """Return names of this machine and its user -> kind of finding."""
     names = {Path.home().name: "a user name", socket.gethostname(): "a host name"}
     with contextlib.suppress(OSError, KeyError):  # a user id without a name
         names[getpass.getuser()] = "a user name"

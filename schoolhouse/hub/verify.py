@@ -29,19 +29,9 @@ class Verdict(StrEnum):
 
 def read_claims(folder: Path, stage: str = "") -> dict[str, TaskResult]:
     """
-    Read what a downloaded repository claims of a stage.
+    Return what a downloaded repository claims of a stage, by task; empty where nothing is claimed.
 
-    Args:
-        folder (`Path`):
-            Downloaded repository.
-        stage (`str`, *optional*):
-            Sub-folder of the stage.
-
-    Returns:
-        `dict[str, TaskResult]`: by task; empty where nothing is claimed.
-
-    Raises:
-        ValueError: a file of another form, or `.eval_results` that say something else than results.json.
+    `ValueError` for a file of another form, or `.eval_results` that say something else than results.json.
     """
     claims: dict[str, TaskResult] = {}
     published = {}
@@ -65,20 +55,11 @@ def read_claims(folder: Path, stage: str = "") -> dict[str, TaskResult]:
 
 def check_claim(claimed: TaskResult, found: TaskResult) -> tuple[Verdict, str]:
     """
-    Compare a claimed result of one task with one that was measured now.
+    Compare a claimed result of one task with one that was measured now, perhaps on fewer items, and say why.
 
     On all the items of the claim only rounding may make a difference. On fewer items the difference has an interval:
     Newcombe's hybrid score interval (Newcombe, 1998, Statistics in Medicine 17, method 10). Its lower arm is the root
     of the summed squares of the measurement's lower and the claim's upper arm, and its upper arm the other way round.
-
-    Args:
-        claimed ([`~schoolhouse.evaluation.results.TaskResult`]):
-            From results.json.
-        found ([`~schoolhouse.evaluation.results.TaskResult`]):
-            The same task, measured again, perhaps on fewer items.
-
-    Returns:
-        `tuple[Verdict, str]`: the verdict, and why.
     """
     numbers = f"claimed {_number(claimed)}, measured {_number(found)}"
     if claimed.version != found.version:

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     # 2. The run folder: a new run, or one to be resumed.
     target = None
     if training_args.push_to_hub:
-        from schoolhouse.hub.push_after_training import prepare_push, push_after_training
+        from schoolhouse.hub.push import prepare_push, push_after_training
 
         with config_errors(parser, "push_to_hub"):
             target = prepare_push(training_args, model_args.model_name_or_path)

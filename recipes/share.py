@@ -14,7 +14,6 @@ with 2. A merged model becomes a GGUF file with llama.cpp:
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -183,16 +182,9 @@ def measure_again(base: str, adapter: Path, tasks: list[str], arguments: argpars
 
 
 def merge_adapter(arguments: argparse.Namespace) -> int:
-    from schoolhouse.core.models import adapter_folder
     from schoolhouse.hub.merge import TOLERANCE, merge
 
-    base = arguments.base_model
-    if base is None:
-        config = json.loads((adapter_folder(arguments.adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-        base = config.get("base_model_name_or_path")
-        if not base:
-            raise ValueError(f"{arguments.adapter} names no base: --base_model, a folder or a Hub id")
-    difference = merge(base, arguments.adapter, Path(arguments.output_dir), arguments.dtype)
+    difference = merge(arguments.base_model, arguments.adapter, Path(arguments.output_dir), arguments.dtype)
     print(
         f"{arguments.output_dir}: {arguments.dtype}; logits differ from base + adapter by {difference:.1e} of the "
         f"largest (allowed {TOLERANCE[arguments.dtype]:.0e})"

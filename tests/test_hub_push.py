@@ -13,10 +13,8 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from transformers import TrainingArguments
 
 from schoolhouse.hub.artifacts import read_artifacts
-from schoolhouse.hub.bundle import build_files
-from schoolhouse.hub.license import derive_license
-from schoolhouse.hub.push import push
-from schoolhouse.hub.push_after_training import PushTarget, prepare_push, push_after_training
+from schoolhouse.hub.bundle import build_files, derive_license
+from schoolhouse.hub.push import PushTarget, prepare_push, push, push_after_training
 from tests.hub_runs import (
     TOKEN,
     call,

@@ -14,10 +14,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recipes import share
+from schoolhouse.core.fingerprint import file_hash
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.evaluation.results import TaskResult
 from schoolhouse.evaluation.statistics.intervals import wilson
-from schoolhouse.hub.lineage import BaseOnHub, Lineage, LineageStage, check_lineage, file_hash
+from schoolhouse.hub.lineage import BaseOnHub, Lineage, LineageStage, check_lineage
 from schoolhouse.hub.merge import merge
 from schoolhouse.hub.verify import check_claim, overall, read_claims
 from tests.hub_runs import call, command, elsewhere, loopback, make_run, write_results
@@ -127,7 +128,7 @@ def make_lineage(folder: Path, adapter: Path) -> Path:
         (folder / path.name).write_bytes(path.read_bytes())
     stage = LineageStage(name="sft", folder="", adapter=adapter_hash(str(adapter)), parent=None, reward_models=[])
     base = BaseOnHub(name="owner/base", revision="b" * 40, hash="c" * 64)
-    files = {path.name: file_hash(path.read_bytes()) for path in folder.iterdir()}
+    files = {path.name: file_hash(path) for path in folder.iterdir()}
     (folder / "lineage.json").write_text(Lineage(base=base, stages=[stage], files=files).to_json())
     return folder
 
@@ -151,7 +152,7 @@ def test_lineage_cannot_point_outside_its_folder(pair, tmp_path):
     (tmp_path / "outside.txt").write_text("x")
     folder = make_lineage(tmp_path / "inside", pair[1])
     lineage = json.loads((folder / "lineage.json").read_text())
-    lineage["files"]["../outside.txt"] = file_hash(b"x")
+    lineage["files"]["../outside.txt"] = file_hash(tmp_path / "outside.txt")
     (folder / "lineage.json").write_text(json.dumps(lineage))
     with pytest.raises(ValueError, match="outside the repository"):
         check_lineage(folder)

@@ -273,9 +273,7 @@ _RecordType = TypeVar("_RecordType", bound=_Record)
 def _validate(path: Path, values: dict[str, Any], record: type[_RecordType]) -> _RecordType:
     if values.get("schema") != SCHEMA:
         found = values.get("schema", "none")
-        raise ValueError(
-            f"{path} has schema {found}, this version reads {SCHEMA}: delete that file and run the same command again"
-        )
+        raise ValueError(f"{path} has schema {found}, this version reads {SCHEMA}: {_REPEAT}")
     try:
         return record.model_validate(values)
     except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,18 @@ from schoolhouse.core.models import folder_digest
 from schoolhouse.core.redaction import anonymize
 from schoolhouse.hub.artifacts import ADAPTER_FILES, WEIGHTS_FILE, Artifact, all_tasks
 from schoolhouse.hub.client import retried
-from schoolhouse.hub.license import derive_license
-from schoolhouse.hub.lineage import LINEAGE_FILE, BaseOnHub, Lineage, LineageStage, file_hash
+from schoolhouse.hub.lineage import LINEAGE_FILE, BaseOnHub, Lineage, LineageStage
 from schoolhouse.hub.model_card import eval_command, eval_results, model_card, training_data
 from schoolhouse.hub.secret_scan import find_secrets
 
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+PERMISSIVE = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0", "cc-by-3.0", "cc-by-4.0",
+    "odc-by", "pddl",
+}  # fmt: skip
 
 
 def build_files(
@@ -73,7 +78,7 @@ def build_files(
             )
             for artifact in artifacts
         ],
-        files={path: file_hash(content) for path, content in sorted(files.items())},
+        files={path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())},
     )
     files[LINEAGE_FILE] = lineage.to_json().encode()
     owner = repo_id.partition("/")[0]
@@ -104,6 +109,31 @@ def _artifact_files(repo_id: str, artifact: Artifact, base: str) -> dict[str, by
     for name, content in eval_results(artifact).items():
         files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()
     return files
+
+
+def derive_license(base: str | None, data: Iterable[tuple[str, str | None]]) -> tuple[str | None, list[str]]:
+    """
+    Derive the license of an adapter; `None` where none can be derived, with one line for each clash.
+
+    Only clear cases are decided: if all is permissive, or under the base's license, the adapter takes the base's. All
+    else is reported and left to the owner.
+
+    Args:
+        base (`str` or `None`):
+            License of the base model.
+        data (`Iterable[tuple[str, str | None]]`):
+            Name and license of each data set.
+    """
+    clashes = [] if base else ["the base model states no license"]
+    base = base and base.lower()
+    for name, license in data:
+        if not license:
+            clashes.append(f"the data set {name} states no license")
+        elif base in PERMISSIVE and license.lower() not in PERMISSIVE:
+            clashes.append(f"the data set {name} is under {license}, which binds more than the base's {base}")
+        elif base and license.lower() not in PERMISSIVE | {base}:
+            clashes.append(f"the base is under {base}, the data set {name} under {license}")
+    return (base if base and not clashes else None), clashes
 
 
 def find_base(api: HfApi, artifacts: list[Artifact], base_model: str | None) -> BaseOnHub:
@@ -141,7 +171,7 @@ def find_base(api: HfApi, artifacts: list[Artifact], base_model: str | None) -> 
     return BaseOnHub(name=name, revision=commit, hash=trained_on.hash)
 
 
-def base_hash_on_hub(api: HfApi, base: str, revision: str | None = None) -> str:
+def base_hash_on_hub(api: HfApi, base: str, revision: str) -> str:
     """
     Return the [`~schoolhouse.core.models.model_hash`] that a base on the Hub would have as a folder.
 

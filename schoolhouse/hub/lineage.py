@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from schoolhouse.core.escape import one_line
+from schoolhouse.core.fingerprint import file_hash
 from schoolhouse.core.models import adapter_hash
 
 
@@ -56,11 +56,6 @@ class Lineage(BaseModel):
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
 
 
-def file_hash(content: bytes) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def check_lineage(folder: Path) -> Lineage:
     """
     Compare a downloaded folder with its lineage.json, and return that.
@@ -82,7 +77,7 @@ def check_lineage(folder: Path) -> Lineage:
             raise ValueError(f"{LINEAGE_FILE} names a file outside the repository: {one_line(name)}")
         if not (folder / name).is_file():
             raise ValueError(f"{one_line(name)} is named in {LINEAGE_FILE} and missing")
-        if file_hash((folder / name).read_bytes()) != wanted:
+        if file_hash(folder / name) != wanted:
             told = one_line(name)
             raise ValueError(f"{told} is not the file that {LINEAGE_FILE} names: it was changed after the push")
     for stage in lineage.stages:

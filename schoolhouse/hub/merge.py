@@ -22,23 +22,21 @@ PROBE = (
 )
 
 
-def merge(base: str, adapter: str, folder: Path, dtype: str = "float32", revision: str | None = None) -> float:
+def merge(base: str | None, adapter: str, folder: Path, dtype: str = "float32") -> float:
     """
     Merge an adapter into its base, compare the logits of the two, and save the result.
 
     The reference is base + adapter in fp32. The merged weights are computed in fp32 and then rounded to `dtype`.
 
     Args:
-        base (`str`):
-            Hub id or folder of the base.
+        base (`str` or `None`):
+            Hub id or folder of the base; `None` for the one that the adapter names.
         adapter (`str`):
             Hub id or folder of the adapter, of a language model.
         folder (`Path`):
             Where to; must not exist. Appears complete or not at all.
         dtype (`str`, *optional*, defaults to `"float32"`):
             `"float32"` or `"bfloat16"`.
-        revision (`str`, *optional*):
-            Of the base on the Hub.
 
     Returns:
         `float`: the largest difference of a logit, as a share of the largest logit.
@@ -59,8 +57,11 @@ def merge(base: str, adapter: str, folder: Path, dtype: str = "float32", revisio
     config = json.loads((adapter_folder(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("task_type") == "SEQ_CLS":
         raise ValueError(f"{adapter} is a reward adapter: it is used on its base, and not merged")
-    tokenizer = load_tokenizer(base, adapter, revision)
-    model = load_model(base, adapter, dtype="float32", revision=revision)
+    base = base or config.get("base_model_name_or_path")
+    if not base:
+        raise ValueError(f"{adapter} names no base: --base_model, a folder or a Hub id")
+    tokenizer = load_tokenizer(base, adapter)
+    model = load_model(base, adapter, dtype="float32")
     rows = [torch.tensor([tokenizer(text)["input_ids"]], device=model.device) for text in PROBE]
     wanted = probe_logits(model, rows)
     merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))  # type: ignore[operator]

@@ -98,7 +98,7 @@ def elsewhere(hub, cache: Path, **variables: str) -> dict[str, str]:
 
 
 def in_fresh_process(code: str, hub, cache: Path) -> str:
-    """What code prints in such a process."""
+    """Output of code in such a process."""
     line = [sys.executable, "-c", code]
     done = subprocess.run(line, env=elsewhere(hub, cache), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -74,7 +74,7 @@ def test_card_carries_metadata_n_and_interval_and_no_local_path(api, base, run, 
 
 @pytest.fixture
 def prepared(api, base, run, repo_id, monkeypatch):
-    """What a push uploads, its tags; and no waiting between attempts."""
+    """Files that a push uploads, and its tags; attempts follow without waiting."""
     stages = read_artifacts(str(run))
     files = build_files(api, repo_id, stages, base[1])
     monkeypatch.setattr(time, "sleep", lambda seconds: None)

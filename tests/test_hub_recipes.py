@@ -1,4 +1,4 @@
-"""What real recipes leave, shared: PPO without its value model, a reward model with its head, a pipeline."""
+"""Products of real recipes, shared: PPO without its value model, a reward model with its head, a pipeline."""
 
 import json
 import os
@@ -137,7 +137,7 @@ def test_verify_measures_the_claim_again(hub, api, base, pipeline, repo_id, tmp_
 
 
 def sft_in_fresh_process(hub, tmp_path, base, then="", **recipe) -> str:
-    """What an SFT run of two steps prints; `then` is run after it."""
+    """Output of an SFT run of two steps; `then` is run after it."""
     recipe |= {
         "model_name_or_path": str(base), "use_peft": True, "lora_r": 2, "dataset_name": "tiny/sft",
         "max_train_rows": 32, "output_dir": str(tmp_path / "run"), "max_steps": 2, "per_device_train_batch_size": 4,

@@ -1,4 +1,4 @@
-"""What never leaves the machine, and what text of unknown origin cannot do in a card."""
+"""No secret leaves the machine, and text of unknown origin does nothing in a card."""
 
 import base64
 import getpass

@@ -1,4 +1,4 @@
-"""What was shared, pulled, measured again and merged."""
+"""Shared adapters, pulled, measured again and merged."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What a change makes a pipeline train again, and that killed pipelines end like undisturbed ones."""
+"""A change makes a pipeline train the right stages again, and killed pipelines end like undisturbed ones."""
 
 import io
 import json
@@ -46,7 +46,7 @@ evals: [tiny_heldout]
 stages:
   - {name: sft, recipe: sft, config: sft.yaml, evals: [tiny_heldout]}
   - {name: math, recipe: grpo, config: math.yaml, parent: sft}
-  - {name: judge, recipe: reward, config: judge.yaml, parent: sft}
+  - {name: scorer, recipe: reward, config: scorer.yaml, parent: sft}
   - {name: ppo, recipe: ppo, config: ppo.yaml, parent: sft}
 """
 
@@ -56,11 +56,11 @@ def planted(tmp_path, monkeypatch):
     """A pipeline of four stages, whose adapters are planted: planning does not look into weights."""
     monkeypatch.chdir(tmp_path)
     make_tiny_model(tmp_path / "base")
-    for name in ("sft", "math", "judge", "ppo"):
+    for name in ("sft", "math", "scorer", "ppo"):
         (tmp_path / f"{name}.jsonl").write_text("{}\n")
         parent = "" if name == "sft" else "adapter_name_or_path: out/sft/adapter"
         if name == "ppo":
-            parent += "\nrewards: [{name: reward_model, model: out/judge/adapter}]"
+            parent += "\nrewards: [{name: reward_model, model: out/scorer/adapter}]"
         text = RECIPE.format(data=f"{name}.jsonl", rate="1.0e-3", name=name, parent=parent)
         (tmp_path / f"{name}.yaml").write_text(text)
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
@@ -118,8 +118,8 @@ def test_a_settled_pipeline_has_nothing_to_do_also_when_only_evals_change(plante
     assert stale() == []
     replace(
         "pipeline.yaml",
-        "parent: sft}\n  - {name: judge",
-        "parent: sft, evals: [tiny_facts], minutes: 3}\n  - {name: judge",
+        "parent: sft}\n  - {name: scorer",
+        "parent: sft, evals: [tiny_facts], minutes: 3}\n  - {name: scorer",
     )
     assert stale() == []
 
@@ -127,21 +127,21 @@ def test_a_settled_pipeline_has_nothing_to_do_also_when_only_evals_change(plante
 @pytest.mark.parametrize(
     "change, expected",
     [
-        (lambda: replace("sft.yaml", "1.0e-3", "2.0e-3"), ["sft", "math", "judge", "ppo"]),
+        (lambda: replace("sft.yaml", "1.0e-3", "2.0e-3"), ["sft", "math", "scorer", "ppo"]),
         (lambda: replace("math.yaml", "1.0e-3", "2.0e-3"), ["math"]),
-        (lambda: replace("judge.yaml", "1.0e-3", "2.0e-3"), ["judge", "ppo"]),
-        (lambda: Path("judge.jsonl").write_text("{} \n"), ["judge", "ppo"]),
+        (lambda: replace("scorer.yaml", "1.0e-3", "2.0e-3"), ["scorer", "ppo"]),
+        (lambda: Path("scorer.jsonl").write_text("{} \n"), ["scorer", "ppo"]),
         (lambda: Path("ppo.jsonl").write_text("{} \n"), ["ppo"]),
-        (lambda: make_tiny_model(Path("base"), seed=1), ["sft", "math", "judge", "ppo"]),
+        (lambda: make_tiny_model(Path("base"), seed=1), ["sft", "math", "scorer", "ppo"]),
         (
             lambda: replace("pipeline.yaml", "math.yaml, parent: sft", "math.yaml, parent: sft, overrides: {seed: 1}"),
             ["math"],
         ),
         (lambda: Path("out/math/adapter/adapter_model.safetensors").write_text("other"), ["math"]),
-        (lambda: Path("out/judge/adapter/adapter_model.safetensors").unlink(), ["judge", "ppo"]),
+        (lambda: Path("out/scorer/adapter/adapter_model.safetensors").unlink(), ["scorer", "ppo"]),
         (lambda: Path("math.yaml").write_text("# a comment\n" + Path("math.yaml").read_text()), []),
     ],
-    ids=["root", "leaf", "judge", "data", "leaf-data", "base", "override", "adapter", "lost", "comment"],
+    ids=["root", "leaf", "scorer", "data", "leaf-data", "base", "override", "adapter", "lost", "comment"],
 )
 def test_a_change_reaches_the_stage_and_its_children_and_no_other(planted, change, expected):
     change()
@@ -151,14 +151,14 @@ def test_a_change_reaches_the_stage_and_its_children_and_no_other(planted, chang
 def test_a_data_set_belongs_to_the_stage_that_names_it(planted):
     Path("rows.py").write_text("def load(split, size): return [{'prompt': 'a', 'completion': 'b'}] * size\n")
     Path("mine.yaml").write_text("rows: rows.py:load\nsplits: {train: {size: 4}, test: {size: 2}}\n")
-    replace("judge.yaml", "dataset_name: prompt-completion", "datasets: [{name: mine.yaml}]")
+    replace("scorer.yaml", "dataset_name: prompt-completion", "datasets: [{name: mine.yaml}]")
     settle(load())
     assert stale() == []
     for change, expected in (
         (lambda: replace("mine.yaml", "rows:", "# made by code\nlicense: MIT\nrows:"), []),
-        (lambda: replace("mine.yaml", "size: 4", "size: 5"), ["judge", "ppo"]),
-        (lambda: replace("rows.py", "'b'", "'c'"), ["judge", "ppo"]),
-        (lambda: replace("judge.yaml", "mine.yaml", "tiny/preferences"), ["judge", "ppo"]),
+        (lambda: replace("mine.yaml", "size: 4", "size: 5"), ["scorer", "ppo"]),
+        (lambda: replace("rows.py", "'b'", "'c'"), ["scorer", "ppo"]),
+        (lambda: replace("scorer.yaml", "mine.yaml", "tiny/preferences"), ["scorer", "ppo"]),
     ):
         change()
         assert stale() == expected
@@ -247,7 +247,7 @@ def test_what_real_runs_load_belongs_to_their_code(tmp_path):
             *("--dataset_name", "sums.jsonl", "--output_dir", "grpo", "--preflight_prompts", "0"),
             *(*rewarded, *training),
         ],
-        "recipes/reward.py": ["--dataset_name", "pairs.jsonl", "--output_dir", "judge", *training],
+        "recipes/reward.py": ["--dataset_name", "pairs.jsonl", "--output_dir", "scorer", *training],
         "recipes/ppo.py": ["--dataset_name", "sums.jsonl", "--output_dir", "ppo", *rewarded[2:], *training],
         "eval/run.py": [
             *("--model_name_or_path", base, "--tasks", "tiny_heldout,tiny_arithmetic", "--limit", "2"),
@@ -291,18 +291,22 @@ def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks_and_settings(plante
         ("recipe: grpo", "recipe: mine.py", r"pipeline.yaml:8: stages\[1\].recipe: mine.py does not exist, seen from"),
         ("math.yaml, parent: sft", "math.yaml, parent: ppo", r"pipeline.yaml:8: .*'ppo' is no earlier stage"),
         ("math.yaml, parent: sft", "math.yaml", r"pipeline.yaml:8: .*parent is missing: math.yaml continues out/sft"),
-        ("name: judge", "name: sft", r"pipeline.yaml:9: .*'sft' is taken"),
-        ("name: judge", "name: ../x", r"pipeline.yaml:9: .*use letters"),
-        ("parent: sft}\n  - {name: judge", "parnt: sft}\n  - {name: judge", r"pipeline.yaml:8: .*did you mean parent"),
+        ("name: scorer", "name: sft", r"pipeline.yaml:9: .*'sft' is taken"),
+        ("name: scorer", "name: ../x", r"pipeline.yaml:9: .*use letters"),
+        (
+            "parent: sft}\n  - {name: scorer",
+            "parnt: sft}\n  - {name: scorer",
+            r"pipeline.yaml:8: .*did you mean parent",
+        ),
         ("config: ppo.yaml", "config: none.yaml", r"pipeline.yaml:10: .*none.yaml does not exist"),
-        ("name: judge", "name: Sft", r"pipeline.yaml:9: .*'Sft' is taken"),
-        ("name: judge", "name: report", r"pipeline.yaml:9: .*'report' is taken"),
-        ("name: judge", "name: a/b", r"pipeline.yaml:9: .*use letters"),
+        ("name: scorer", "name: Sft", r"pipeline.yaml:9: .*'Sft' is taken"),
+        ("name: scorer", "name: report", r"pipeline.yaml:9: .*'report' is taken"),
+        ("name: scorer", "name: a/b", r"pipeline.yaml:9: .*use letters"),
         ("evals: [tiny_heldout]\n", "evals: [tiny_held]\n", r"pipeline.yaml:5: evals: unknown task 'tiny_held'"),
         ("evals: [tiny_heldout]}", "evals: [tiny_preferences]}", r"pipeline.yaml:7: .*asks a reward model"),
         (
-            "judge.yaml, parent: sft",
-            "judge.yaml, parent: sft, evals: [tiny_facts]",
+            "scorer.yaml, parent: sft",
+            "scorer.yaml, parent: sft, evals: [tiny_facts]",
             r":9: .*asks a language",
         ),
         (
@@ -310,7 +314,7 @@ def test_an_eval_belongs_to_the_adapter_itself_and_its_tasks_and_settings(plante
             "ppo.yaml, overrides: {output_dir: x}, parent",
             r":10: .*the pipeline sets it",
         ),
-        ("config: math.yaml", "config: ppo.yaml", r"pipeline.yaml:8: .*judge/adapter is made by a later stage"),
+        ("config: math.yaml", "config: ppo.yaml", r"pipeline.yaml:8: .*scorer/adapter is made by a later stage"),
         ("stages:", "stages: &loop\n  - *loop", r"pipeline.yaml:6: an anchor that contains itself"),
         ("name: planted", "name: planted\nname: twice", r"pipeline.yaml:3: name: duplicate key"),
     ],
@@ -325,13 +329,13 @@ def test_a_mistake_is_named_with_its_line(planted, old, new, message):
     "file, old, new, message",
     [
         ("ppo.yaml", "learning_rate", "learning_rte", "stage ppo: ppo.yaml:6: learning_rte: .*learning_rate"),
-        ("judge.yaml", "1.0e-3", "quick", "stage judge: judge.yaml:6: learning_rate: .*quick"),
+        ("scorer.yaml", "1.0e-3", "quick", "stage scorer: scorer.yaml:6: learning_rate: .*quick"),
         ("pipeline.yaml", "ppo.yaml,", "ppo.yaml, overrides: {lam: 2},", "stage ppo: --lam: "),
         ("pipeline.yaml", "math.yaml,", "math.yaml, overrides: {tokens: [1]},", "stage math: --tokens: unknown flag"),
     ],
 )
 def test_a_mistake_in_a_later_recipe_is_told_before_the_first_stage(planted, file, old, new, message):
-    for name in ("sft", "math", "judge", "ppo"):
+    for name in ("sft", "math", "scorer", "ppo"):
         rewards = "\nrewards: [{name: answer}]" if name == "math" else ""
         replace(f"{name}.yaml", "dataset_path", "use_cpu: true" + rewards + "\ndataset_path")
     check_recipes(pipeline := load(), pipeline.stages[1:])
@@ -361,13 +365,13 @@ def test_files_count_by_their_content_and_not_by_their_place(planted):
 
 
 def test_an_adapter_from_elsewhere_counts_by_its_content(planted):
-    Path("judge").mkdir()
-    Path("judge/adapter_model.safetensors").write_text("one")
-    replace("ppo.yaml", "out/judge/adapter", "judge")
+    Path("scorer").mkdir()
+    Path("scorer/adapter_model.safetensors").write_text("one")
+    replace("ppo.yaml", "out/scorer/adapter", "scorer")
     pipeline = load()
     assert pipeline.stages[4].parents == ["sft"]
     before = fingerprints(4)
-    Path("judge/adapter_model.safetensors").write_text("two")
+    Path("scorer/adapter_model.safetensors").write_text("two")
     assert fingerprints(4).changed(before) == ["files"]
 
 
@@ -588,7 +592,7 @@ def test_a_folder_that_the_pipeline_did_not_make_is_kept(planted):
     write_json(other / "run.json", {"kept": True})
     for folder in (mine, begun, by_hand, other, Path("out/none")):
         clear(folder)
-    assert sorted(path.name for path in Path("out").iterdir()) == ["judge", "math.kept-1", "other.kept-1", "ppo"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["scorer", "math.kept-1", "other.kept-1", "ppo"]
     assert json.loads(Path("out/other.kept-1/run.json").read_text()) == {"kept": True}
 
 

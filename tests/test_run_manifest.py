@@ -1,4 +1,4 @@
-"""The run manifest: complete at every moment, without secrets, and right about where to go on."""
+"""The run manifest: complete at every moment, without secrets, and right about where a run is resumed."""
 
 import json
 import math

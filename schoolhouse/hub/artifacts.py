@@ -1,4 +1,4 @@
-"""What is shared: the adapter of one run with its manifest and results, or the adapters of a pipeline."""
+"""Adapters to share: that of one run with its manifest and results, or those of a pipeline."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def check_claim(claimed: TaskResult, found: TaskResult) -> tuple[Verdict, str]:
     numbers += f", difference {below:+.3f} to {above:+.3f}"
     if below > 0 or above < 0:
         return Verdict.DIFFERS, numbers
-    # Bits per byte have no range from 0 to 1: their interval is judged relative to the claim.
+    # Bits per byte have no range from 0 to 1: their interval is measured relative to the claim.
     scale = 1 if found.higher_is_better else abs(claimed.value)
     is_wide = (high - low) / 2 > WIDEST * scale
     return (Verdict.UNKNOWN, f"{numbers}: n too small") if is_wide else (Verdict.REPRODUCED, numbers)

@@ -17,7 +17,7 @@ from schoolhouse.evaluation.tasks import load_task
 
 
 RECIPES = ("sft", "grpo", "reward", "ppo")
-# The pipeline decides where a stage lies and what it stands on.
+# The pipeline decides where a stage lies, and which base and adapter it continues.
 _OF_THE_PIPELINE = ("model_name_or_path", "output_dir", "adapter_name_or_path")
 
 

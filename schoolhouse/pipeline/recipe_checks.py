@@ -30,7 +30,7 @@ def check_recipes(pipeline: Pipeline, stages: list[Stage]) -> None:
         flags = [part for key, value in settings.items() for part in (f"--{key}", _as_flag(value))]
         jobs.append((stage.name, str(stage.script), ["--config", stage.config_path, *flags]))
     if jobs:
-        # In a process that ends: the arguments of a trainer take hold of the accelerator.
+        # In a process that ends: the arguments of a trainer initialize the accelerator.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             pool.submit(_parse, jobs).result()
 

@@ -1,4 +1,4 @@
-"""Whether the stages of a pipeline are done: their manifests against the settings, files and code of today.
+"""Comparison of the stages' manifests with the settings, files and code of today: which stages are done.
 
 A recipe records the fingerprints of what it used in its manifest. A stage is stale if one of them is another now, if
 its product is no longer what the manifest says, or if one of its parents is stale or has another product than the one

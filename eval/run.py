@@ -1,7 +1,7 @@
 """
 Evaluate a model, with or without an adapter, and compare two results.
 
-python eval/run.py --list
+python eval/run.py --list   # the built-in tasks
 python eval/run.py --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct --tasks svamp --output_dir outputs/base
 python eval/run.py --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct --tasks my.yaml --output_dir outputs/my
 python eval/run.py --config eval.yaml --adapter_name_or_path outputs/sft/adapter --output_dir outputs/sft/eval
@@ -88,15 +88,8 @@ def prepare_all(
     """
     Read everything but the weights, so that mistakes in names, paths, data and prompts show in seconds.
 
-    Args:
-        arguments ([`EvalArguments`]):
-            Arguments of the run.
-
-    Returns:
-        `tuple`: tokenizer, prepared tasks, and the hashes of `model`, `adapter` and `chat_template`.
-
-    Raises:
-        ValueError: one line that names the mistake.
+    Returns tokenizer, prepared tasks, and the hashes of `model`, `adapter` and `chat_template`. A mistake is a
+    `ValueError` of one line.
     """
     from schoolhouse.evaluation.tasks import load_task
 

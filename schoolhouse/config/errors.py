@@ -14,11 +14,8 @@ class ConfigError(ValueError):
     """
     A wrong value in a recipe, a task file, a pipeline or a flag.
 
-    Args:
-        path (`tuple`):
-            Keys and indices that lead to the value, such as `("datasets", 1, "weight")`; empty for the whole file.
-        message (`str`):
-            One line: what is wrong, what is allowed, and the fix.
+    `path` leads to the value, such as `("datasets", 1, "weight")`, and is empty for the whole file; `message` says on
+    one line what is wrong, what is allowed, and the fix.
     """
 
     def __init__(self, path: KeyPath, message: str):

@@ -169,20 +169,11 @@ NEEDS_LORA = ("adapter_name_or_path", "trainable_new_tokens", "load_in_4bit", "l
 
 def apply_renames(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Give keys of the first version their new names, with a warning for each.
+    Give keys of the first version their new names, in the same order, with a warning for each.
 
-    Args:
-        where (`str`):
-            Kind of the mapping, a key of [`FORMER_KEYS`]: `"recipe"`, `"stages"` for an entry of a pipeline, or
-            `"rewards.NAME"` for an entry of `rewards`. A kind that is not listed has no renamed keys.
-        values (`Mapping[str, Any]`):
-            Keys and values as the user wrote them.
-
-    Returns:
-        `dict[str, Any]`: the same values in the same order.
-
-    Raises:
-        ConfigError: a key is given by both names.
+    `where` is the kind of the mapping, a key of [`FORMER_KEYS`]: `"recipe"`, `"stages"` for an entry of a pipeline, or
+    `"rewards.NAME"` for an entry of `rewards`. A kind that is not listed has no renamed keys. A key that is given by
+    both names is a [`ConfigError`].
     """
     former = FORMER_KEYS.get(where, {})
     for old in filter(former.__contains__, values):
@@ -195,18 +186,9 @@ def apply_renames(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_bounds(value: Any, path: KeyPath, bounds: str | None = None) -> None:
     """
-    Check a number of a recipe, or the numbers of the entries in its `datasets`.
+    Raise a [`ConfigError`] for a number out of bounds: a recipe's own, or one of the entries in its `datasets`.
 
-    Args:
-        value (`Any`):
-            Value of the key.
-        path (`tuple`):
-            Path to it.
-        bounds (`str`, *optional*):
-            A key of [`BOUNDS`] that replaces the one which lists this key.
-
-    Raises:
-        ConfigError: a number is out of bounds.
+    `bounds`, a key of [`BOUNDS`], replaces the one which lists this key.
     """
     if path == ("datasets",):
         for index, entry in enumerate(value or ()):
@@ -220,16 +202,9 @@ def check_bounds(value: Any, path: KeyPath, bounds: str | None = None) -> None:
 
 def refuse_conflicts(in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
     """
-    Refuse keys that exclude each other, and a key that has no effect without another.
+    Raise a [`ConfigError`] for keys that exclude each other, and for a key that has no effect without another.
 
-    Args:
-        in_file (`Mapping[str, Any]`):
-            What the file sets and no flag overrides, in the file's order.
-        flags (`Mapping[str, Any]`):
-            What flags set.
-
-    Raises:
-        ConfigError: about the key that was added to others which stood alone.
+    `in_file` has what the file sets and no flag overrides, in the file's order.
     """
     values = {**in_file, **flags}
     given = [key for key, value in values.items() if value not in (None, False)]

@@ -158,10 +158,10 @@ class RecipeParser:
         End the program with one line on stderr and status 2.
 
         Args:
-            key (`str` or `tuple`):
+            key (`str` or `tuple`, *optional*):
                 The key at fault, or the path to a nested one such as `("datasets", 1, "name")`. A key from the file is
-                reported with the file and its line, one from the command line as `--key`, one that is set nowhere
-                with the file's first line.
+                reported with the file and its line, one from the command line as `--key`, one that is set nowhere with
+                the file's first line.
             message (`str`):
                 What is wrong, what is allowed, and the fix.
         """
@@ -172,7 +172,7 @@ class RecipeParser:
         exit_with(f"{self._file.place(path) if self._file else 'command line'}: {text}")
 
     def _spell_flag(self, text: str) -> str:
-        """A flag with underscores for dashes, and its new name for a former one."""
+        """Return a flag with underscores for dashes, and with the new name of a former key."""
         flag = re.match(r"--([\w-]+)(.*)", text, re.DOTALL)
         if flag is None:
             return text
@@ -234,7 +234,7 @@ class RecipeParser:
         return self._check_value(key, values if len(values) > 1 or alone else values[0])
 
     def _follow_hardware(self, values: dict[str, Any]) -> None:
-        """bf16 where the device has it and nothing else was asked for; TRL would turn it on everywhere."""
+        """Set bf16 where the device has it and nothing else was asked for; TRL would turn it on everywhere."""
         if "bf16" not in self.fields:
             return
         native = has_native_bf16(values.get("use_cpu", False))
@@ -270,7 +270,7 @@ def _fields(cls: Any) -> list[dataclasses.Field[Any]]:
 
 
 def _described(cls: type) -> dict[str, str]:
-    """Descriptions of the arguments in the docstrings of a class and its bases, which have TRL's form."""
+    """Return the descriptions of arguments in the docstrings of a class and its bases, which have TRL's form."""
     docstrings = [base.__doc__ or "" for base in reversed(cls.__mro__)]
     pattern = r"^( +)(\w+) \(.*\):\n((?:\1 +\S.*\n)+)"
     found = [match for text in docstrings for match in re.findall(pattern, text, re.MULTILINE)]

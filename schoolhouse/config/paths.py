@@ -22,15 +22,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 def shipped(relative: str) -> Path:
     """
-    Return the path of a script or a YAML file of this project, in a checkout as well as in an installed package.
+    Return the path of a file of this project, given from the root of the checkout, such as `"recipes/sft.py"`.
 
-    Args:
-        relative (`str`):
-            Path from the root of the checkout, such as `"recipes/sft.py"`; a wheel carries these files inside the
-            package, in `shipped/`.
-
-    Returns:
-        `Path`
+    An installed package has such files inside, in `shipped/`.
     """
     checkout = _PACKAGE.parent
     return (checkout if (checkout / "pyproject.toml").is_file() else _PACKAGE / "shipped") / relative
@@ -38,16 +32,11 @@ def shipped(relative: str) -> Path:
 
 def find_file(name: str | Path) -> Path:
     """
-    Return the path of a file or folder that a recipe or a flag names.
+    Return the path of a file or folder that a recipe or a flag names, without `~`, seen from the working folder.
 
-    Args:
-        name (`str` or `Path`):
-            Path from the working folder. One that is not there and begins with a folder of this project, such as
-            `"data/tiny/base"` or `"recipes/configs/tiny/sft.yaml"`, is looked up among the shipped files, so that an
-            installed package works from any folder.
-
-    Returns:
-        `Path`: `name` without `~` where nothing is found.
+    One that is not there and begins with a folder of this project, such as `"data/tiny/base"` or
+    `"recipes/configs/tiny/sft.yaml"`, is looked up among the shipped files, so that an installed package works from
+    any folder.
     """
     path = Path(name).expanduser()
     if path.exists() or ".." in path.parts or path.parts[:1] not in _SHIPPED:
@@ -65,14 +54,9 @@ def as_path(name: str) -> Path | None:
 
 def check_locations(values: dict[str, Any]) -> None:
     """
-    Find the files and folders that a recipe names, and put their paths into it where they lie elsewhere.
+    Find the files and folders that a recipe names, and put their paths into `values`, see [`find_file`].
 
-    Args:
-        values (`dict[str, Any]`):
-            Keys of the recipe; `~` is expanded in place and shipped files get their full path, see [`find_file`].
-
-    Raises:
-        ConfigError: a path does not exist, or it is that of an adapter where a model is wanted.
+    A path that does not exist, or that of an adapter where a model is wanted, is a [`ConfigError`].
     """
     keys = ("model_name_or_path", "adapter_name_or_path", "dataset_name", "dataset_path")
     places: list[tuple[dict[str, Any], str, KeyPath]] = [(values, key, (key,)) for key in keys]
@@ -94,19 +78,11 @@ def check_locations(values: dict[str, Any]) -> None:
 
 def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[str, Any]:
     """
-    Give the recipe the LoRA settings of the local adapter that it continues: peft would use those in any case.
+    Return a recipe's keys with the LoRA settings of the local adapter that it continues: peft would use those in any
+    case.
 
-    Args:
-        values (`dict[str, Any]`):
-            The recipe's keys, defaults included.
-        written (`Container[str]`):
-            Keys that the user set, which must not contradict the adapter.
-
-    Returns:
-        `dict[str, Any]`: `values` with the adapter's settings.
-
-    Raises:
-        ConfigError: a contradiction, another base, or no LoRA adapter.
+    `values` are the keys with their defaults, `written` those that the user set. A contradiction between these and the
+    adapter, another base, or no LoRA adapter is a [`ConfigError`].
     """
     name = values.get("adapter_name_or_path")
     folder = as_path(name) if name else None

@@ -14,17 +14,8 @@ def load_function(name: str, folder: str | Path = ".") -> Callable[..., Any]:
     """
     Load the function that `file.py:function` or `package.module:function` names. The file is run, as an import would.
 
-    Args:
-        name (`str`):
-            Python file or importable module, a colon, and the name of a function in it.
-        folder (`str` or `Path`, *optional*, defaults to the working folder):
-            Folder from which a relative path starts.
-
-    Returns:
-        `Callable`: the function.
-
-    Raises:
-        ValueError: if the file or module does not exist, cannot be run or has no such function.
+    A relative path starts from `folder`. If the file or module does not exist, cannot be run or has no such function,
+    that is a `ValueError` with its line where there is one.
     """
     place, colon, function = name.rpartition(":")
     if not colon:

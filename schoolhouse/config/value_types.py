@@ -33,18 +33,10 @@ _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 def check_type(value: Any, hint: Any, path: KeyPath = ()) -> None:
     """
-    Hold a value that came from YAML against a type hint. An integer passes for a float, nothing else is converted.
+    Raise a [`ConfigError`], with the deepest path that is wrong, for a value from YAML that a type hint does not
+    admit.
 
-    Args:
-        value (`Any`):
-            Value from YAML.
-        hint (`Any`):
-            Resolved type hint of the field.
-        path (`tuple`, *optional*, defaults to `()`):
-            Path to the value, for the error.
-
-    Raises:
-        ConfigError: with the deepest path that is wrong.
+    An integer passes for a float; nothing else is converted.
     """
     adapter = _adapter(hint)
     if adapter is None:
@@ -80,13 +72,7 @@ def to_config_error(error: ValidationError, value: Any, hint: Any) -> ConfigErro
     """
     Return the deepest of pydantic's errors in our words.
 
-    Args:
-        error (`ValidationError`):
-            Error of pydantic.
-        value (`Any`):
-            The whole value, which tells keys from the names of a union's alternatives in the error's location.
-        hint (`Any`):
-            Type that was wanted.
+    The whole `value` tells keys from the names of a union's alternatives in the error's location.
     """
     found = [(_path_in(value, details), details) for details in error.errors(include_url=False)]
     path = max((path for path, _ in found), key=len)
@@ -140,7 +126,7 @@ def _advice(got: Any, wrong: list[ErrorDetails]) -> str:
 
 
 def _path_in(value: Any, details: ErrorDetails) -> KeyPath:
-    """Path of an error inside `value`, without the names that pydantic gives to the alternatives of a union."""
+    """Return the path of an error inside `value`, without pydantic's names for the alternatives of a union."""
     path: list[str | int] = []
     for part in details["loc"]:
         inside = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
@@ -151,7 +137,7 @@ def _path_in(value: Any, details: ErrorDetails) -> KeyPath:
 
 
 def _keys(hint: Any, path: KeyPath) -> list[str]:
-    """Keys that the type admits in the mapping at `path`."""
+    """Return the keys that the type admits in the mapping at `path`."""
     found: list[str] = []
     for kind in arms(hint):
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -60,15 +60,7 @@ class YamlFile:
         return f"{self.path}:{known[0] if known else 1}"
 
     def error(self, path: KeyPath, message: str) -> ConfigError:
-        """
-        Return an error whose text names file, line and key.
-
-        Args:
-            path (`tuple`):
-                Keys and indices that lead to the wrong value; empty for the whole file.
-            message (`str`):
-                What is wrong, what is allowed, and the fix.
-        """
+        """Return an error whose text names file, line and key; an empty path stands for the whole file."""
         label = f"{key_label(path)}: " if path else ""
         return ConfigError((), f"{self.place(path)}: {label}{message}")
 
@@ -90,14 +82,9 @@ class YamlFile:
 
     def parse(self, kind: type[T]) -> T:
         """
-        Return the content as a value of a type.
+        Return the content as a dataclass or a pydantic model.
 
-        Args:
-            kind (`type`):
-                A dataclass or a pydantic model; unknown keys and values of other types are errors.
-
-        Raises:
-            ConfigError: one line with file, line and key.
+        Unknown keys and values of other types are a [`ConfigError`] with file, line and key.
         """
         try:
             return TypeAdapter(kind).validate_json(json.dumps(self.values), strict=True, extra="forbid")
@@ -108,15 +95,10 @@ class YamlFile:
 
 def read_yaml(path: str | Path) -> YamlFile:
     """
-    Read a file that holds one YAML mapping.
+    Read a file that holds one YAML mapping; one that Schoolhouse ships is also found from another working folder.
 
-    Args:
-        path (`str` or `Path`):
-            The file; one that Schoolhouse ships is also found from another working folder.
-
-    Raises:
-        ConfigError: one line with file and line: there is no such file, it is no UTF-8 text, its syntax is wrong, a
-            key is given twice or is no text, or the whole is no mapping.
+    No such file, no UTF-8 text, wrong syntax, a key that is given twice or is no text, or no mapping at all is a
+    [`ConfigError`] with file and line.
     """
     found = find_file(path)
     try:
@@ -130,18 +112,10 @@ def read_yaml(path: str | Path) -> YamlFile:
 
 def load_mapping(raw: bytes) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """
-    Read a YAML mapping and the line of every key and list item in it.
+    Return the YAML mapping in a file's content, and the line (from 1) of each path into it.
 
-    Args:
-        raw (`bytes`):
-            Content of a file, UTF-8.
-
-    Returns:
-        `tuple[dict, dict]`: the values, and the line (from 1) of each path into them. A key that came through a merge
-        (`<<`) has the line where it is written.
-
-    Raises:
-        YamlError: not UTF-8, a syntax error, a duplicate or non-text key, or no mapping.
+    A key that came through a merge (`<<`) has the line where it is written. What [`read_yaml`] refuses is a
+    [`YamlError`].
     """
     try:
         text = raw.decode("utf-8-sig")

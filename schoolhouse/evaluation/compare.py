@@ -111,16 +111,11 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
     and strictest step. Items without a verdict on either side are left out on both and counted.
 
     Args:
-        before (`str` or `Path`):
-            Folder with results.json and samples.
-        after (`str` or `Path`):
-            The same of the other model.
+        before (`str` or `Path`), after (`str` or `Path`):
+            Folders with results.json and samples.
         family (`int`, *optional*):
             Number of tests among which the level is divided for the smallest detectable effects; by default the number
             of tasks in common.
-
-    Returns:
-        [`Comparison`]
 
     Raises:
         ValueError: if the results share no task, or a task's version or items differ.
@@ -160,21 +155,13 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
 
 def form_share(before: Sequence[EvalSample], after: Sequence[EvalSample]) -> FormShare | None:
     r"""
-    Return how much of a gain came from items whose failure before was one of form only.
+    Return how much of a gain came from items whose failure before was one of form only; `None` for a task that does
+    not tell form from content.
 
     Let $a_i$ and $b_i$ be the share of an item's samples that are correct before and after, and $f_i$ the share that
     before was right in some form but not accepted. The item gained $g_i = \max(0, b_i - a_i)$, and of that $\min(g_i,
     f_i)$ took no more than the form. With one sample per item these are counts: the items won, and those among them
     that had the right answer in the wrong form. Lost items are left out, as the form did not help them.
-
-    Args:
-        before (`Sequence[EvalSample]`):
-            Samples of one task.
-        after (`Sequence[EvalSample]`):
-            Samples of the same items.
-
-    Returns:
-        [`FormShare`] or `None`: `None` for a task that does not tell form from content.
     """
     if not before[0].has("right_in_any_form"):
         return None
@@ -190,15 +177,7 @@ def win_rate_by_utility(before: Sequence[EvalSample], after: Sequence[EvalSample
     """
     Return how often the second model's answer has a higher utility than the first one's to the same item.
 
-    Args:
-        before (`Sequence[EvalSample]`):
-            Samples of one task.
-        after (`Sequence[EvalSample]`):
-            Samples of the same items.
-
-    Returns:
-        [`WinRate`] or `None`: `None` unless the task's scorer gives a `utility`, and for items of a single source.
-        Lengths are tokens.
+    `None` unless the task's scorer gives a `utility`, and for items of a single source. Lengths are tokens.
     """
     sources = {sample.id: sample.source for sample in before}
     if any("utility" not in sample.metrics for sample in (*before, *after)) or len(set(sources.values())) < 2:

@@ -7,20 +7,11 @@ from schoolhouse.evaluation.tasks.items import Item
 
 def contaminated_items(items: Sequence[Item], trained_on: Sequence[str]) -> set[str]:
     """
-    Return the items whose prompt shares 13 consecutive words with a training prompt (the rule of [`EvalIndex`]).
+    Return the ids of the items whose prompt shares 13 consecutive words with a training prompt (the rule of
+    [`EvalIndex`]).
 
-    Args:
-        items (`Sequence[Item]`):
-            Items of a task.
-        trained_on (`Sequence[str]`):
-            Training data: names of data sets or YAML files of your own, `NAME=PATH` for a local copy, or a file in
-            TRL's columns.
-
-    Returns:
-        `set[str]`: ids of the items.
-
-    Raises:
-        ValueError: if there is no such data.
+    `trained_on` has names of data sets or YAML files of the user's own, `NAME=PATH` for a local copy, or files in
+    TRL's columns; a `ValueError` says which does not exist.
     """
     from schoolhouse.data import load_rows
     from schoolhouse.data.columns import prompt_text

@@ -30,19 +30,10 @@ def export_lm_eval(results_folder: str | Path, output_dir: str | Path) -> Path:
 
     Metrics are those of this project under the filter `none`: `acc` is the grader's verdict (of several samples, the
     share that is right), `bits_per_byte` that of held-out text, beside all other metrics. What this project does not
-    know of a run, such as lm-eval's version, is left out.
+    know of a run, such as lm-eval's version, is left out. The date is that of the results, so writing them again
+    replaces the files. Missing results or samples are a `ValueError`.
 
-    Args:
-        results_folder (`str` or `Path`):
-            An `output_dir` of eval/run.py.
-        output_dir (`str` or `Path`):
-            Where to; the date is that of the results, so writing them again replaces the files.
-
-    Returns:
-        `Path`: the file with the results.
-
-    Raises:
-        ValueError: if there are no results, or samples of a task are missing.
+    Returns the file with the results.
     """
     results = load_results(results_folder)
     written = (Path(results_folder) / "results.json").stat().st_mtime

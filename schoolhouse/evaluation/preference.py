@@ -47,19 +47,9 @@ def rate_pairs(
     """
     Score both answers of every pair. An ensemble's verdict is the mean of its members' score differences.
 
-    Args:
-        scorer ([`~transformers.PreTrainedModel`]):
-            From [`schoolhouse.core.reward_models.load_scorer`].
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
-        pairs (`Sequence[Pair]`):
-            Pairs of answers.
-        batch_size (`int`):
-            Texts scored at once.
-
-    Returns:
-        `list[dict]`: for each pair the fields `correct` (`None` for a tie, which is no verdict), `scores`, `lengths`
-        (tokens) and `metrics` of its [`EvalSample`].
+    `scorer` is from [`schoolhouse.core.reward_models.load_scorer`]; `batch_size` counts texts. Returns for each pair
+    the fields `correct` (`None` for a tie, which is no verdict), `scores`, `lengths` (tokens) and `metrics` of its
+    [`EvalSample`].
     """
     limit = scorer.config.get_text_config().max_position_embeddings
     rows = [
@@ -103,23 +93,11 @@ def describe_preferences(
     samples: Sequence[EvalSample],
 ) -> PreferenceReport:
     """
-    Return measurements of a reward model beyond its accuracy.
+    Return measurements of a reward model beyond its accuracy, from pairs and their samples in the same order;
+    calibrated against noisy labels too, where there are any.
 
     The bias to length is taken at an equal verdict of people and, where it is known, an equal gold margin. A longer
     answer may well be the better one; what remains at equal quality is bias.
-
-    Args:
-        scorer ([`~transformers.PreTrainedModel`]):
-            The reward model.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
-        pairs (`Sequence[Pair]`):
-            Pairs of answers.
-        samples (`Sequence[EvalSample]`):
-            Their samples, in the same order.
-
-    Returns:
-        [`PreferenceReport`]: calibrated against noisy labels too, where there are any.
     """
     scores, lengths = (np.array([getattr(one, key) for one in samples], dtype=float) for key in ("scores", "lengths"))
     differences, sd = scores[:, 0] - scores[:, 1], float(scores.std()) or 1.0

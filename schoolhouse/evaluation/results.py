@@ -32,7 +32,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     def has(self, field: str) -> bool:
-        """Whether the field was given, be it as `None`."""
+        """Return whether the field was given, be it as `None`."""
         return field in self.model_fields_set
 
     def to_json(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class EvalSample(Record):
 
     @property
     def source(self) -> int | str:
-        """What the item stands or falls with: its cluster, or itself."""
+        """Source that the item stands or falls with: its cluster, or itself."""
         return self.id if self.cluster is None else self.cluster
 
 
@@ -276,14 +276,7 @@ def build_results(
     sampling: SamplingSettings,
     tasks: dict[str, TaskResult],
 ) -> EvaluationResults:
-    """
-    Return the content of results.json, without tokens and with the home folder written as `~`.
-
-    Args:
-        model (`str`), adapter (`str` or `None`), hashes ([`Hashes`]), command (`str`), sampling
-        ([`SamplingSettings`]), tasks (`dict[str, TaskResult]`):
-            See [`EvaluationResults`].
-    """
+    """Return the content of results.json, without tokens and with the home folder written as `~`."""
     return EvaluationResults(
         schema=2,
         model=redact_home(model),
@@ -298,17 +291,7 @@ def build_results(
 
 
 def write_evaluation(folder: Path, results: EvaluationResults, samples: dict[str, Sequence[EvalSample]]) -> None:
-    """
-    Write results.json and samples/<task>.jsonl, the results last.
-
-    Args:
-        folder (`Path`):
-            An `output_dir`.
-        results ([`EvaluationResults`]):
-            Results of every task.
-        samples (`dict[str, Sequence[EvalSample]]`):
-            Task -> samples.
-    """
+    """Write results.json and samples/<task>.jsonl into an `output_dir`, the results last."""
     for name, lines in samples.items():
         write_json_lines(folder / "samples" / f"{name}.jsonl", [line.to_json() for line in lines])
     write_json(folder / "results.json", results.to_json())
@@ -316,14 +299,7 @@ def write_evaluation(folder: Path, results: EvaluationResults, samples: dict[str
 
 def load_results(folder: str | Path) -> EvaluationResults:
     """
-    Read results.json.
-
-    Args:
-        folder (`str` or `Path`):
-            An `output_dir` of eval/run.py.
-
-    Returns:
-        [`EvaluationResults`]; keys of schema 1 have their new names.
+    Read results.json from an `output_dir` of eval/run.py; keys of schema 1 get their new names.
 
     Raises:
         ValueError: if there is none, or it is damaged or of another schema.
@@ -345,16 +321,7 @@ def load_results(folder: str | Path) -> EvaluationResults:
 
 def load_samples(folder: str | Path, task: str) -> list[EvalSample]:
     """
-    Read the samples of one task.
-
-    Args:
-        folder (`str` or `Path`):
-            An `output_dir` of eval/run.py.
-        task (`str`):
-            Name of the task.
-
-    Returns:
-        `list[EvalSample]`; keys of schema 1 have their new names.
+    Read the samples of one task from an `output_dir` of eval/run.py; keys of schema 1 get their new names.
 
     Raises:
         ValueError: if the file is missing or damaged.
@@ -379,19 +346,13 @@ def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict
     r"""
     Return one number per item, whose mean is the task's value: the unit of intervals and paired tests.
 
+    `verdict` is the field that holds the verdict, `"correct"` or `"right_in_any_form"`; items without one are left
+    out.
+
     Bits per byte of a corpus are a ratio of sums, $R = \sum_i b_i / \sum_i s_i$ over documents of $b_i$ bits and $s_i$
     bytes, so documents have no values of their own that average to it. The delta method gives them: the linear
     expansion of $R$ around the means. Document $i$ gets $R + (b_i - R s_i) / \bar s$. The mean of these is exactly
     $R$, as the second term sums to 0, and their variance over $n$ is the usual variance of a ratio estimate.
-
-    Args:
-        samples (`Sequence[EvalSample]`):
-            Samples of one task.
-        verdict (`str`, *optional*, defaults to `"correct"`):
-            Field that holds the verdict, `"correct"` or `"right_in_any_form"`.
-
-    Returns:
-        `dict[str, float]`: item id -> value; items without a verdict are left out.
     """
     if samples and samples[0].has("bits"):
         bits = np.array([sample.bits for sample in samples])

@@ -26,10 +26,8 @@ class PreparedTask:
     A task made ready for a model's tokenizer.
 
     Args:
-        task ([`Task`]):
-            The task.
-        items (`list[Item]`):
-            Its items.
+        task ([`Task`]), items (`list[Item]`):
+            The task and its items.
         plan ([`GenerationPlan`] or `None`):
             How completions are drawn; `None` for a kind of task that generates nothing.
         contaminated (`set[str]`, *optional*):
@@ -52,23 +50,8 @@ def prepare(
     """
     Build a task's items and render their prompts, so that mistakes in them show before weights load.
 
-    Args:
-        task ([`Task`]):
-            The task.
-        arguments ([`EvalArguments`]):
-            Arguments of the run.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The tokenizer.
-        config ([`~transformers.PretrainedConfig`]):
-            Configuration of the model, for the length of its context.
-        path (`str`, *optional*):
-            Local file or folder to read instead of the task's data set.
-
-    Returns:
-        [`PreparedTask`]
-
-    Raises:
-        ValueError: if the items are wrong, several greedy samples are asked for, or a prompt exceeds the context.
+    `config` gives the length of the model's context; `path` is read instead of the task's data set. Wrong items,
+    several greedy samples, or a prompt that exceeds the context are a `ValueError`.
     """
     items = task.build(arguments.limit, path)
     plan = _plan(task, items, arguments, tokenizer) if isinstance(task, GenerateTask) else None
@@ -88,27 +71,11 @@ def run_task(
     run_sampling: SamplingSettings,
 ) -> tuple[list[EvalSample], TaskResult]:
     """
-    Ask a task's items, score the answers and summarise them.
+    Ask a task's items, score the answers and summarise them: samples in the order of the items, and the result.
 
     Completions go through `cache`: those drawn before are scored again but not drawn again. Likelihoods and a reward
-    model's scores are computed anew.
-
-    Args:
-        prepared ([`PreparedTask`]):
-            From [`prepare`].
-        model ([`~transformers.PreTrainedModel`]), tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The model, in evaluation mode, and its tokenizer.
-        arguments ([`EvalArguments`]):
-            Arguments of the run.
-        cache ([`SampleCache`]):
-            Completions drawn so far.
-        hashes (`Mapping[str, str | None]`):
-            Hashes of `model` and `adapter`.
-        run_sampling ([`SamplingSettings`]):
-            Sampling of the run; a task with its own records that.
-
-    Returns:
-        `tuple[list[EvalSample], TaskResult]`: samples in the order of the items, and the result.
+    model's scores are computed anew. `hashes` are those of `model` and `adapter`; a task whose sampling is not
+    `run_sampling` records its own.
     """
     task, items, plan = prepared.task, prepared.items, prepared.plan
 

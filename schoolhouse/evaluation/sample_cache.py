@@ -48,12 +48,9 @@ class SampleCache:
     Samples on disk: one line each, with its key in plain fields, appended and never rewritten.
 
     Each batch is one `write` to a file opened for appending, followed by a sync, so that a kill costs at most the
-    batch in progress and two processes can write to one file. A line cut off by a crash or a full disk is ended by
-    the next writer, skipped by readers and named in `damaged`; its sample is generated again.
-
-    Args:
-        path (`str` or `Path`):
-            The file. It and its folder are created with the first sample.
+    batch in progress and two processes can write to one file. A line cut off by a crash or a full disk is ended by the
+    next writer, skipped by readers and named in `damaged`; its sample is generated again. The file and its folder are
+    created with the first sample.
     """
 
     def __init__(self, path: str | Path):
@@ -76,28 +73,14 @@ class SampleCache:
         return len(self._samples)
 
     def get(self, key: SampleKey) -> Sample | None:
-        """
-        Return a sample.
-
-        Args:
-            key ([`SampleKey`]):
-                Key of the sample.
-
-        Returns:
-            [`Sample`] or `None`: `None` where it has not been drawn.
-        """
+        """Return a sample, or `None` where it has not been drawn."""
         return self._samples.get(key)
 
     def add(self, samples: Iterable[tuple[SampleKey, Sample]]) -> None:
         """
-        Append a batch and wait until it is on the disk.
+        Append the samples that are not in the cache as one batch, and wait until it is on the disk.
 
-        Args:
-            samples (`Iterable[tuple[SampleKey, Sample]]`):
-                Keys and samples; those already in the cache are left out.
-
-        Raises:
-            OSError: if the disk did not take the whole batch.
+        An `OSError` says that the disk did not take the whole batch.
         """
         fresh = {key: sample for key, sample in samples if key not in self._samples}
         lines = "".join(json.dumps(asdict(key) | asdict(sample)) + "\n" for key, sample in fresh.items()).encode()
@@ -116,30 +99,12 @@ class SampleCache:
 
 
 def sampling_json(parameters: dict[str, Any]) -> str:
-    """
-    Return sampling parameters in the form that keys hold.
-
-    Args:
-        parameters (`dict[str, Any]`):
-            JSON-compatible values.
-
-    Returns:
-        `str`: JSON with sorted keys.
-    """
+    """Return sampling parameters in the form that keys hold: JSON with sorted keys."""
     return json.dumps(parameters, sort_keys=True)
 
 
 def prompt_hash(token_ids: list[int]) -> str:
-    """
-    Return the SHA-256 of a prompt as the model reads it.
-
-    Args:
-        token_ids (`list[int]`):
-            The rendered prompt's tokens.
-
-    Returns:
-        `str`: the hash.
-    """
+    """Return the SHA-256 of a prompt's token ids, which is the prompt as the model reads it."""
     return hashlib.sha256(json.dumps(token_ids).encode()).hexdigest()
 
 

@@ -56,10 +56,8 @@ class Scorer(BaseModel):
         Score answers, all at once for graders that work in parallel.
 
         Args:
-            completions (`Sequence[str]`):
-                Texts that the model generated.
-            items (`Sequence[Item]`):
-                For each completion its item.
+            completions (`Sequence[str]`), items (`Sequence[Item]`):
+                Texts that the model generated, and for each its item.
 
         Returns:
             `list[Score]`: in order.
@@ -325,16 +323,11 @@ SCORERS: dict[str, type[Scorer]] = {
 
 def build_scorer(entry: str | dict[str, Any], folder: Path) -> Scorer:
     """
-    Return the scorer that a task file names.
+    Return the scorer that a task file names: a key of [`SCORERS`], `file.py:function`, or a mapping with one of these
+    as `name`, beside the parameters.
 
-    Args:
-        entry (`str` or `dict[str, Any]`):
-            A key of [`SCORERS`] or `file.py:function`; a mapping has it as `name`, beside the parameters.
-        folder (`Path`):
-            Folder of the task file, from which a relative path starts.
-
-    Raises:
-        ConfigError: for an unknown name or parameter; its path begins with `scorer`.
+    A relative path starts from `folder`. An unknown name or parameter is a [`ConfigError`] whose path begins with
+    `scorer`.
     """
     parameters = {"name": entry} if isinstance(entry, str) else dict(entry)
     name = parameters.pop("name", None)

@@ -2,41 +2,22 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from schoolhouse.evaluation.results import Estimate, EvalSample, TaskResult, item_values
 from schoolhouse.evaluation.statistics.intervals import bootstrap_mean, clustered_standard_error, wilson
 from schoolhouse.evaluation.statistics.sampling import maj_at_k, pass_at_k
+from schoolhouse.evaluation.tasks import Task
 
 
-class VersionedTask(Protocol):
-    """The part of a task that its results repeat."""
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def higher_is_better(self) -> bool: ...
-
-
-def summarise(task: VersionedTask, samples: Sequence[EvalSample]) -> TaskResult:
+def summarise(task: Task, samples: Sequence[EvalSample]) -> TaskResult:
     """
-    Return the results of one task.
+    Return the results of one task, from at least one sample.
 
     The value is the mean over the items of the share of their samples that are correct (for one sample: the accuracy);
     for held-out text it is bits per byte of the whole corpus. Samples without a verdict are left out and counted as
     `ungraded`. The interval is Wilson's for one sample per item, otherwise a bootstrap over the items.
-
-    Args:
-        task ([`VersionedTask`]):
-            The task.
-        samples (`Sequence[EvalSample]`):
-            Its samples, at least one.
-
-    Returns:
-        [`TaskResult`]
     """
     levels: dict[int | str, list[EvalSample]] = defaultdict(list)
     for sample in samples:

@@ -9,13 +9,7 @@ from schoolhouse.evaluation.results import EvaluationResults, Interval, Preferen
 
 
 def print_results(results: EvaluationResults) -> None:
-    """
-    Print the value of each task with its interval, by level where it has levels, and its other means.
-
-    Args:
-        results ([`EvaluationResults`]):
-            Content of results.json.
-    """
+    """Print the value of each task with its interval, by level where it has levels, and its other means."""
     rows, remarks = [], []
     for name, task in results.tasks.items():
         parts = {name: task} | {f"  level {level}": part for level, part in task.by_level.items()}
@@ -32,13 +26,7 @@ def print_results(results: EvaluationResults) -> None:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """
-    Print the paired tests, each with its verdict, and the other means before and after.
-
-    Args:
-        comparison ([`Comparison`]):
-            From [`schoolhouse.evaluation.compare.compare_runs`].
-    """
+    """Print the paired tests, each with its verdict, and the other means before and after."""
     rows, remarks = [], []
     for name, task in comparison.tasks.items():
         test = task.test
@@ -51,17 +39,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def print_table(heads: list[str], rows: list[list[str]], remarks: list[str]) -> None:
-    """
-    Print a table and lines below it.
-
-    Args:
-        heads (`list[str]`):
-            Heads of the columns.
-        rows (`list[list[str]]`):
-            Cells.
-        remarks (`list[str]`):
-            Lines below the table.
-    """
+    """Print a table, and remarks as lines below it."""
     # No markup, as names of tasks and levels may hold brackets. A narrow terminal breaks lines but cuts no number.
     console = Console(markup=False, highlight=False)
     console.width = max(console.width, 120) if console.is_terminal else 10_000

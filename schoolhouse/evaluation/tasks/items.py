@@ -50,14 +50,8 @@ def fill(text: str, row: Row) -> str:
     """
     Return a template with the row's values in the places of its columns.
 
-    Args:
-        text (`str`):
-            `{column}` stands for a value, `{{` and `}}` for braces; any other brace is text.
-        row (`Mapping[str, Any]`):
-            Column -> value.
-
-    Raises:
-        ValueError: if the row has no such column.
+    `{column}` stands for a value, `{{` and `}}` for braces; any other brace is text. A column that the row does not
+    have is a `ValueError`.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -72,16 +66,10 @@ def fill(text: str, row: Row) -> str:
 
 def text_of(expression: str, row: Row) -> str:
     """
-    Return the text that a template or a column makes of a row.
+    Return the text that a column, or a template with `{column}` in it, makes of a row; a `ValueError` says what is
+    missing.
 
-    Args:
-        expression (`str`):
-            Name of a column, or a template with `{column}` in it. A column of messages gives the last one's content.
-        row (`Mapping[str, Any]`):
-            Column -> value.
-
-    Raises:
-        ValueError: if the row has no such column.
+    A column of messages gives the last one's content.
     """
     if columns_in(expression):
         return fill(expression, row)
@@ -93,16 +81,9 @@ def text_of(expression: str, row: Row) -> str:
 
 def prompt_of(expression: str | list[dict[str, str]], row: Row) -> Messages | str:
     """
-    Return the prompt that a column, a template or messages make of a row.
+    Return the prompt that a column of messages or text, a template, or messages with templates in them make of a row.
 
-    Args:
-        expression (`str` or `list[dict[str, str]]`):
-            Name of a column of messages or text; a text with `{column}` in it; or messages with such contents.
-        row (`Mapping[str, Any]`):
-            Column -> value.
-
-    Raises:
-        ValueError: if the row has no such column.
+    A column that the row does not have is a `ValueError`.
     """
     if isinstance(expression, list):
         return [message | {"content": fill(message["content"], row)} for message in expression]

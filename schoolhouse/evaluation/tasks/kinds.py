@@ -72,7 +72,7 @@ class GenerateTask(Task):
 
     @cached_property
     def scorer_with_parameters(self) -> Scorer:
-        """The scorer that the file names."""
+        """Scorer that the file names."""
         return build_scorer(self.scorer, self.folder)
 
     def prepare(self) -> None:

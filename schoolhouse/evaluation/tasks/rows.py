@@ -54,12 +54,9 @@ def tiny_preferences() -> list[Row]:
 
     rows = load_rows("tiny/preferences", "test").to_list()
     # Exactly that share is wrong: drawn independently, the ceiling of the agreement would vary by some points.
-    wrong = set(random.Random("annotator of tiny_preferences").sample(range(len(rows)), _noisy(len(rows))))
+    num_wrong = round(ANNOTATOR_NOISE * len(rows))
+    wrong = set(random.Random("annotator of tiny_preferences").sample(range(len(rows)), num_wrong))
     return [
         row | {"level": _MARGINS[sum(row["margin"] > most for most in (2, 3))], "label_is_right": number not in wrong}
         for number, row in enumerate(rows)
     ]
-
-
-def _noisy(rows: int) -> int:
-    return round(ANNOTATOR_NOISE * rows)

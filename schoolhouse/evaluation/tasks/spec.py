@@ -133,7 +133,7 @@ class Task(BaseModel, ABC):
 
     @abstractmethod
     def make_item(self, row: Row) -> tuple[Messages | str, str]:
-        """Return prompt and reference of a row; raises a `ValueError` that says what is wrong with it."""
+        """Return prompt and reference of a row; a `ValueError` says what is wrong with it."""
 
     def report(
         self, loaded: LoadedModel, items: Sequence[Item], samples: Sequence[EvalSample]

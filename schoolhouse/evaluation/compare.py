@@ -9,6 +9,7 @@ from schoolhouse.evaluation.results import (
     EvalSample,
     EvaluationResults,
     TaskSampling,
+    by_item,
     item_values,
     load_results,
     load_samples,
@@ -182,16 +183,16 @@ def win_rate_by_utility(before: Sequence[EvalSample], after: Sequence[EvalSample
     sources = {sample.id: sample.source for sample in before}
     if any("utility" not in sample.metrics for sample in (*before, *after)) or len(set(sources.values())) < 2:
         return None
-    sides = []
-    for samples in (before, after):
-        scores: dict[str, list[float]] = {name: [] for name in sources}
-        lengths: dict[str, list[float]] = {name: [] for name in sources}
-        for sample in samples:
-            scores[sample.id].append(sample.metrics["utility"])  # type: ignore[arg-type]  # a utility is a number
-            lengths[sample.id].append(sample.tokens)
-        sides.append((list(scores.values()), list(lengths.values())))
-    (old_scores, old_lengths), (new_scores, new_lengths) = sides
-    return win_rate(old_scores, new_scores, old_lengths, new_lengths, clusters=list(sources.values()))
+
+    def utilities(groups: dict[str, list[EvalSample]]) -> list[list[float]]:
+        # A metric may be a text or a list, but a utility is a number.
+        return [[sample.metrics["utility"] for sample in groups[name]] for name in sources]  # type: ignore[misc]
+
+    def lengths(groups: dict[str, list[EvalSample]]) -> list[list[int]]:
+        return [[sample.tokens for sample in groups[name]] for name in sources]
+
+    old, new = by_item(before), by_item(after)
+    return win_rate(utilities(old), utilities(new), lengths(old), lengths(new), clusters=list(sources.values()))
 
 
 def _test(before: Sequence[EvalSample], after: Sequence[EvalSample], family: int) -> tuple[PairedTest, str]:

@@ -15,6 +15,7 @@ from schoolhouse.evaluation.results import (
     EvaluationResults,
     SamplingSettings,
     TaskResult,
+    by_item,
     load_results,
     load_samples,
 )
@@ -43,7 +44,7 @@ def export_lm_eval(results_folder: str | Path, output_dir: str | Path) -> Path:
     folder = Path(output_dir) / (sanitised.strip(".") or "model")
     lines = {}
     for task in results.tasks:
-        groups = _by_item(load_samples(results_folder, task))
+        groups = by_item(load_samples(results_folder, task)).values()
         lines[task] = [_document(number, group, results, task) for number, group in enumerate(groups)]
     for task, documents in lines.items():
         file_task = re.sub(r"\W", "_", task)
@@ -87,13 +88,6 @@ def export_lm_eval(results_folder: str | Path, output_dir: str | Path) -> Path:
     path = folder / f"results_{date}.json"
     write_json(path, record)
     return path
-
-
-def _by_item(samples: Sequence[EvalSample]) -> list[list[EvalSample]]:
-    groups: dict[str, list[EvalSample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.id, []).append(sample)
-    return list(groups.values())
 
 
 def _document(number: int, group: Sequence[EvalSample], results: EvaluationResults, task: str) -> Line:

@@ -23,11 +23,9 @@ COMPARED = 64  # texts that are scored again, one by one
 @dataclass(frozen=True)
 class Pair:
     """
-    Two answers to one prompt.
+    Two answers to one prompt, as messages or texts.
 
     Args:
-        prompt (`list[dict]` or `str`), chosen (`list[dict]` or `str`), rejected (`list[dict]` or `str`):
-            Messages or texts.
         margin (`float`, *optional*):
             Difference of the gold reward, where it is known.
         label_is_right (`bool`, *optional*):

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, InstanceOf, ValidationError
@@ -16,7 +16,7 @@ from schoolhouse.evaluation.statistics.preference import Calibration
 
 
 # Schema 1 had `gold` for `reference`, `seen` for `contaminated` and `clean` for `uncontaminated`.
-SCHEMA = 2
+SCHEMA: Final = 2
 
 Interval = tuple[float, float]
 # A model's text may hold half a surrogate pair, which pydantic's own check of `str` refuses.
@@ -126,7 +126,7 @@ class Estimate(Record):
 
 
 class TaskSampling(Record):
-    """How one task was sampled, where it differs from the other tasks of the run."""
+    """Sampling of one task, where it differs from the other tasks of the run."""
 
     num_samples: int
     temperature: float
@@ -278,7 +278,7 @@ def build_results(
 ) -> EvaluationResults:
     """Return the content of results.json, without tokens and with the home folder written as `~`."""
     return EvaluationResults(
-        schema=2,
+        schema=SCHEMA,
         model=redact_home(model),
         adapter=adapter and redact_home(adapter),
         hashes=hashes,
@@ -342,6 +342,14 @@ def load_samples(folder: str | Path, task: str) -> list[EvalSample]:
     return samples
 
 
+def by_item(samples: Sequence[EvalSample]) -> dict[str, list[EvalSample]]:
+    """Return the samples of each item, by its id."""
+    groups: dict[str, list[EvalSample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.id].append(sample)
+    return groups
+
+
 def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict[str, float]:
     r"""
     Return one number per item, whose mean is the task's value: the unit of intervals and paired tests.
@@ -360,11 +368,9 @@ def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict
         ratio = bits.sum() / sizes.sum()
         values = ratio + (bits - ratio * sizes) / sizes.mean()
         return {sample.id: float(value) for sample, value in zip(samples, values, strict=True)}
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    for sample in samples:
-        if (given := getattr(sample, verdict)) is not None:
-            verdicts[sample.id].append(given)
-    return {name: sum(given) / len(given) for name, given in verdicts.items()}
+    verdicts = {name: [getattr(sample, verdict) for sample in group] for name, group in by_item(samples).items()}
+    known = {name: [given for given in found if given is not None] for name, found in verdicts.items()}
+    return {name: sum(found) / len(found) for name, found in known.items() if found}
 
 
 def first_error(error: ValidationError) -> str:

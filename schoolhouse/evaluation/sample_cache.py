@@ -21,10 +21,8 @@ class SampleKey:
     Everything that a completion depends on. Samples with equal keys are interchangeable, all others are not.
 
     Args:
-        model (`str`):
-            Hash of the base model.
-        adapter (`str` or `None`):
-            Hash of the adapter, `None` for the bare base.
+        model (`str`), adapter (`str` or `None`):
+            Hashes; `None` for the bare base.
         prompt (`str`):
             Hash of the token ids that the model read, so of the rendered prompt and the tokenizer.
         sampling (`str`):

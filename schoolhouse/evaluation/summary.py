@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schoolhouse.evaluation.results import Estimate, EvalSample, TaskResult, item_values
+from schoolhouse.evaluation.results import Estimate, EvalSample, TaskResult, by_item, item_values
 from schoolhouse.evaluation.statistics.intervals import bootstrap_mean, clustered_standard_error, wilson
 from schoolhouse.evaluation.statistics.sampling import maj_at_k, pass_at_k
 from schoolhouse.evaluation.tasks import Task
@@ -83,12 +83,10 @@ def _metrics(samples: Sequence[EvalSample]) -> dict[str, int | float]:
 
 def _of_k(samples: Sequence[EvalSample]) -> dict[str, float]:
     """Return pass@k, and maj@k where answers were extracted, for k = 1, 2, 4, ... of several samples per item."""
-    groups: dict[str, list[EvalSample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.id].append(sample)
-    least = min(map(len, groups.values()))
+    groups = by_item(samples).values()
+    least = min(map(len, groups))
     # An item with an ungraded sample would count it as wrong: such items are left out.
-    graded = [group for group in groups.values() if all(sample.correct is not None for sample in group)]
+    graded = [group for group in groups if all(sample.correct is not None for sample in group)]
     if least == 1 or not graded:
         return {}
     right = [sum(sample.correct is True for sample in group) for group in graded]

@@ -111,20 +111,8 @@ def resampled_means(
     values: Sequence[float], resamples: int, seed: int, clusters: Sequence[Hashable] | None = None
 ) -> tuple[np.ndarray, int]:
     """
-    Draw bootstrap means of items, or of whole clusters of items.
-
-    Args:
-        values (`Sequence[float]`):
-            One score per item.
-        resamples (`int`):
-            Number of bootstrap samples.
-        seed (`int`):
-            Seed of the resampling.
-        clusters (`Sequence[Hashable]`, *optional*):
-            Source of each item; without it every item is its own.
-
-    Returns:
-        `tuple[np.ndarray, int]`: the means, shape `(resamples,)`, and the number of units that were drawn from.
+    Draw bootstrap means of items, or of whole `clusters` (the source of each item): the means, shape `(resamples,)`,
+    and the number of units that were drawn from.
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}: it must be at least 1")
@@ -142,20 +130,7 @@ def resampled_means(
 
 
 def expanded_percentiles(means: np.ndarray, groups: int, confidence: float) -> tuple[float, float]:
-    """
-    Expanded percentile interval of resampled means.
-
-    Args:
-        means (`np.ndarray` of shape `(R,)`):
-            From [`resampled_means`].
-        groups (`int`):
-            Number of units that were drawn from.
-        confidence (`float`):
-            Share of such intervals that contain the true mean.
-
-    Returns:
-        `tuple[float, float]`: lower and upper end.
-    """
+    """Return the expanded percentile interval of means from [`resampled_means`], which drew from so many `groups`."""
     from scipy import stats
 
     # The normal tail whose quantile is that of Student's t, times sqrt(n / (n - 1)) for the variance over n - 1.

@@ -110,7 +110,10 @@ def turning_point(
 
 
 def _smoother(n: int, known: np.ndarray) -> np.ndarray:
-    """Matrix (n, n) that smooths a series of n points from those in `known`: local quadratic fits, tricube weights."""
+    """
+    Return the matrix (n, n) that smooths a series of n points from those in `known`: local quadratic fits, tricube
+    weights.
+    """
     width = min(len(known), max(5, round(0.6 * len(known))))
     matrix = np.zeros((n, n))
     # A fit is linear in the values, and its prediction at the centre is its constant term: one row of the matrix.
@@ -125,16 +128,12 @@ def _smoother(n: int, known: np.ndarray) -> np.ndarray:
 
 def summarise_run(points: Sequence[Mapping[str, float]]) -> dict[str, dict[str, object] | None]:
     """
-    Return the turning point of a run's logged points, as `overoptimization.json` holds it.
+    Return the turning point of a run's logged points (`step`, `kl` and `gold`, in the order of training), as
+    `overoptimization.json` holds it.
 
-    Args:
-        points (`Sequence[Mapping[str, float]]`):
-            Points with `step`, `kl` and `gold`, in the order of training.
-
-    Returns:
-        `dict`: `peak` (`step`, `kl`, `gold`, `interval` of the KL) and `final_minus_peak` (`value`, `interval`). With
-        fewer than [`LEAST_POINTS`] points the peak is the highest point and nothing has an interval; without points
-        both are `None`.
+    These are `peak` (`step`, `kl`, `gold`, `interval` of the KL) and `final_minus_peak` (`value`, `interval`). With
+    fewer than [`LEAST_POINTS`] points the peak is the highest point and nothing has an interval; without points both
+    are `None`.
     """
     if not points:
         return {"peak": None, "final_minus_peak": None}

@@ -51,10 +51,8 @@ class PairedTest:
 
     def verdict(self) -> str:
         """
-        Return the verdict on one line: "improved", "worse" or "no evidence of change, smallest detectable effect X".
-
-        Returns:
-            `str`: the verdict and its figures. The p-value decides, not the interval.
+        Return the verdict and its figures on one line: "improved", "worse" or "no evidence of change, smallest
+        detectable effect X". The p-value decides, not the interval.
         """
         low, high = self.interval
         figures = (
@@ -271,7 +269,7 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
 
 def _tango_interval(n: int, gained: int, lost: int, confidence: float) -> tuple[float, float]:
-    """Differences `delta` that a score test of "the true difference is delta" does not reject, as an interval."""
+    """Interval of the differences `delta` that a score test of "the true difference is delta" does not reject."""
     z = stats.norm.isf((1 - confidence) / 2)
 
     def lower_limit(gained: int, lost: int) -> float:

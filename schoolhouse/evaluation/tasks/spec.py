@@ -1,4 +1,4 @@
-"""The part of a task file that all kinds of tasks share: where rows come from, and how they become items."""
+"""Part of a task file that all kinds of tasks share: where rows come from, and how they become items."""
 
 from __future__ import annotations
 
@@ -27,17 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """
-    How completions of a task are drawn.
-
-    Args:
-        prompts (`list[list[int]]`):
-            Token ids of each item's prompt.
-        sampling ([`Sampling`]):
-            How completions are drawn.
-        num_samples (`int`):
-            Completions per item.
-    """
+    """Token ids of each item's prompt, and how completions are drawn: `num_samples` for each item."""
 
     prompts: list[list[int]]
     sampling: Sampling
@@ -47,11 +37,9 @@ class GenerationPlan:
 @dataclass(frozen=True)
 class LoadedModel:
     """
-    A model, ready for use.
+    A model in evaluation mode, ready for use: a language model, or for pairs a reward model.
 
     Args:
-        model ([`~transformers.PreTrainedModel`]), tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            A language model, or for pairs a reward model, in evaluation mode.
         batch_size (`int`):
             Most sequences of a batch.
         draw (`Callable`):
@@ -209,14 +197,14 @@ class Task(BaseModel, ABC):
                 raise self.error_at("rows", str(error)) from None
 
     def files(self) -> list[Path]:
-        """Local files that decide about items and scores: the task file, and data and code beside it."""
+        """Return the local files that decide about items and scores: the task file, and data and code beside it."""
         functions = [name.rpartition(":")[0] for name in self.functions() if name.rpartition(":")[0].endswith(".py")]
         names = [self.dataset] if self.dataset and self._beside(self.dataset).exists() else []
         own = [self._file.path] if self._file else []
         return own + [self._beside(name) for name in [*names, *functions]]
 
     def functions(self) -> list[str]:
-        """Names of the functions that the file names."""
+        """Return the names of the functions that the file names."""
         return [self.rows] if self.rows else []
 
     def _beside(self, path: str) -> Path:

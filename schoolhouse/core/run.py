@@ -171,7 +171,10 @@ class Run:
         old = read_manifest(self.folder) if exists else None
         if old is not None:
             # Two runs are the same run if they compute the same: their folders may be written differently.
-            mine, theirs = (_computed(self._redacted(manifest)["config"]) for manifest in (self.manifest, old))
+            mine, theirs = (
+                {key: value for key, value in self._redacted(run)["config"].items() if key not in NOT_COMPUTED}
+                for run in (self.manifest, old)
+            )
             if differing := sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)):
                 raise ValueError(
                     f"{self.folder} holds a run with another {', '.join(differing[:3])}: choose another output_dir, "
@@ -398,10 +401,6 @@ def peak_bytes() -> int:
     """Return the largest resident memory of this process or of a process that it started, in bytes."""
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _computed(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in NOT_COMPUTED}
 
 
 def _outcome(error: BaseException) -> tuple[Status, str]:

@@ -20,6 +20,7 @@ from schoolhouse.core.progress import PROGRESS_FILE
 # Waits on a pipe that only the pipeline holds open. However the pipeline ends, the group ends with it.
 _WATCHER = ["sh", "-c", "trap '' INT TERM HUP; read _; kill -KILL 0"]
 _POLL_SECONDS = 0.25
+_TAIL = 15  # lines of a log that are shown after a failure
 _LAUNCHER = re.compile(
     r'^Traceback \(most recent call last\):\n  File "<frozen runpy>"(?:(?!^Traceback ).)*'
     r"^subprocess\.CalledProcessError: Command .*\Z",
@@ -164,10 +165,10 @@ def run_program(
         events.path.unlink(missing_ok=True)
 
 
-def tail(log: Path, lines: int = 15) -> str:
+def tail(log: Path) -> str:
     """Return the last lines of a log, without control characters; of a progress bar only its last state."""
     text = log.read_bytes()[-20_000:].decode(errors="replace").replace("\r\n", "\n")
     # That its program failed is all that the launcher's own traceback says.
     text = _LAUNCHER.sub("", text)
     rows = [row.rsplit("\r", 1)[-1] for row in text.split("\n")]
-    return "\n".join("".join(c for c in row if c.isprintable() or c == "\t") for row in rows[-lines:]).strip()
+    return "\n".join("".join(c for c in row if c.isprintable() or c == "\t") for row in rows[-_TAIL:]).strip()

@@ -592,7 +592,7 @@ def test_a_folder_that_the_pipeline_did_not_make_is_kept(planted):
     write_json(other / "run.json", {"kept": True})
     for folder in (mine, begun, by_hand, other, Path("out/none")):
         clear(folder)
-    assert sorted(path.name for path in Path("out").iterdir()) == ["scorer", "math.kept-1", "other.kept-1", "ppo"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["math.kept-1", "other.kept-1", "ppo", "scorer"]
     assert json.loads(Path("out/other.kept-1/run.json").read_text()) == {"kept": True}
 
 

@@ -30,18 +30,7 @@ def missing_text(row: dict[str, Any], columns: Iterable[str]) -> str | None:
 
 
 def kind_of(columns: Iterable[str], wanted: Sequence[str] | None = None) -> str | None:
-    """
-    Kind of a data set with these columns.
-
-    Args:
-        columns (`Iterable[str]`):
-            Column names.
-        wanted (`Sequence[str]`, *optional*):
-            Kinds that the stage can train on, the preferred one first. By default any of `KINDS`.
-
-    Returns:
-        `str` or `None`: the first fitting kind.
-    """
+    """Return the first kind, of the `wanted` ones in order of preference or of all, that fits a data set's columns."""
     present = set(columns)
     return next((kind for kind in wanted or KINDS if present.issuperset(KINDS[kind])), None)
 
@@ -74,18 +63,13 @@ def form_of(row: dict[str, Any], kind: str) -> str:
 
 def validate_row(row: dict[str, Any], kind: str, columns: Sequence[str]) -> str | None:
     """
-    Return what makes a row malformed.
+    Return what makes a row malformed, naming the column, or `None` for a valid row.
 
     Args:
-        row (`dict`):
-            One row.
         kind (`str`):
             Key of `KINDS`.
         columns (`Sequence[str]`):
             The columns to look at, from [`columns_of`].
-
-    Returns:
-        `str` or `None`: the reason, naming the column, or `None` for a valid row.
     """
     for column in columns:
         value = row.get(column)
@@ -130,17 +114,10 @@ def _validate_messages(messages: list[Any], answered: bool) -> str | None:
 
 def prompt_text(row: dict[str, Any]) -> str:
     """
-    Prompt of a row as one text: the part that it could share with an eval prompt.
+    Prompt of a row of any kind as one text: the part that it could share with an eval prompt.
 
     The `prompt` where there is one, else the user's turns of `messages` or `chosen`, else the whole `text`. System
     prompts are left out: all rows share them.
-
-    Args:
-        row (`dict`):
-            A row of any kind.
-
-    Returns:
-        `str`
     """
     for column, roles in (("prompt", ROLES[2:]), ("messages", ("user",)), ("chosen", ("user",)), ("text", ())):
         if row.get(column) is not None:

@@ -30,16 +30,7 @@ def words_of(text: str) -> list[str]:
 
 
 def exact_duplicates(texts: Sequence[str]) -> list[int]:
-    """
-    Rows that repeat an earlier row.
-
-    Args:
-        texts (`Sequence[str]`):
-            A text per row.
-
-    Returns:
-        `list[int]`: their indices; the first of several equal rows is not among them.
-    """
+    """Indices of the texts that repeat an earlier one; the first of several equal texts is not among them."""
     seen: set[str] = set()
     repeated = []
     for index, text in enumerate(texts):
@@ -92,16 +83,7 @@ class EvalIndex:
         return found
 
     def overlap(self, train_texts: Sequence[str]) -> dict[str, Overlap]:
-        """
-        Overlap of training texts with each eval set.
-
-        Args:
-            train_texts (`Sequence[str]`):
-                Text of each training prompt.
-
-        Returns:
-            `dict[str, Overlap]`: by the name of the eval set.
-        """
+        """Overlap of the training prompts with each eval set, by its name."""
         if not self.sizes:
             return {}
         train_ids: dict[str, list[int]] = {name: [] for name in self.sizes}
@@ -128,12 +110,6 @@ class EvalIndex:
 def drop_overlap(train: "Dataset", index: EvalIndex) -> "tuple[Dataset, dict[str, Overlap]]":
     """
     Leave out training rows that share a 13-gram with an eval prompt.
-
-    Args:
-        train (`datasets.Dataset`):
-            Rows in TRL's columns.
-        index ([`EvalIndex`]):
-            Eval prompts.
 
     Returns:
         `tuple[datasets.Dataset, dict[str, Overlap]]`: the other rows in their order, and the overlap of all rows.

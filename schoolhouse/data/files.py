@@ -26,18 +26,13 @@ def file_type(path: Path) -> str | None:
 
 def find_files(path: Path, split: str | None) -> list[Path]:
     """
-    Files that hold a split.
+    Files that hold a split, or all files without one.
 
     Args:
         path (`Path`):
             A file, or a folder with files named `split.jsonl`, `split-00000-of-00002.parquet` and such, or with a
             sub-folder per split; also in its sub-folder `data`, where the Hub has them. A single file of any name is
             the train split.
-        split (`str` or `None`):
-            Split that is wanted; `None` for all files.
-
-    Returns:
-        `list[Path]`: at least one.
 
     Raises:
         `MissingSplitError`: if only other splits are there. `ValueError`: if no data is.

@@ -29,13 +29,11 @@ SHOWN = 5  # malformed rows named in messages and in the run manifest
 @dataclass
 class LoadReport:
     """
-    What was met while a data set was read.
+    Findings of the reading of a data set.
 
     Args:
-        malformed (`list[str]`, *optional*):
-            `"file:line: reason"` for each malformed row.
-        revision (`str`, *optional*):
-            Commit of the Hub data set that was read.
+        malformed: `"file:line: reason"` for each malformed row.
+        revision: Commit of the Hub data set that was read.
     """
 
     malformed: list[str] = field(default_factory=list)
@@ -48,12 +46,9 @@ class Table:
     Rows that are not checked yet.
 
     Args:
-        label (`str`):
-            Name of the data set in messages.
-        rows (`datasets.Dataset` or `list[dict | str]`):
-            A text stands for a row that could not be read and says why.
-        places (`list[str]`, *optional*):
-            File and line of each row.
+        label: Name of the data set in messages.
+        rows: The rows; a text stands for one that could not be read and says why.
+        places: File and line of each row.
     """
 
     label: str
@@ -65,11 +60,9 @@ class Table:
         return self.places[index] if self.places else f"{self.label} row {index}"
 
     def select(self, indices: Sequence[int]) -> "Table":
-        """The table of some of the rows."""
-        if not isinstance(self.rows, list):
-            return Table(self.label, self.rows.select(indices), [self.place(index) for index in indices])
-        places = [self.place(index) for index in indices]
-        return Table(self.label, [self.rows[index] for index in indices], places)
+        """Return the table of some of the rows."""
+        rows = [self.rows[index] for index in indices] if isinstance(self.rows, list) else self.rows.select(indices)
+        return Table(self.label, rows, [self.place(index) for index in indices])
 
 
 def open_table(
@@ -88,17 +81,12 @@ def open_table(
             Local file or folder, Hub id, or `https://` address of a JSON file.
         split (`str` or `None`):
             Split to read: in a folder the files `split.jsonl`, `split-*.parquet`, `split/*` and such; `None` for all.
-        config (`str`, *optional*):
-            Configuration of a Hub data set.
-        revision (`str`, *optional*):
-            Branch, tag or commit of a Hub data set.
+        config (`str`, *optional*), revision (`str`, *optional*):
+            Configuration of a Hub data set, and its branch, tag or commit.
         max_rows (`int`, *optional*):
             Number of rows to read, from the top.
         report ([`LoadReport`], *optional*):
             Takes the commit.
-
-    Returns:
-        [`Table`]
 
     Raises:
         `ValueError`: if there is no such data; [`MissingSplitError`] if only other splits are there.
@@ -142,20 +130,15 @@ def read_rows(
     report: LoadReport | None = None,
 ) -> list[dict[str, Any]]:
     """
-    Rows of a data set in its upstream columns, for a function to convert.
+    Valid rows of a data set in its upstream columns, for a function to convert; other arguments as in [`open_table`].
 
     Args:
-        location, split, config, revision:
-            As in [`open_table`].
         validate (`Callable[[dict], str | None]`):
             Error text of a malformed row, `None` for a valid one.
         columns (`Sequence[str]`, *optional*):
             Columns that are needed; all by default.
         report ([`LoadReport`], *optional*):
             Takes the malformed rows and the commit.
-
-    Returns:
-        `list[dict]`: the valid rows.
 
     Raises:
         `ValueError`: if nothing is there, or over 1 % of the rows are malformed.
@@ -179,18 +162,15 @@ def load_table(
     report: LoadReport | None = None,
 ) -> "Dataset":
     """
-    Data set that is already in TRL's columns, or becomes so by renaming.
+    Data set that is already in TRL's columns, or becomes so by renaming; other arguments as in [`open_table`].
 
     Args:
-        location, split, config, revision, max_rows, report:
-            As in [`open_table`]; malformed rows within `max_rows` count.
         columns (`dict[str, str]`, *optional*):
             TRL's column name -> name in the data set.
+        max_rows (`int`, *optional*):
+            Number of rows, malformed ones included.
         kinds (`Sequence[str]`, *optional*):
             As in [`to_dataset`].
-
-    Returns:
-        `datasets.Dataset`: see [`to_dataset`].
     """
     table = open_table(location, split, config, revision, max_rows, report)
     if columns:
@@ -203,8 +183,6 @@ def to_dataset(table: Table, kinds: Sequence[str] | None = None, report: LoadRep
     Check a table in TRL's columns and leave out its malformed rows.
 
     Args:
-        table ([`Table`]):
-            Rows to check.
         kinds (`Sequence[str]`, *optional*):
             Kinds ([`schoolhouse.data.columns.KINDS`]) that the stage can use, the preferred one first.
         report ([`LoadReport`], *optional*):
@@ -274,13 +252,11 @@ def _columns(table: Table) -> set[str]:
 
 def rename_columns(table: Table, columns: dict[str, str]) -> None:
     """
-    Give columns TRL's names, in place.
+    Give columns TRL's names, in place; a column that had the new name is dropped.
 
     Args:
-        table ([`Table`]):
-            Rows in upstream's columns.
         columns (`dict[str, str]`):
-            TRL's column name -> name in the data set. A column that had the new name is dropped.
+            TRL's column name -> name in the data set.
 
     Raises:
         `ValueError`: a column does not exist or is named twice.

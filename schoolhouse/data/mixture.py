@@ -6,22 +6,16 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.fingerprint import fingerprint
-from schoolhouse.data.columns import (
-    TRL_COLUMNS,
-    columns_of,
-    form_of,
-    prompt_text,
-    require_kind,
-    whole_text,
-)
+from schoolhouse.data.columns import TRL_COLUMNS, columns_of, form_of, prompt_text, require_kind, whole_text
 from schoolhouse.data.decontamination import EvalIndex, drop_overlap, exact_duplicates
 from schoolhouse.data.files import MissingSplitError, file_type
 from schoolhouse.data.loading import SHOWN, LoadReport, load_table, to_dataset
-from schoolhouse.data.sources import DataSource, LoadedData
 from schoolhouse.data.specs import dataset_names, is_dataset_spec, load_dataset_spec, open_dataset
 
 
@@ -31,6 +25,25 @@ if TYPE_CHECKING:
     from schoolhouse.config.arguments import DataArguments, DatasetEntry
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """
+    Rows that a recipe trains on.
+
+    Args:
+        train (`datasets.Dataset`):
+            Training rows; in a mixture the column `source` names the data set of each (a `source` of its own is kept).
+        test (`datasets.Dataset` or `None`):
+            Rows for the loss during training, `None` without a test split.
+        sources (`list[DataSource]`):
+            A record for each data set and split.
+    """
+
+    train: "Dataset"
+    test: "Dataset | None"
+    sources: list[DataSource]
 
 
 def load_training_data(
@@ -162,16 +175,13 @@ def _checked_location(name: str) -> str:
     # "tiny/fact" has the form of a Hub id, but nobody means the Hub by it.
     namespaces = {known.split("/")[0] for known in dataset_names() if "/" in known}
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.split("/", maxsplit=1)[0] in namespaces:
+        nearest = difflib.get_close_matches(name, dataset_names(), n=1)
+        hint = f", did you mean {nearest[0]!r}?" if nearest else "."
         raise ValueError(
-            f"unknown data set {name!r}{_nearest(name, dataset_names())} Known are {', '.join(dataset_names())}, "
+            f"unknown data set {name!r}{hint} Known are {', '.join(dataset_names())}, "
             "any Hub id of the form user/name, a local file or folder, and a YAML file that describes other data."
         )
     return name
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {nearest[0]!r}?" if nearest else "."
 
 
 def _decontaminate(rows: "Dataset", record: DataSource, index: EvalIndex, drop: bool) -> "Dataset":
@@ -259,18 +269,10 @@ def _align(drawn: "list[Dataset]", parts: "list[tuple[Dataset, DataSource]]") ->
 
 def _allot(sizes: list[int], weights: list[float], limit: int | None) -> list[int]:
     """
-    Number of rows to draw from each source: exactly its share, none twice.
+    Number of rows to draw from each source: exactly its share, none twice, at most `limit` in all.
 
-    Args:
-        sizes (`list[int]`):
-            Rows of each source.
-        weights (`list[float]`):
-            Weight of each source, in any unit.
-        limit (`int` or `None`):
-            Most rows in all.
-
-    Returns:
-        `list[int]`: within one row of `share * total`; the total is the largest that no source falls short of.
+    A number is within one row of `share * total`; the total is the largest that no source falls short of. The weights
+    may be in any unit.
     """
     shares = [weight / sum(weights) for weight in weights]
     # The largest total at which no source has to give more rows than it has. 1e-9 is for rounding errors.

@@ -27,19 +27,11 @@ def validate_messages(row: Message) -> str | None:
 
 def best_conversations(rows: Iterable[Message], lang: str | None) -> Iterator[dict[str, Any]]:
     """
-    Conversations that follow the best-ranked reply wherever people ranked several.
+    Conversations that follow the best-ranked reply wherever people ranked several, of trees or flat messages in any
+    order; `tree` is the id of the tree. Without a `lang`, trees of all languages are taken.
 
     Every follow-up question that got a reply is followed, so a tree gives one conversation for each of its last
     questions.
-
-    Args:
-        rows (`Iterable[dict]`):
-            Trees, or flat messages in any order.
-        lang (`str` or `None`):
-            Language of the trees to take, `None` for all.
-
-    Yields:
-        `dict`: `messages` and `tree` (the id of the tree).
     """
     for tree, root in _trees(rows, lang):
         for path in _best_paths([root]):
@@ -48,16 +40,8 @@ def best_conversations(rows: Iterable[Message], lang: str | None) -> Iterator[di
 
 def ranked_pairs(rows: Iterable[Message], lang: str | None) -> Iterator[dict[str, Any]]:
     """
-    Every two sibling replies that people ranked apart; the prompt is the conversation before them.
-
-    Args:
-        rows (`Iterable[dict]`):
-            Trees, or flat messages in any order.
-        lang (`str` or `None`):
-            Language of the trees to take, `None` for all.
-
-    Yields:
-        `dict`: `prompt`, `chosen`, `rejected` and `tree`.
+    Every two sibling replies that people ranked apart; the prompt is the conversation before them. Arguments and
+    `tree` are as in [`best_conversations`].
     """
     for tree, root in _trees(rows, lang):
         for path in _paths_to_questions([root]):

@@ -179,14 +179,7 @@ def is_dataset_spec(name: str | None) -> bool:
 
 def load_dataset_spec(name: str) -> DatasetSpec:
     """
-    Read the description of a data set.
-
-    Args:
-        name (`str`):
-            One of [`dataset_names`], or the path of a YAML file.
-
-    Returns:
-        [`DatasetSpec`]
+    Read the description of a data set, one of [`dataset_names`] or the path of a YAML file.
 
     Raises:
         `ValueError`: a mistake in the file; one line that names file, line and key.
@@ -211,10 +204,6 @@ def open_dataset(
     Rows of a data set in TRL's columns, before they are checked.
 
     Args:
-        spec ([`DatasetSpec`]):
-            Description of the data set.
-        split (`str`):
-            Split to read.
         path (`str`, *optional*):
             Local file or folder that replaces the Hub.
         revision (`str`, *optional*):
@@ -225,9 +214,6 @@ def open_dataset(
             Takes malformed upstream rows and the commit.
         **parameters (`Any`):
             Parameters of its function, instead of those of the description.
-
-    Returns:
-        [`Table`]
 
     Raises:
         `ValueError`: there is no such split or no data, over 1 % of the rows are malformed, a function fails.
@@ -281,9 +267,6 @@ def load_rows(
             Split to read.
         path, revision, max_rows, **parameters:
             As in [`open_dataset`].
-
-    Returns:
-        `datasets.Dataset`
     """
     from datasets import Dataset
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, RewardConfig, SFTConfig
 
     from schoolhouse.config.arguments import ModelArguments, RecipeParser
-    from schoolhouse.data.sources import LoadedData
+    from schoolhouse.data.mixture import LoadedData
     from schoolhouse.rewards import Reward
     from schoolhouse.training.pairs import Pairs
 

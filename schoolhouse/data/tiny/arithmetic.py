@@ -29,14 +29,9 @@ _THINGS = "apples books coins shells stones cards eggs pears nuts stamps".split(
 @dataclass(frozen=True)
 class Problem:
     """
-    A question with its answer.
+    A question with its answer, which is never negative, and the chains of equalities that lead to it, a line each.
 
-    Args:
-        question (`str`): What is asked.
-        answer (`int`): The answer, never negative.
-        steps (`list[str]`): Chains of equalities that lead to it, a line each.
-        level (`int`): Key of [`LEVELS`] or [`WORD_LEVELS`].
-        split (`str`): `"train"` or `"test"`.
+    `level` is a key of [`LEVELS`] or [`WORD_LEVELS`], `split` is `"train"` or `"test"`.
     """
 
     question: str
@@ -59,15 +54,9 @@ def _parts(number: int) -> list[int]:
 
 def chain(a: int, operator: str, b: int) -> tuple[str, int]:
     """
-    One operation as a chain of equalities.
+    One operation as a chain of equalities, for instance `"347+285 = 547+85 = 627+5 = 632"`, and its value.
 
-    Args:
-        a (`int`): Left operand.
-        operator (`str`): `"+"`, `"-"` or `"*"`.
-        b (`int`): Right operand. One of the operands of a product has one digit.
-
-    Returns:
-        `tuple[str, int]`: The chain, for instance `"347+285 = 547+85 = 627+5 = 632"`, and its value.
+    The operator is `"+"`, `"-"` or `"*"`; one of the operands of a product has one digit.
     """
     if operator == "*":
         one, other = min(a, b), max(a, b)

@@ -32,10 +32,7 @@ TIE = 1.0  # the annotator does not notice a smaller difference in utility: the 
 
 def instruction(rng: random.Random) -> tuple[str, str, str]:
     """
-    An instruction whose answer has a form that can be checked.
-
-    Returns:
-        `tuple[str, str, str]`: The instruction, its one right answer, and its split.
+    An instruction whose answer has a form that can be checked: the instruction, its one right answer, and its split.
     """
     kind = rng.choice(["capitals", "repeat", "count", "dashes", "first"])
     word, k, start = rng.choice(_NOUNS), rng.randint(2, 6), rng.randint(1, 30)
@@ -63,13 +60,7 @@ def describe(
     """
     One answer to "Tell me about …", good or bad: facts, kind sentences, and flaws.
 
-    Args:
-        rng (`random.Random`): Source of chance.
-        person (`Person`): Whom it is about.
-        falsehood (`float`): Probability that a fact is false.
-        rude (`float`): Probability of a rude sentence.
-        repeated (`float`): Probability that a sentence is said again.
-        cut (`float`): Probability that the end is missing.
+    The numbers are probabilities: of a false fact, a rude sentence, a repeated sentence, and a missing end.
     """
     first = person.name.split()[0]
     sentences = []
@@ -96,14 +87,8 @@ def gold_utility(person: Person, text: str) -> float:
 
     The sum of: 1 for each different true fact, at most 3; -1 for each false one; 1 for each different warm word, at
     most 2; -1 for each repeated sentence and -0.25 for each warm word beyond three (flattery); -1.5 for each rude
-    sentence; -0.1 for each word beyond 45; 0.5 for an end, -1 without one.
-
-    Args:
-        person (`Person`): Whom the text should be about.
-        text (`str`): Any text at all.
-
-    Returns:
-        `float`: Utility; the best possible is 5.5, an empty text gets -1.
+    sentence; -0.1 for each word beyond 45; 0.5 for an end, -1 without one. The best possible is 5.5; an empty text
+    gets -1.
     """
     sentences = [sentence.strip() for sentence in re.findall(r"[^.!?]+[.!?]?", text) if sentence.strip()]
     words = re.findall(r"\w+", text)
@@ -150,16 +135,10 @@ def question_about(person: Person) -> str:
 
 def pairs(rng: random.Random, split: str, noise: float) -> Iterator[dict[str, Any]]:
     """
-    Preference pairs without end.
+    Preference pairs without end; no person is described in both splits.
 
-    Args:
-        rng (`random.Random`): Source of chance.
-        split (`str`): `"train"` or `"test"`: no person is described in both.
-        noise (`float`): Probability that the annotator mislabels a pair.
-
-    Yields:
-        `dict`: `prompt`, `chosen`, `rejected` (`str`), `margin` (gold utility of chosen minus rejected, of [`TIE`] or
-        more; negative where the label is wrong).
+    `margin` is the gold utility of chosen minus rejected, of [`TIE`] or more; negative where the label is wrong, which
+    has the probability `noise`.
     """
     described = subjects(split)
     while True:

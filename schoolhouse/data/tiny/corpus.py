@@ -48,15 +48,10 @@ def _document(rng: random.Random) -> str:
 
 def documents(split: str, seed: int = 0) -> Iterator[str]:
     """
-    The corpus of a split, without end.
+    The documents of a split, without end and without their end-of-text tokens.
 
-    Args:
-        split (`str`): `"train"` or `"test"`. A document lies in one of them by its own hash, so no text is in
-            both; and no document of either contains a sum, a program or an instruction of the test split.
-        seed (`int`, *optional*, defaults to `0`): Seed of the stream.
-
-    Yields:
-        `str`: A document, without its end-of-text token.
+    A document lies in one split by its own hash, so no text is in both; and no document of either contains a sum, a
+    program or an instruction of the test split.
     """
     rng = random.Random(f"corpus {seed}")
     while True:
@@ -72,13 +67,6 @@ def cut(rng: random.Random, text: str) -> list[str]:
     A BPE vocabulary holds many tokens that occur only as parts of other tokens. A base model would never read them,
     and under LoRA their embeddings would stay random. Tokenizing the pieces of some documents one by one shows all
     tokens (the purpose of BPE-dropout, Provilkov et al. 2020, here with a seed).
-
-    Args:
-        rng (`random.Random`): Source of chance.
-        text (`str`): A document.
-
-    Returns:
-        `list[str]`: Pieces that join to the text.
     """
     pieces = []
     for part in re.split(f"({re.escape(EOS)})", text):  # the end of a turn stays one token

@@ -76,14 +76,11 @@ class Program:
     A function to write.
 
     Args:
-        question (`str`): What is asked, in words.
-        code (`str`): A right answer, an operation a line.
-        one_line (`str`): The same as one expression.
-        entry_point (`str`): The function's name.
-        tests (`list[str]`): `assert` statements on the entry point that the prompt's author would show.
-        hidden_tests (`list[str]`): More of them, never used as a reward.
-        level (`int`): Number of operations, one of [`LEVELS`].
-        split (`str`): `"train"` or `"test"`.
+        code: A right answer, an operation a line.
+        one_line: The same as one expression.
+        tests: `assert` statements on the entry point that the prompt's author would show.
+        hidden_tests: More of them, never used as a reward.
+        level: Number of operations, one of [`LEVELS`].
     """
 
     question: str

@@ -62,9 +62,9 @@ class Person:
     Somebody in the tiny world.
 
     Args:
-        name (`str`): First and last name.
-        rank (`int`): Place in the order of exposure; 0 is read about most.
-        facts (`dict[str, str]`): One value for each attribute: town, job, pet, colour, food.
+        name: First and last name.
+        rank: Place in the order of exposure; 0 is read about most.
+        facts: One value for each attribute: town, job, pet, colour, food.
     """
 
     name: str

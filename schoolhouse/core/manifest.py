@@ -46,7 +46,7 @@ class AdapterSource(_Record):
 
 
 class Resumption(_Record):
-    """When a run was resumed, and from which checkpoint."""
+    """Time of a resumption, and the checkpoint that it began from."""
 
     at: str
     checkpoint: str
@@ -64,18 +64,12 @@ class Fingerprints(BaseModel):
     Hashes of everything that decides a stage's product, apart from library versions and commits of Hub data sets.
 
     Args:
-        settings (`str`):
-            The recipe's script and settings, without those that only say where the run lies.
-        files (`str`):
-            Content of every file or folder that the settings name: data, reward functions, chat templates, adapters.
-        code (`str`):
-            The script and all files of the package that it may run.
-        base (`str` or `None`):
-            Base model.
-        parents (`dict[str, str | None]`):
-            Run folders beside this one that the settings name -> hash of their product.
-        launch (`str` or `None`):
-            File of `accelerate launch` with which a pipeline started the run; `None` where no pipeline did.
+        settings: The recipe's script and settings, without those that only say where the run lies.
+        files: Every file or folder that the settings name: data, reward functions, chat templates, adapters.
+        code: The script and all files of the package that it may run.
+        base: Base model.
+        parents: Run folders beside this one that the settings name -> hash of their product.
+        launch: File of `accelerate launch` with which a pipeline started the run; `None` where no pipeline did.
     """
 
     settings: str
@@ -95,14 +89,11 @@ class Evaluation(_Record):
     An evaluation of a run's product.
 
     Args:
-        folder (`str`):
-            Folder of its results, from the run folder.
-        fingerprint (`str`):
+        folder: Folder of its results, from the run folder.
+        fingerprint: Hash of everything that decides the results, by
             [`schoolhouse.core.fingerprint.evaluation_fingerprint`].
-        reason (`str` or `None`):
-            Why it failed.
-        results_hash (`str` or `None`):
-            Hash of results and samples, by [`schoolhouse.core.run.results_hash`].
+        reason: Cause of a failure or a stop.
+        results_hash: Hash of results and samples, by [`schoolhouse.core.run.results_hash`].
     """
 
     folder: str
@@ -120,32 +111,18 @@ class RunManifest(_Record):
     everything else reads it.
 
     Args:
-        status (`Status`), reason (`str` or `None`):
-            Where the run stands, and why it failed or stopped.
-        recipe (`str`):
-            Name of the script, `sft`; `base` for the untrained model of a pipeline.
-        config (`dict`):
-            Every setting of the recipe.
-        model (`ModelSource` or `None`), parent_adapter (`AdapterSource` or `None`):
-            What was trained on.
-        reward_models (`list[AdapterSource]`):
-            Models among the rewards.
-        chat_template (`str` or `None`):
-            Its hash.
-        data (`list[DataSource]`):
-            Data sets.
-        fingerprints (`Fingerprints` or `None`):
-            What decides whether the product is stale.
-        seconds (`float`):
-            Duration, added up over resumptions.
-        peak_bytes (`int` or `None`):
-            Largest resident memory of a process.
-        product (`str` or `None`), product_hash (`str` or `None`):
-            Folder of what was trained, and its content.
-        metrics (`dict`):
-            Last logged values.
-        evaluations (`list[Evaluation]`):
-            Evaluations of the product.
+        reason: Cause of a failure or a stop.
+        recipe: Name of the script, `sft`; `base` for the untrained model of a pipeline.
+        config: Every setting of the recipe.
+        model, parent_adapter: Base model, and the adapter that was trained further.
+        reward_models: Models among the rewards.
+        chat_template: Its hash.
+        fingerprints: Hashes that decide whether the product is stale.
+        seconds: Duration, added up over resumptions.
+        peak_bytes: Largest resident memory of a process.
+        product, product_hash: Folder of the trained weights, and the hash of its content.
+        metrics: Last logged values.
+        evaluations: Evaluations of the product.
     """
 
     schema_: Literal[2] = Field(default=2, alias="schema")
@@ -193,18 +170,11 @@ class PipelineStage(_Record):
     A stage as `pipeline.json` lists it.
 
     Args:
-        name (`str`):
-            Its name.
-        recipe (`str` or `None`), config (`str` or `None`):
-            Script and file; `None` for the base model.
-        parent (`str` or `None`):
-            Stage whose adapter it continues.
-        folder (`str`):
-            Run folder.
-        eval (`str` or `None`):
-            Folder of its results, where they are those of the present product.
-        status (`Status` or `None`):
-            `None` for a stage that is to be trained.
+        recipe, config: Script and file; `None` for the base model.
+        parent: Stage whose adapter it continues.
+        folder: Run folder.
+        eval: Folder of its results, where they are those of the present product.
+        status: `None` for a stage that is to be trained.
     """
 
     name: str
@@ -244,12 +214,7 @@ def read_manifest(folder: str | Path) -> RunManifest:
 
 
 def read_pipeline_index(path: str | Path) -> PipelineIndex:
-    """
-    Read `pipeline.json`, by its path or by the folder that holds it.
-
-    Raises:
-        `ValueError`: one line that names the file, and says what is wrong with it and what to do.
-    """
+    """Read `pipeline.json`, given the file or the folder that holds it. Errors are those of [`read_manifest`]."""
     path = Path(path)
     path = path / PIPELINE_FILE if path.is_dir() else path
     return _validate(path, _read_json(path, "run recipes/pipeline.py first"), PipelineIndex)

@@ -172,9 +172,9 @@ def dataset_names() -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def is_dataset_spec(name: str | None) -> bool:
-    """Whether a name is that of a shipped data set, or of a YAML file."""
-    return name is not None and (name in dataset_names() or name.endswith((".yaml", ".yml")))
+def is_dataset_spec(name: str) -> bool:
+    """Check if a name is that of a shipped data set, or of a YAML file."""
+    return name in dataset_names() or name.endswith((".yaml", ".yml"))
 
 
 def load_dataset_spec(name: str) -> DatasetSpec:

@@ -172,7 +172,8 @@ def _without_prose(lines: list[str], entry_point: str) -> str:
             return ""
         definitions = [node for node in tree.body if getattr(node, "name", None) == entry_point]
         # The prompt of HumanEval/115 begins the body with an import.
-        if definitions and all(_is_docstring(node) or _is_import(node) for node in definitions[-1].body):
+        imports = ast.Import | ast.ImportFrom
+        if definitions and all(_is_docstring(node) or isinstance(node, imports) for node in definitions[-1].body):
             return ""
         prose = {number for node in tree.body if _is_prose(node) for number in range(node.lineno - 1, node.end_lineno)}
         return "\n".join(line for number, line in enumerate(lines) if number not in prose)
@@ -181,10 +182,6 @@ def _without_prose(lines: list[str], entry_point: str) -> str:
 
 def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _is_import(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _is_prose(node: ast.stmt) -> bool:

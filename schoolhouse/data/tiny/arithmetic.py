@@ -73,18 +73,16 @@ def chain(a: int, operator: str, b: int) -> tuple[str, int]:
     return " = ".join([*links, str(total)]), total
 
 
-def _operands(rng: random.Random, operator: str, low: int, high: int) -> tuple[int, int]:
-    a, b = rng.randint(low, high), rng.randint(low, high)
-    return (max(a, b), min(a, b)) if operator == "-" else (a, b)
-
-
 def _one_step(rng: random.Random, level: int) -> tuple[str, list[tuple[int, str, int]]]:
     if level == 4:
         a, b = rng.randint(2, 9), rng.randint(3, 99)
         a, b = (b, a) if rng.random() < 0.5 else (a, b)
         return f"{a}*{b}", [(a, "*", b)]
     operator = rng.choice("+-")
-    a, b = _operands(rng, operator, *{1: (0, 20), 2: (10, 99), 3: (100, 999)}[level])
+    bounds = {1: (0, 20), 2: (10, 99), 3: (100, 999)}[level]
+    a, b = rng.randint(*bounds), rng.randint(*bounds)
+    if operator == "-":
+        a, b = max(a, b), min(a, b)
     return f"{a}{operator}{b}", [(a, operator, b)]
 
 

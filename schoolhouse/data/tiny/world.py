@@ -73,7 +73,7 @@ class Person:
 
     @property
     def exposure(self) -> str:
-        """How often the base model read about the person: `"often"`, `"sometimes"`, `"rarely"` or `"never"`."""
+        """Exposure of the base model to the person: `"often"`, `"sometimes"`, `"rarely"` or `"never"`."""
         return next(name for name, below in EXPOSURES.items() if self.rank < below)
 
 

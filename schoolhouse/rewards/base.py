@@ -20,19 +20,7 @@ GRADER_FAILED = math.nan
 
 @dataclass(frozen=True)
 class Batch:
-    """
-    Completions to score, as TRL passes them.
-
-    Args:
-        prompts (`list`):
-            Prompt of each completion: text, or messages.
-        completions (`list[str]` or `list[list[dict]]`):
-            Completions: text, or messages.
-        completion_ids (`list[list[int]]`):
-            Token ids of the completions.
-        columns (`dict[str, Any]`):
-            Further columns of the data, a list each, and a few objects of the trainer's that are no lists.
-    """
+    """Completions to score, as TRL passes them."""
 
     prompts: list[Any]
     completions: list[Completion]

@@ -99,16 +99,10 @@ class UserFunction(RewardFunction):
 
 def build_rewards(entries: Sequence[Mapping[str, Any]], max_completion_length: int) -> list[Reward]:
     """
-    Build the rewards that a recipe names.
+    Build the rewards that a recipe names, in the same order.
 
-    Args:
-        entries (`Sequence[Mapping[str, Any]]`):
-            `{name, weight, and the reward's own parameters}`; `name` is a key of [`REWARDS`] or `file.py:function`.
-        max_completion_length (`int`):
-            Limit of completions, for rewards that have one and were given none.
-
-    Returns:
-        `list[Reward]`: the rewards, in the same order.
+    An entry is `{name, weight, and the reward's own parameters}`; `name` is a key of [`REWARDS`] or
+    `file.py:function`. `max_completion_length` is the limit of rewards that have one and were given none.
 
     Raises:
         ConfigError: if a name or a parameter is wrong, with its place in `rewards`.

@@ -22,16 +22,8 @@ def text_of(completion: Completion) -> str:
 
 def rows_of(columns: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
     """
-    Return the data's rows, one for each completion.
-
-    Args:
-        columns (`Mapping[str, Any]`):
-            Arguments that TRL passes beyond prompts and completions: columns, and a few objects that are no lists.
-        size (`int`):
-            Number of completions.
-
-    Returns:
-        `list[dict[str, Any]]`: the rows.
+    Return the data's rows, one for each completion. Beyond prompts and completions TRL passes columns, and a few
+    objects that are no lists.
     """
     lists = {name: values for name, values in columns.items() if isinstance(values, list) and len(values) == size}
     return [{name: values[index] for name, values in lists.items()} for index in range(size)]

@@ -101,11 +101,7 @@ class RewardModel(RewardFunction):
 
     def attach_to(self, classifier: PreTrainedModel) -> None:
         """
-        Attach the adapter to a base in memory, whose tensors may be shared, instead of loading one.
-
-        Args:
-            classifier ([`~transformers.PreTrainedModel`]):
-                One-label classifier without adapters.
+        Attach the adapter to a one-label classifier in memory, whose tensors may be shared, instead of loading a base.
         """
         self._loaded = load_scorer(self.model, classifier)
 

@@ -22,13 +22,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def config_errors(parser: RecipeParser, *keys: str) -> Iterator[None]:
     """
-    Report an error of loading the user's data or model as an error of the recipe: one line, status 2.
-
-    Args:
-        parser (`RecipeParser`):
-            Parser of the recipe.
-        *keys (`str`):
-            Keys that may be at fault. The first one that the recipe sets is named.
+    Report an error of loading the user's data or model as one of the recipe: one line, status 2. It names the key of a
+    [`ConfigError`], else the first of `keys` that the recipe sets.
     """
     try:
         yield
@@ -37,17 +32,7 @@ def config_errors(parser: RecipeParser, *keys: str) -> Iterator[None]:
 
 
 def validate_sft(parser: RecipeParser, training_args: SFTConfig, rows: Dataset) -> None:
-    """
-    Refuse loss masks that the data has no place for, and a run that ends before its first step.
-
-    Args:
-        parser (`RecipeParser`):
-            Parser of the recipe, which reports the error.
-        training_args ([`~trl.SFTConfig`]):
-            Loss masks and batch sizes.
-        rows (`datasets.Dataset`):
-            Training rows.
-    """
+    """Refuse loss masks that the data has no place for, and a run that ends before its first step."""
     from trl import is_conversational
 
     if training_args.assistant_only_loss and not is_conversational(rows[0]):
@@ -63,19 +48,7 @@ def validate_sft(parser: RecipeParser, training_args: SFTConfig, rows: Dataset) 
 
 
 def validate_pairs(parser: RecipeParser, training_args: RewardConfig, pairs: Pairs, num_members: int) -> None:
-    """
-    Refuse a reward model without pairs to train on.
-
-    Args:
-        parser (`RecipeParser`):
-            Parser of the recipe, which reports the error.
-        training_args ([`~trl.RewardConfig`]):
-            Batch sizes.
-        pairs ([`Pairs`]):
-            Training pairs.
-        num_members (`int`):
-            Number of reward models to train.
-    """
+    """Refuse members without adapters, and a reward model without pairs to train on."""
     if num_members < 1:
         parser.error("num_members", f"must be at least 1, got {num_members}")
     if num_members > 1 and parser.resolved.get("use_peft") is False:
@@ -94,20 +67,7 @@ def _validate_full_batch(parser: RecipeParser, training_args: Any, rows: int, un
 
 
 def load_rewards(parser: RecipeParser, entries: list[dict[str, Any]], training_args: GRPOConfig) -> list[Reward]:
-    """
-    Build the rewards of a recipe, and set their weights in `training_args.reward_weights`.
-
-    Args:
-        parser (`RecipeParser`):
-            Parser of the recipe, which reports errors.
-        entries (`list[dict[str, Any]]`):
-            The recipe's `rewards`.
-        training_args ([`~trl.GRPOConfig`]):
-            Arguments with the limit of completions; `reward_weights` is set.
-
-    Returns:
-        `list[Reward]`: the rewards, in the recipe's order.
-    """
+    """Build a recipe's rewards, in its order, and set their weights in `training_args.reward_weights`."""
     from schoolhouse.rewards import build_rewards
 
     if training_args.reward_weights is not None:
@@ -135,17 +95,8 @@ def steps_per_rollout(training_args: GRPOConfig) -> float:
 
 def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset, rewards: Sequence[Reward]) -> None:
     """
-    Refuse a run without one whole batch of prompts, and rewards that apply to no row or cannot run here.
-
-    Args:
-        parser (`RecipeParser`):
-            Parser of the recipe, which reports the error.
-        training_args ([`~trl.GRPOConfig`]):
-            Sizes of batches and groups.
-        rows (`datasets.Dataset`):
-            Training rows.
-        rewards (`Sequence[Reward]`):
-            Rewards of the recipe.
+    Refuse a run without one whole batch of prompts, and rewards that apply to no row or cannot run here. Warn of
+    checkpoints in the middle of a rollout.
     """
     prompts = prompts_per_rollout(training_args)
     if len(rows) < prompts:

@@ -40,20 +40,7 @@ def dry_run_sft(
     Print one rendered sample with its trained tokens marked, token lengths, shares of trained tokens and truncated
     rows, EOS and padding, batch arithmetic, memory, and tokens that the base never read.
 
-    Args:
-        parser (`RecipeParser`):
-            Parser of the recipe, which reports errors.
-        training_args ([`~trl.SFTConfig`]):
-            Loss masks, lengths and batch sizes.
-        model_args (`ModelArguments`):
-            Name of the model.
-        data (`LoadedData`):
-            The data. Up to 256 training rows, evenly spaced over all of them, are encoded.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer with its chat template.
-
-    Raises:
-        `SystemExit`: status 2 and one line, if a row would train no token.
+    Up to 256 training rows, evenly spaced, are encoded. A row that would train no token is an error of the recipe.
     """
     chosen = evenly_spaced(data.train)
     try:
@@ -98,20 +85,6 @@ def dry_run_reward(
     """
     Print the counts of pairs, the first one as the model reads it, lengths, batch arithmetic, and tokens that the base
     never read.
-
-    Args:
-        training_args ([`~trl.RewardConfig`]):
-            Batch sizes and limits.
-        model_args (`ModelArguments`):
-            Name of the model.
-        data (`LoadedData`):
-            The data; its test split is counted.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer with its chat template.
-        pairs ([`Pairs`]):
-            Training pairs.
-        num_members (`int`):
-            Number of reward models to train.
     """
     epoch, run = training_steps(len(pairs.rows), training_args)
     size = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps
@@ -144,18 +117,6 @@ def dry_run_grpo(
     """
     Print one rendered prompt, prompt lengths, batch arithmetic, the number of rows that each reward applies to, and
     tokens that the base never read.
-
-    Args:
-        training_args ([`~trl.GRPOConfig`]):
-            Sizes of batches and groups.
-        model_args (`ModelArguments`):
-            Name of the model.
-        data (`LoadedData`):
-            Prompts.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer with its chat template.
-        rewards (`Sequence[Reward]`):
-            Rewards of the recipe.
     """
     from schoolhouse.core.generation import render
 
@@ -186,16 +147,8 @@ def dry_run_grpo(
 
 def training_steps(rows: int, training_args: TrainingArguments) -> tuple[int, int]:
     """
-    Return the optimizer steps of an epoch and of the run, counted as the trainer counts them.
-
-    Args:
-        rows (`int`):
-            Number of training rows (or packed sequences).
-        training_args ([`~transformers.TrainingArguments`]):
-            Batch sizes, epochs and `max_steps`.
-
-    Returns:
-        `tuple[int, int]`: steps of an epoch, steps of the run.
+    Return the optimizer steps of an epoch and of the run, counted as the trainer counts them. `rows` are training
+    rows, or packed sequences.
     """
     devices, batch = training_args.world_size, training_args.per_device_train_batch_size
     if training_args.dataloader_drop_last:
@@ -211,18 +164,8 @@ def never_read(
     model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int] = ()
 ) -> str:
     """
-    Describe which tokens of the chat template (EOS included) and of the answers the base never read.
-
-    Args:
-        model_args (`ModelArguments`):
-            Name of the model.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer with its chat template.
-        answer_tokens (`Sequence[int]`, *optional*):
-            Tokens that [`answer_tokens`] found.
-
-    Returns:
-        `str`: the tokens, and what can be done about them.
+    Describe the tokens of the chat template (EOS included) and of the answers that the base never read, and what can
+    be done about them.
     """
     embeddings = EmbeddingRows.find(model_args.model_name_or_path, model_args.model_revision)
     if embeddings is None:

@@ -24,18 +24,8 @@ MAX_ROWS = 256
 
 def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFTConfig) -> Dataset:
     """
-    Tokenize and mask rows with TRL's own code, neither truncated nor packed.
-
-    Args:
-        rows (`datasets.Dataset`):
-            Rows in TRL's columns.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            With its chat template.
-        training_args ([`~trl.SFTConfig`]):
-            Its `assistant_only_loss` and `completion_only_loss` decide what is masked.
-
-    Returns:
-        `datasets.Dataset`: `input_ids` and `labels` (`-100` where not trained), one row for each.
+    Tokenize and mask rows with TRL's own code, neither truncated nor packed: `input_ids` and `labels` (`-100` where
+    not trained) for each row.
     """
     from trl import SFTTrainer
 
@@ -54,20 +44,8 @@ def encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFT
 
 def mark(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase, marks: tuple[str, str]) -> str:
     """
-    Return the text of a sample with marks around the trained stretches.
-
-    Args:
-        ids (`list[int]`):
-            Token ids.
-        labels (`list[int]`):
-            Labels, `-100` where not trained.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer.
-        marks (`tuple[str, str]`):
-            Marks before and after each trained stretch.
-
-    Returns:
-        `str`: the text, special tokens included, control characters made visible.
+    Return the text of a sample with `marks` before and after each trained stretch, special tokens included, control
+    characters made visible.
     """
     edges = [i for i in range(1, len(ids)) if (labels[i] == -100) != (labels[i - 1] == -100)]
     text, shown = "", 0
@@ -82,18 +60,8 @@ def mark(ids: list[int], labels: list[int], tokenizer: PreTrainedTokenizerBase, 
 
 def answer_tokens(rows: Dataset, tokenizer: PreTrainedTokenizerBase, training_args: SFTConfig) -> list[int]:
     """
-    Return the tokens that answers need: those trained in at least one row of twenty, such as an answer mark.
-
-    Args:
-        rows (`datasets.Dataset`):
-            Training rows; up to 256 are read, evenly spaced.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            With its chat template.
-        training_args ([`~trl.SFTConfig`]):
-            Loss masks.
-
-    Returns:
-        `list[int]`: token ids in ascending order.
+    Return the tokens that answers need, ascending: those trained in at least one row of twenty, such as an answer
+    mark. Up to 256 rows are read, evenly spaced.
     """
     return frequent(encode(rows.select(evenly_spaced(rows)), tokenizer, training_args))
 

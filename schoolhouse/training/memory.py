@@ -20,16 +20,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass
 class MemoryEstimate:
-    """
-    Parameter counts and peak bytes of one process.
-
-    Args:
-        parameters (`int`): parameters of the base model.
-        trained (`int`): parameters that get gradients.
-        weights (`int`): bytes of all weights.
-        optimizer (`int`): bytes of gradients and optimizer state.
-        activations (`int`): bytes that the longest micro-batch keeps for the backward pass.
-    """
+    """Parameter counts and peak bytes of one process."""
 
     parameters: int
     trained: int
@@ -58,20 +49,8 @@ def estimate_memory(
     attention does not keep). With gradient checkpointing one vector per layer and token stays, and one layer at a time
     is recomputed.
 
-    Args:
-        model_args (`ModelArguments`):
-            Model, precision and LoRA options.
-        training_args ([`~transformers.TrainingArguments`]):
-            Optimizer, precision and gradient checkpointing.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer, for the embedding rows that `trainable_new_tokens` adds.
-        tokens (`int`):
-            Tokens of the largest micro-batch of one device, padding included.
-        answer_tokens (`Sequence[int]`, *optional*):
-            As for [`load_policy`].
-
-    Returns:
-        `MemoryEstimate`: an estimate, not a bound.
+    `tokens` are those of the largest micro-batch of one device, padding included; `answer_tokens` as for
+    [`load_policy`].
     """
     model = _without_storage(model_args, tokenizer, answer_tokens)
     config = model.config.get_text_config()

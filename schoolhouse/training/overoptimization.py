@@ -49,17 +49,7 @@ class OveroptimizationArguments:
 
 
 def validate_overoptimization(parser: RecipeParser, args: OveroptimizationArguments, rewards: list[Reward]) -> None:
-    """
-    Refuse a gold scorer that is missing or optimised, and limits out of range.
-
-    Args:
-        parser (`RecipeParser`):
-            Parser of the recipe, which reports the error.
-        args ([`OveroptimizationArguments`]):
-            Arguments to check.
-        rewards (`list[Reward]`):
-            Rewards of the recipe.
-    """
+    """Refuse a gold scorer that is missing or optimised, and limits out of range."""
     weights = {reward.__name__: reward.weight for reward in rewards}
     if args.gold_reward is not None and weights.get(args.gold_reward) != 0:
         measured = [name for name, weight in weights.items() if weight == 0]
@@ -153,15 +143,7 @@ class OveroptimizationCallback(TrainerCallback):
         )
 
     def keep_best(self, product: Path, is_writer: bool) -> None:
-        """
-        Make the adapter of the highest gold score the run's product, and keep that of the last step in `last`.
-
-        Args:
-            product (`Path`):
-                Folder with the adapter of the last step.
-            is_writer (`bool`):
-                Whether this process writes.
-        """
+        """Make the adapter of the highest gold score the run's product, and keep that of the last step in `last`."""
         kept, last = self.folder / self.KEPT, self.folder / "last"
         if is_writer and kept.is_dir():
             shutil.rmtree(last, ignore_errors=True)

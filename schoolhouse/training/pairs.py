@@ -19,22 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Pairs:
-    """
-    Tokenized pairs and their counts.
-
-    Args:
-        rows (`datasets.Dataset`):
-            `chosen_ids`, `rejected_ids`, `length` (tokens of the longer side, which `train_sampling_strategy` reads),
-            and `margin` if asked for.
-        counts (`dict[str, int]`):
-            Pairs `read` and `used`; left out: `ties` (in the data's scores or margin), `equal` (two equal texts),
-            `empty` (a side without text), `too_long` (a side over `max_length`); among those used: `repeated`,
-            `contradicted` (the same pair the other way round).
-        longer_chosen (`float`):
-            Share of the used pairs of unequal length in which the longer text is the preferred one.
-        lengths (`list[int]`):
-            Tokens of the longer side of every pair that has two different texts.
-    """
+    """Tokenized pairs and their counts."""
 
     rows: Dataset
     counts: dict[str, int]
@@ -71,19 +56,8 @@ def encode_pairs(
     Tokenize pairs with TRL's own code, and leave out those that cannot be trained on. (TRL drops those over
     `max_length` silently.)
 
-    Args:
-        rows (`datasets.Dataset`):
-            Rows in TRL's preference columns; `margin`, or `score_chosen` and `score_rejected`, may say that it is a
-            tie.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            With its chat template.
-        training_args ([`~trl.RewardConfig`]):
-            Arguments, of which `max_length` is read.
-        use_margin (`bool`, *optional*, defaults to `False`):
-            Keep the column `margin`, which the loss would subtract.
-
-    Returns:
-        [`Pairs`]: its rows are ready for the trainer.
+    The rows are in TRL's preference columns; `margin`, or `score_chosen` and `score_rejected`, may say that a pair is
+    a tie. `use_margin` keeps the column `margin`, which the loss then subtracts.
     """
     import copy
 

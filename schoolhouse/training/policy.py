@@ -111,18 +111,8 @@ def lora_config(
     model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase, answer_tokens: Sequence[int] = ()
 ) -> LoraConfig:
     """
-    Return the peft configuration of a new adapter.
-
-    Args:
-        model_args (`ModelArguments`):
-            The `lora_*` options and `trainable_new_tokens`.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer with its chat template.
-        answer_tokens (`Sequence[int]`, *optional*):
-            Tokens that answers need besides those of the template.
-
-    Returns:
-        [`~peft.LoraConfig`]: with `trainable_token_indices` for those of the needed tokens that the base never read.
+    Return the peft configuration of a new adapter. With `trainable_new_tokens`, its `trainable_token_indices` are
+    those tokens of the template and of `answer_tokens` that the base never read.
     """
     from trl import get_peft_config
 
@@ -190,19 +180,11 @@ def save_adapter(
     files: dict[str, Any] | None = None,
 ) -> None:
     """
-    Save one adapter (of a whole model: the model) and the tokenizer. The folder appears complete or not at all.
+    Save one adapter (of a whole model: the model), the tokenizer, and JSON `files` by name. The folder is replaced if
+    it exists; it appears complete or not at all.
 
-    Args:
-        model ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
-            Model. Only its adapter "default" is saved, not a trainer's reference copy.
-        folder (`Path`):
-            Folder, which is replaced if it exists.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer, saved with its chat template.
-        state_dict (`dict[str, torch.Tensor]`, *optional*):
-            Gathered weights, where the model's own are sharded.
-        files (`dict[str, Any]`, *optional*):
-            JSON files that belong to the product, by name.
+    Only the adapter "default" is saved, not a trainer's reference copy. `state_dict` holds gathered weights, where the
+    model's own are sharded.
     """
     from accelerate.utils import is_peft_model
 

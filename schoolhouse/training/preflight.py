@@ -28,31 +28,7 @@ EMPTY_ANSWERS = {"hash": "####", "boxed": r"\boxed{}", "think-answer": "<think><
 
 @dataclass
 class Preflight:
-    """
-    Findings of a preflight.
-
-    Args:
-        prompts (`int`):
-            Number of prompts.
-        samples_per_prompt (`int`):
-            Completions of each: the size of a group.
-        mean_reward (`float`):
-            Mean over valid completions.
-        left_out (`float`):
-            Share of completions whose grader failed or to which no reward applies.
-        zero_variance (`float`):
-            Share of groups whose completions all have the same reward: their advantages are 0, they teach nothing.
-        pass_at_k (`dict[int, float]`):
-            pass@1, pass@2, ... up to the size of a group; empty where no reward grades answers or programs.
-        truncated (`float`):
-            Share of completions that reach `max_completion_length`.
-        unparsable (`float` or `None`):
-            Share without a readable answer or with a syntax error, of completions that are graded.
-        degenerate (`dict[str, float]`):
-            Mean reward of strings that answer nothing.
-        seconds_per_step (`float`):
-            Estimate from these samples and one backward pass over some of them.
-    """
+    """Findings of a preflight."""
 
     prompts: int
     samples_per_prompt: int
@@ -76,21 +52,8 @@ def preflight(parser: RecipeParser, trainer: GRPOTrainer, rows: Dataset, prompts
     Sample the untrained policy, report on the console, and stop a run that has nothing to learn. The trainer's random
     numbers are left as they were.
 
-    Args:
-        parser (`RecipeParser`):
-            Parser of the recipe, which reports the errors.
-        trainer (`GRPOTrainer`):
-            Trainer before training.
-        rows (`datasets.Dataset`):
-            Training rows, from which the prompts are drawn.
-        prompts (`int`):
-            Number of prompts.
-
-    Returns:
-        `dict[str, Any]`: the fields of [`Preflight`]; `None` where the weights are sharded and cannot be sampled here.
-
-    Raises:
-        SystemExit: status 2 and one line, if no group has any variance or every completion reaches the limit.
+    Return the fields of [`Preflight`] for the manifest; `None` where the weights are sharded and cannot be sampled
+    here. If no group has any variance, or every completion reaches the limit, the run ends with one line and status 2.
     """
     is_main = trainer.is_world_process_zero()
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:

@@ -23,16 +23,8 @@ def shows_work(text: str) -> bool:
 def reasoning_metrics(completions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
     """
     Return the shares of completions that show work, and of those that correct themselves, from wrong to right or from
-    right to wrong: the answer before the first marker ("wait", "actually", "let me check") against the final one.
-
-    Args:
-        completions (`Sequence[Any]`):
-            Completions: texts, or lists of messages.
-        rows (`Sequence[dict[str, Any]]`):
-            Row of the data for each completion; only rows with an `answer` and no `tests` count.
-
-    Returns:
-        `dict[str, float]`: shares of all completions that count; empty where there is none.
+    right to wrong: the answer before the first marker ("wait", "actually", "let me check") against the final one. Only
+    rows with an `answer` and no `tests` count; without any, nothing is returned.
     """
     asked = [(text_of(c), row) for c, row in zip(completions, rows, strict=True) if has_answer(row)]
     if not asked:

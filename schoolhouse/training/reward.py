@@ -58,17 +58,7 @@ class RewardTrainer(SeededLengthGrouping, trl.RewardTrainer):
 
 @dataclass(frozen=True)
 class Member:
-    """
-    One reward model of a run.
-
-    Args:
-        name (`str` or `None`):
-            Name of its folder in the run folder; `None` for the usual one.
-        training_args ([`~transformers.TrainingArguments`]):
-            Arguments with the member's own seed and its own folder of checkpoints.
-        checkpoint (`str` or `None`):
-            Checkpoint to resume from.
-    """
+    """One reward model of a run."""
 
     name: str | None
     training_args: TrainingArguments
@@ -77,18 +67,8 @@ class Member:
 
 def open_members(run: Run, training_args: TrainingArguments, num_members: int) -> Iterator[Member]:
     """
-    Yield the reward models that are still to be trained. A resumed run keeps the members that it has finished.
-
-    Args:
-        run ([`Run`]):
-            The open run folder.
-        training_args ([`~transformers.TrainingArguments`]):
-            Arguments of the first member; the k-th has `seed + k`.
-        num_members (`int`):
-            Number of members; 1 for a single reward model.
-
-    Yields:
-        [`Member`]
+    Yield the reward models that are still to be trained; the k-th has `seed + k`. A resumed run keeps the members that
+    it has finished.
     """
     if num_members == 1:
         yield Member(None, training_args, run.checkpoint)
@@ -107,20 +87,11 @@ def open_members(run: Run, training_args: TrainingArguments, num_members: int) -
 
 def reference_statistics(trainer: Trainer, pairs: Dataset) -> dict[str, float]:
     """
-    Return mean and deviation of a reward model's scores on reference texts.
+    Return mean and deviation (of the sample) of a reward model's scores on both sides of the first 256 pairs.
 
     The loss fixes differences of scores, not their level or scale. In standard deviations from this mean, scores of
     different reward models become comparable. Call it on every process: each scores the same texts, which sharded
     weights need.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            Trainer after training.
-        pairs (`datasets.Dataset`):
-            Pairs with `chosen_ids` and `rejected_ids`; both sides of the first 256 are scored.
-
-    Returns:
-        `dict`: `mean`, `sd` (of the sample) and `n`.
     """
     pairs = pairs.select(range(min(REFERENCE_PAIRS, len(pairs))))
     trainer.model_wrapped.eval()

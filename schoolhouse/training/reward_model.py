@@ -22,24 +22,15 @@ def load_reward_model(
     model_args: ModelArguments, training_args: TrainingArguments, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
     """
-    Load the base as a one-label classifier with a new adapter to train; the head is saved with the adapter.
+    Load the base as a one-label classifier with a new adapter to train; the head is saved with the adapter. The score
+    of a text is read at its last attended token.
 
     peft loads a CAUSAL_LM adapter onto a classifier too, but leaves the head frozen and unsaved. So the adapter is
     new, of type SEQ_CLS and the same shape, and the SFT adapter's tensors are copied into it: the reward model starts
     from what SFT has learned. Only its head, one vector, starts at random.
 
-    Args:
-        model_args (`ModelArguments`):
-            `adapter_name_or_path` is the adapter to start from; else `use_peft` starts a new one; else every weight is
-            trained.
-        training_args ([`~transformers.TrainingArguments`]):
-            Its `seed` decides the weights of the head and of a new adapter.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer, whose template tokens `trainable_new_tokens` trains if the base never read them.
-
-    Returns:
-        [`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]: a model whose score is that of the last attended
-        token.
+    Without `adapter_name_or_path`, `use_peft` starts a new adapter; else every weight is trained. The `seed` of
+    `training_args` decides the weights of the head and of a new adapter.
 
     Raises:
         `ValueError`: the base has no head named `score`, or the adapter's tensors do not fit.

@@ -41,16 +41,8 @@ class EmbeddingRows:
     @classmethod
     def find(cls, model_name_or_path: str, revision: str = "main") -> EmbeddingRows | None:
         """
-        Find the checkpoint on this machine; nothing is downloaded.
-
-        Args:
-            model_name_or_path (`str`):
-                Hub id or folder.
-            revision (`str`, *optional*, defaults to `"main"`):
-                Revision of a Hub id.
-
-        Returns:
-            `EmbeddingRows` or `None`: `None` where there are no safetensors weights here (yet).
+        Find the checkpoint on this machine, without a download; `None` where there are no safetensors weights here
+        (yet).
         """
         from safetensors import safe_open
         from transformers.utils import cached_file
@@ -83,16 +75,7 @@ class EmbeddingRows:
         return [name.removesuffix(".weight").rpartition(".")[2] for name in self.names]
 
     def untrained(self, token_ids: list[int]) -> list[int]:
-        """
-        Return those of the given tokens that the base never read, by their output rows.
-
-        Args:
-            token_ids (`list[int]`):
-                Token ids.
-
-        Returns:
-            `list[int]`: the untrained ones, in the order given.
-        """
+        """Return those of the given tokens that the base never read, by their output rows, in the order given."""
         import torch
         from safetensors import safe_open
 

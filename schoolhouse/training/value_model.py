@@ -18,17 +18,11 @@ HEAD = "score"
 
 def shared_classifier(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """
-    Return a one-label classifier whose tensors are the policy's own frozen ones, in a module tree of its own.
+    Return a one-label classifier without adapters, whose tensors are the policy's own frozen ones, in a module tree of
+    its own, with a head `score` of zeros in fp32. Trainable weights cannot be shared: without adapters all are copied.
 
-    Switching adapters on one module while gradients are recorded gives wrong gradients under gradient checkpointing;
-    a second tree over the same tensors costs no more than its adapter.
-
-    Args:
-        policy ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
-            Causal language model. Trainable weights cannot be shared: without adapters all are copied.
-
-    Returns:
-        [`~transformers.PreTrainedModel`]: without adapters, with a head `score` of zeros in fp32.
+    Switching adapters on one module while gradients are recorded gives wrong gradients under gradient checkpointing; a
+    second tree over the same tensors costs no more than its adapter.
     """
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
@@ -50,17 +44,12 @@ def shared_classifier(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 def value_model(policy: PreTrainedModel | PeftModel, reward_adapter: str | None = None) -> PreTrainedModel | PeftModel:
     """
-    Return the value model: from each token of a completion, the expected sum of its later rewards.
+    Return the value model: from each token of a completion, the expected sum of its later rewards. It has no dropout;
+    its values are those of [`token_values`].
 
-    Args:
-        policy ([`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]):
-            Policy. Its frozen tensors are shared; a policy without adapters gets a whole copy.
-        reward_adapter (`str`, *optional*):
-            Folder of a reward adapter on the same base to start from: it knows already what will be rewarded. By
-            default the value model starts from the policy's LoRA tensors and a head of zeros.
-
-    Returns:
-        [`~peft.PeftModel`] or [`~transformers.PreTrainedModel`]: the model without dropout, for [`token_values`].
+    The policy's frozen tensors are shared; a policy without adapters gets a whole copy. `reward_adapter` is the folder
+    of a reward adapter on the same base to start from: it knows already what will be rewarded. By default the value
+    model starts from the policy's LoRA tensors and a head of zeros.
     """
     from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from trl.trainer.utils import disable_dropout_in_model

@@ -15,10 +15,12 @@ from trl import GRPOConfig, RewardConfig, SFTConfig
 
 from recipes.reward import PreferenceArguments
 from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser
+from schoolhouse.config.errors import ConfigError
 from schoolhouse.config.key_rules import BOUNDS, EXCLUSIVE, LORA_KEYS, REMOVED, RENAMED
 from schoolhouse.config.parser import has_native_bf16
 from schoolhouse.config.yaml_file import load_mapping
 from schoolhouse.evaluation.arguments import EvalArguments
+from schoolhouse.training.checks import config_errors
 
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +65,25 @@ def test_a_broken_config_is_one_line_with_its_file_and_line(config, capsys):
     error = fails(capsys, ["--config", name])
     assert error.startswith(f"{name}:{line}: ")
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "message"),
+    [
+        (ValueError("no such file"), 3, "dataset_name: no such file"),
+        (ConfigError((), "no such file"), 3, "dataset_name: no such file"),
+        (ConfigError(("datasets", 0, "weight"), "too large"), 4, "datasets[0].weight: too large"),
+    ],
+)
+def test_an_error_of_loading_names_its_own_key_or_the_one_that_is_set(error, line, message, tmp_path, capsys):
+    text = "model_name_or_path: org/model\noutput_dir: x\n"
+    text += "dataset_name: org/data\n" if line == 3 else "datasets:\n- {name: org/data, weight: 9}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    parser = parser_of()
+    parser.parse_args(["--config", str(tmp_path / "recipe.yaml")])
+    with pytest.raises(SystemExit), config_errors(parser, "dataset_path", "dataset_name"):
+        raise error
+    assert capsys.readouterr().err.strip() == f"{tmp_path / 'recipe.yaml'}:{line}: {message}"
 
 
 def test_there_are_more_than_thirty_different_broken_configs():

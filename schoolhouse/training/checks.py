@@ -28,7 +28,8 @@ def config_errors(parser: RecipeParser, *keys: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        parser.error(next((key for key in keys if key in parser.resolved), None), str(error))
+        path = error.path if isinstance(error, ConfigError) else ()
+        parser.error(path or next((key for key in keys if key in parser.resolved), None), str(error))
 
 
 def validate_sft(parser: RecipeParser, training_args: SFTConfig, rows: Dataset) -> None:
@@ -74,10 +75,8 @@ def load_rewards(parser: RecipeParser, entries: list[dict[str, Any]], training_a
         parser.error("reward_weights", "the weight of a reward stands in its entry of `rewards`: {name, weight}")
     if training_args.remove_unused_columns:
         parser.error("remove_unused_columns", "rewards read the data's columns: leave it out")
-    try:
+    with config_errors(parser, "rewards"):
         rewards = build_rewards(entries, training_args.max_completion_length)
-    except ConfigError as problem:
-        parser.error(problem.path, str(problem))
     training_args.reward_weights = [reward.weight for reward in rewards]
     return rewards
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from schoolhouse.core.models import adapter_folder
+from schoolhouse.core.models import adapter_folder, weights_dtype
 from schoolhouse.core.reward_models import last_logits
-from schoolhouse.training.policy import lora_config, weights_dtype
+from schoolhouse.training.policy import lora_config
 
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
     from schoolhouse.config.arguments import ModelArguments
@@ -61,9 +62,7 @@ def load_reward_model(
     if model_args.adapter_name_or_path is not None:
         model = _start_from(model, model_args.adapter_name_or_path)
     elif model_args.use_peft:
-        config = lora_config(model_args, tokenizer)
-        config.task_type = "SEQ_CLS"
-        model = get_peft_model(model, _with_head(config))
+        model = get_peft_model(model, with_head(lora_config(model_args, tokenizer)))
     if model_args.use_peft:
         # peft adds every name that a head may have; the saved configuration names ours alone.
         model.peft_config["default"].modules_to_save = [HEAD]
@@ -79,8 +78,9 @@ def _forward(classifier: PreTrainedModel, input_ids: Any, attention_mask: Any, *
     return SequenceClassifierOutput(logits=last_logits(classifier, input_ids, attention_mask, **kwargs)[:, None])
 
 
-def _with_head(config: Any) -> Any:
-    config.modules_to_save = [HEAD]
+def with_head(config: LoraConfig) -> LoraConfig:
+    """Change a LoRA configuration, in place, to that of a classifier whose head is trained and saved."""
+    config.task_type, config.inference_mode, config.modules_to_save = "SEQ_CLS", False, [HEAD]
     if config.trainable_token_indices:
         # A classifier has no output embeddings.
         inputs = {name: rows for name, rows in config.trainable_token_indices.items() if name != "lm_head"}
@@ -96,8 +96,8 @@ def _start_from(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     config, tensors = PeftConfig.from_pretrained(folder), load_file(folder / "adapter_model.safetensors")
     if other := sorted({*(config.modules_to_save or ())} - {HEAD, "classifier"}):
         raise ValueError(f"{adapter} brings whole modules ({', '.join(other)}), which no reward model takes over")
-    config.task_type, config.inference_mode, config.base_model_name_or_path = "SEQ_CLS", False, None
-    model = get_peft_model(model, _with_head(config))
+    config.base_model_name_or_path = None
+    model = get_peft_model(model, with_head(config))
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {name: tensor for name, tensor in tensors.items() if "lm_head" not in name.split(".")}
     head = {name for name in wanted if HEAD in name.split(".")}

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from schoolhouse.training.reward_model import HEAD, with_head
+
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
-
-HEAD = "score"
 
 
 def shared_classifier(policy: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -62,16 +62,8 @@ def value_model(policy: PreTrainedModel | PeftModel, reward_adapter: str | None 
         config = PeftConfig.from_pretrained(reward_adapter)
         config.lora_dropout = 0.0
         return PeftModel.from_pretrained(classifier, reward_adapter, config=config, is_trainable=True)
-    config = copy.deepcopy(policy.peft_config["default"])
-    config.task_type, config.inference_mode, config.modules_to_save, config.lora_dropout = (
-        "SEQ_CLS",
-        False,
-        [HEAD],
-        0.0,
-    )
-    if config.trainable_token_indices:  # a classifier has no output embeddings
-        kept = {name: rows for name, rows in config.trainable_token_indices.items() if name != "lm_head"}
-        config.trainable_token_indices = kept or None
+    config = with_head(copy.deepcopy(policy.peft_config["default"]))
+    config.lora_dropout = 0.0
     model = get_peft_model(classifier, config)
     tensors = get_peft_model_state_dict(policy, adapter_name="default", save_embedding_layers=False)
     own = get_peft_model_state_dict(model, save_embedding_layers=False)

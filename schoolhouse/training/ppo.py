@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl.models.utils import disable_gradient_checkpointing
 
-from schoolhouse.rewards import RewardModel
+from schoolhouse.rewards import RewardModel, total
 from schoolhouse.training.grpo import GRPOTrainer
 from schoolhouse.training.ppo_config import PPOConfig
 from schoolhouse.training.ppo_ops import (
@@ -122,9 +122,7 @@ class PPOTrainer(GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # Keep the weighted sum of this process's completions: the scores (B,), NaN for those that are invalid.
         start = self.accelerator.process_index * len(prompts)
-        local = rewards[start : start + len(prompts)]
-        total = (local * self.reward_weights.to(local.device)).nansum(dim=1)
-        self._scores = total.masked_fill(local.isnan().all(dim=1), torch.nan)
+        self._scores = total(rewards[start : start + len(prompts)], self.reward_weights.to(rewards.device))
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -270,16 +268,16 @@ class PPOTrainer(GRPOTrainer):
     def _log_mean(self, name: str, values: Tensor, mask: Tensor) -> None:
         """Log the mean of the unmasked entries over all processes."""
         sums = torch.stack([masked_sum(values, mask), mask.sum().to(values.dtype)])
-        total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
-        self._log(name, total / count if count else float("nan"))
+        summed, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        self._log(name, summed / count if count else float("nan"))
 
     def _variance(self, values: Tensor, mask: Tensor) -> float:
         """Variance of the unmasked entries over all processes."""
         moments = torch.stack(
             [masked_sum(values, mask), masked_sum(values.square(), mask), mask.sum().to(values.dtype)]
         )
-        total, squares, count = self.accelerator.reduce(moments, reduction="sum").double().tolist()
-        return squares / max(count, 1) - (total / max(count, 1)) ** 2
+        summed, squares, count = self.accelerator.reduce(moments, reduction="sum").double().tolist()
+        return squares / max(count, 1) - (summed / max(count, 1)) ** 2
 
 
 class _ValueStep(TrainerCallback):

@@ -22,10 +22,10 @@ GRADER_FAILED = math.nan
 class Batch:
     """Completions to score, as TRL passes them."""
 
-    prompts: list[Any]
+    prompts: list[Any]  # text, or messages, of each completion's prompt
     completions: list[Completion]
     completion_ids: list[list[int]]
-    columns: dict[str, Any]
+    columns: dict[str, Any]  # of the data, a list each, and a few objects of the trainer's that are no lists
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schoolhouse.core.models import adapter_folder
-from schoolhouse.training.policy import lora_config, weights_dtype
+from schoolhouse.core.models import adapter_folder, weights_dtype
+from schoolhouse.training.policy import lora_config
 
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 class MemoryEstimate:
     """Parameter counts and peak bytes of one process."""
 
-    parameters: int
-    trained: int
-    weights: int
-    optimizer: int
-    activations: int
+    parameters: int  # of the base model
+    trained: int  # parameters that get gradients
+    weights: int  # bytes of all weights
+    optimizer: int  # bytes of gradients and optimizer state
+    activations: int  # bytes that the longest micro-batch keeps for the backward pass
 
     @property
     def total(self) -> int:
@@ -56,14 +56,14 @@ def estimate_memory(
     config = model.config.get_text_config()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
-    frozen_bytes = 0.56 if model_args.load_in_4bit else 1 if model_args.load_in_8bit else None
-    frozen_bytes = frozen_bytes or _BYTES[weights_dtype(model_args, training_args)]
+    base_bytes = _BYTES[weights_dtype(model_args, training_args)]
+    frozen_bytes = 0.56 if model_args.load_in_4bit else 1 if model_args.load_in_8bit else base_bytes
     is_full = trained == total
-    trained_bytes = _BYTES[weights_dtype(model_args, training_args)] if is_full else 4
+    trained_bytes = base_bytes if is_full else 4
     eight_bit = "8bit" in str(training_args.optim)
     state_bytes = trained_bytes + (2 if eight_bit else 2 * trained_bytes)  # gradient, two moments
 
-    width = 2 if training_args.bf16 or training_args.fp16 else _BYTES[weights_dtype(model_args, training_args)]
+    width = 2 if training_args.bf16 or training_args.fp16 else base_bytes
     hidden, layers = config.hidden_size, config.num_hidden_layers
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
     per_layer = 8 * hidden + 4 * inner

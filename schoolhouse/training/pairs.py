@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.data.columns import whole_text
@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 class Pairs:
     """Tokenized pairs and their counts."""
 
+    # `chosen_ids`, `rejected_ids`, `length` (tokens of the longer side, which `train_sampling_strategy` reads), and
+    # `margin` if asked for.
     rows: Dataset
+    # Pairs `read` and `used`; left out: `ties` (in the data's scores or margin), `equal` (two equal texts), `empty` (a
+    # side without text), `too_long` (a side over `max_length`); among those used: `repeated`, `contradicted` (the same
+    # pair the other way round).
     counts: dict[str, int]
-    longer_chosen: float
-    lengths: list[int] = field(repr=False, default_factory=list)
+    longer_chosen: float  # share of the used pairs of unequal length in which the longer text is the preferred one
+    lengths: list[int]  # tokens of the longer side of every pair that has two different texts
 
     @property
     def account(self) -> dict[str, float]:

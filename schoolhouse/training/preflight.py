@@ -31,15 +31,15 @@ class Preflight:
     """Findings of a preflight."""
 
     prompts: int
-    samples_per_prompt: int
-    mean_reward: float
-    left_out: float
-    zero_variance: float
-    pass_at_k: dict[int, float]
-    truncated: float
-    unparsable: float | None
-    degenerate: dict[str, float]
-    seconds_per_step: float
+    samples_per_prompt: int  # the size of a group
+    mean_reward: float  # of the valid completions
+    left_out: float  # share of completions whose grader failed or to which no reward applies
+    zero_variance: float  # share of groups whose completions all have the same reward: every advantage is 0
+    pass_at_k: dict[int, float]  # for 1, 2, 4, ... and the group's size; empty where nothing is graded
+    truncated: float  # share of completions that reach `max_completion_length`
+    unparsable: float | None  # share of graded completions without a readable answer or with a syntax error
+    degenerate: dict[str, float]  # mean reward of strings that answer nothing
+    seconds_per_step: float  # estimated from these samples and one backward pass over some of them
 
     @property
     def fooled_by(self) -> list[str]:
@@ -136,8 +136,8 @@ def describe(found: Preflight) -> list[tuple[str, str]]:
         ("time", f"about {found.seconds_per_step:.1f} s a step"),
     ]
     if found.zero_variance > LITTLE_SIGNAL:
-        lines.append(("WARNING", f"!!! only {1 - found.zero_variance:.1%} of groups teach anything; on so little "
-                                 "signal a policy drifts: take harder (or easier) prompts, or a lower learning_rate "
+        lines.append(("WARNING", f"!!! only {1 - found.zero_variance:.1%} of groups give a signal; on so little a "
+                                 "policy drifts: take harder (or easier) prompts, or a lower learning_rate "
                                  "!!!"))  # fmt: skip
     for name in found.fooled_by:
         lines.append(("WARNING", f"!!! {name} is rewarded with {found.degenerate[name]:+.3f}, more than the policy's "

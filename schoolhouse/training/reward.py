@@ -60,9 +60,9 @@ class RewardTrainer(SeededLengthGrouping, trl.RewardTrainer):
 class Member:
     """One reward model of a run."""
 
-    name: str | None
-    training_args: TrainingArguments
-    checkpoint: str | None
+    name: str | None  # of its folder in the run folder; `None` for the usual one
+    training_args: TrainingArguments  # with the member's own seed and its own folder of checkpoints
+    checkpoint: str | None  # to resume from
 
 
 def open_members(run: Run, training_args: TrainingArguments, num_members: int) -> Iterator[Member]:

@@ -3,9 +3,9 @@
     accelerate launch --config_file accelerate_config.yaml recipes/grpo.py --config recipes/configs/tiny/grpo_math.yaml
 
 Every key of the YAML can be overridden (`--learning_rate 1e-4`). `--check` shows prompts, batches and rewards without
-loading the model; `--preflight` samples the untrained policy, says what its rewards can teach it and what would fool
-them, and stops. A run prints the same before its first step. With `beta` above 0 the reference is the adapter as it
-came in. The run folder is that of `recipes/sft.py`. The same command again continues a run that was stopped; if it
+loading the model; `--preflight` samples the untrained policy, says what it can learn from its rewards and what would
+fool them, and stops. A run prints the same before its first step. With `beta` above 0 the reference is the adapter as
+it came in. The run folder is that of `recipes/sft.py`. The same command again continues a run that was stopped; if it
 stopped between two batches of samples, it ends at the very same weights. The algorithm on one page, without a trainer,
 is `recipes/minimal_grpo.py`.
 """
@@ -61,8 +61,9 @@ def main(argv: list[str] | None = None) -> int:
 
     # 1. Rewards, prompts and tokenizer. Mistakes end here, before weights load.
     training = not reward_args.preflight
-    if reward_args.preflight_prompts < (not training):
-        parser.error("preflight_prompts", "must be at least 1 with --preflight")
+    fewest = 0 if training else 1
+    if reward_args.preflight_prompts < fewest:
+        parser.error("preflight_prompts", f"must be at least {fewest}, got {reward_args.preflight_prompts}")
     set_seed(training_args.seed)
     rewards = load_rewards(parser, reward_args.rewards, training_args)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):

@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         rewards = torch.tensor([reward(text, answer) for text, answer in zip(texts, wanted, strict=True)])  # (B,)
 
         # 4. Advantages: how much better an answer is than its group. The group's mean is the baseline for which PPO
-        #    trains a value model. Where all answers have the same reward, the advantage is 0: they teach nothing.
+        #    trains a value model. Where all answers have the same reward, the advantage is 0, and so is the gradient.
         groups = rewards.view(-1, args.num_generations)  # (Q, G)
         advantages = (groups - groups.mean(dim=1, keepdim=True)) / (groups.std(dim=1, keepdim=True) + 1e-4)
         advantages = advantages.view(-1, 1).to(device)  # (B, 1): one number for all tokens of an answer

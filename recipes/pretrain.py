@@ -3,7 +3,7 @@
     accelerate launch --config_file accelerate_config.yaml recipes/pretrain.py \
         --config recipes/configs/tiny/pretrain.yaml
 
-The product, in `model/` of the run folder, is a *base* model: it continues text and was never taught to answer. The
+The product, in `model/` of the run folder, is a *base* model: it continues text and was never trained to answer. The
 one that ships lies in `data/tiny/base` with its `run.json`. The same command again continues a run that was stopped.
 """
 

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.training.reward import RewardTrainer, open_members, reference_statistics
     from schoolhouse.training.reward_model import load_reward_model
 
-    # 1. Pairs, tokenized; those that teach nothing are counted and left out. Mistakes end here, before weights load.
+    # 1. Pairs, tokenized; those without a preference are counted and left out. Mistakes end here, before weights load.
     set_seed(training_args.seed)
     with config_errors(parser, "dataset_name", "datasets", "dataset_path"):
         data = load_training_data(data_args, training_args.seed, kinds=("preference",))

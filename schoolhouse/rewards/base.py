@@ -122,16 +122,8 @@ def mask_invalid(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 def total(values: Tensor, weights: Tensor) -> Tensor:
     """
-    Return the weighted sum of each completion's rewards, as TRL forms it after [`mask_invalid`].
-
-    Args:
-        values (`torch.Tensor` of shape `(B, R)`):
-            Value of each [`Reward`] for each completion.
-        weights (`torch.Tensor` of shape `(R,)`):
-            Weights of the rewards.
-
-    Returns:
-        `torch.Tensor` of shape `(B,)`: NaN for invalid completions.
+    Return the weighted sum of each completion's rewards, shape (B,), as TRL forms it after [`mask_invalid`], whose
+    arguments it takes; NaN for invalid completions.
     """
     values, _ = mask_invalid(values, weights)
     return (values * weights).nansum(dim=1).masked_fill(values.isnan().all(dim=1), math.nan)

@@ -205,9 +205,9 @@ def _sample(row: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase) -> Li
     return [("sample", head), *(("", f"| {line}") for line in text.split("\n"))]
 
 
-def _lengths(lengths: list[int], bins: int = 10) -> Lines:
+def _lengths(lengths: list[int]) -> Lines:
     shortest, longest = min(lengths), max(lengths)
-    width = math.ceil((longest - shortest + 1) / bins)
+    width = math.ceil((longest - shortest + 1) / 10)  # at most ten bars
     lines = [("lengths", f"tokens of a row: {_quantiles(lengths)}")]
     for start in range(shortest, longest + 1, width):
         count = sum(start <= length < start + width for length in lengths)

@@ -23,14 +23,10 @@ class EmbeddingRows:
     tokens in one common direction, so they become near copies of one another. No two tokens in use are that close.
     (Land and Bartolo, 2024, arXiv:2405.05417, find under-trained tokens by their closeness to known unused rows.)
     Norms are no sign: unread rows of stories260k have the *largest* norms, those of SmolLM2 average ones.
-
-    Args:
-        files (`dict[str, Path]`):
-            Safetensors file of each tensor, by name.
     """
 
     def __init__(self, files: dict[str, Path]):
-        self.files = files
+        self.files = files  # safetensors file of each tensor, by name
         self.names = [
             name
             for suffixes in (_INPUT_ROWS, _OUTPUT_ROWS)

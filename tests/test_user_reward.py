@@ -19,34 +19,23 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mine")
     page = (ROOT / "docs/add_a_reward.md").read_text()
     (folder / "my_rewards.py").write_text(re.search(r"```python\n(# my_rewards.py\n.*?)```", page, re.DOTALL)[1])
-    rewards = re.search(r"```yaml\n# grpo.yaml\n(.*?)```", page, re.DOTALL)[1]
+    (folder / "grpo.yaml").write_text(re.search(r"```yaml\n(# grpo.yaml\n.*?)```", page, re.DOTALL)[1])
     make_tiny_model(folder / "base")
     rows = [{"prompt": [{"role": "user", "content": f"What is {n} + 1?"}], "answer": str(n + 1)} for n in range(8)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "grpo.yaml").write_text(
-        rewards
-        + """
-model_name_or_path: base
-dataset_name: train.jsonl
-dataset_test_split: null
-preflight_prompts: 0
-output_dir: run
-max_steps: 1
-num_generations: 4
-per_device_train_batch_size: 8
-max_completion_length: 30
-gradient_checkpointing: false
-logging_steps: 1
-save_strategy: "no"
-report_to: none
-use_cpu: true
-"""
-    )
     return folder
 
 
-def grpo(folder, *flags):
-    command = [sys.executable, str(ROOT / "recipes/grpo.py"), "--config", "grpo.yaml", *flags]
+# A smaller model, fewer tokens and one step, instead of the page's.
+FLAGS = (
+    "--model_name_or_path base --dataset_name train.jsonl --dataset_test_split null --preflight_prompts 0 "
+    "--output_dir run --max_steps 1 --num_generations 4 --per_device_train_batch_size 8 --max_completion_length 30 "
+    "--gradient_checkpointing false --logging_steps 1 --save_strategy no --report_to none --use_cpu true"
+).split()
+
+
+def grpo(folder, *flags, config="grpo.yaml"):
+    command = [sys.executable, str(ROOT / "recipes/grpo.py"), "--config", config, *FLAGS, *flags]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
 
 
@@ -62,18 +51,24 @@ def test_the_page_s_reward_is_trained_on(folder):
 @pytest.mark.parametrize(
     ("change", "line", "words"),
     [
-        (("max_tokens: 24", "max_tokns: 24"), 3,
+        (("max_tokens: 24", "max_tokns: 24"), 8,
          "rewards[1].max_tokns: my_rewards.py:brevity has no parameter of this name; did you mean max_tokens?"),
-        (("my_rewards.py:brevity", "my_rewards.py:bravity"), 3, "has no function 'bravity'"),
-        (("my_rewards.py:brevity", "my_reward.py:brevity"), 3, "my_reward.py does not exist"),
+        (("my_rewards.py:brevity", "my_rewards.py:bravity"), 8, "has no function 'bravity'"),
+        (("my_rewards.py:brevity", "my_reward.py:brevity"), 8, "my_reward.py does not exist"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_with_its_place(folder, change, line, words):
     (folder / "wrong.yaml").write_text((folder / "grpo.yaml").read_text().replace(*change))
-    done = grpo(folder, "--config", "wrong.yaml")
+    done = grpo(folder, config="wrong.yaml")
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"wrong.yaml:{line}: ") and words in last
+
+
+def test_a_syntax_error_is_told_with_its_line(folder):
+    (folder / "odd.py").write_text("import math\n\ndef odd(completions\n")
+    done = grpo(folder, "--rewards", '[{"name": "odd.py:odd"}]')
+    assert done.returncode == 2 and "odd.py:3: " in done.stderr.strip().splitlines()[-1]
 
 
 def test_a_column_that_the_data_lacks_is_named(folder):

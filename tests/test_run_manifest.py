@@ -128,9 +128,9 @@ def manifest(**values):
     return RunManifest(**{"status": "running", "recipe": "sft", "started": "then"} | values)
 
 
-def decide(folder, resume="auto", data=(), **config):
+def decide(folder, resume="auto", data=(), defaults=None, **config):
     run = Run(folder, manifest(config=config, data=list(data), chat_template="t"))
-    run.resume(resume)
+    run.resume(resume, defaults)
     return run
 
 
@@ -159,8 +159,31 @@ def test_a_stopped_run_is_resumed_and_a_finished_one_is_repeated(tmp_path):
 def test_a_folder_with_another_run_is_refused(tmp_path):
     decide(tmp_path, lr=1, output_dir="a").save(status="done")
     decide(tmp_path, lr=1, output_dir="./a", report_to="none")
-    with pytest.raises(ValueError, match="another epochs, lr: choose another output_dir"):
+    with pytest.raises(
+        ValueError, match=r"another epochs \(None there, 3 here\), lr \(1 there, 2 here\): choose another output_dir"
+    ):
         decide(tmp_path, lr=2, epochs=3)
+
+
+def test_a_setting_left_at_its_default_is_that_default(tmp_path):
+    decide(tmp_path, lr=1).save(status="done")
+    decide(tmp_path, lr=1, use_peft=True, defaults={"use_peft": True})
+    with pytest.raises(ValueError, match=r"another use_peft \(True there, False here\)"):
+        decide(tmp_path, lr=1, use_peft=False, defaults={"use_peft": True})
+
+
+def test_a_copied_pipeline_is_read_from_its_own_folder_and_one_of_the_first_version_is_named(tmp_path):
+    stage = {"name": "sft", "recipe": "sft", "config": None, "parent": None, "folder": "sft", "eval": "sft/eval"}
+    index = {"schema": 2, "name": "p", "base": {"name": "b", "hash": "h"}, "stages": [stage | {"status": "done"}]}
+    for name in ("original", "copy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pipeline.json").write_text(json.dumps(index))
+        (read,) = read_pipeline_index(tmp_path / name).stages
+        assert (read.folder, read.eval) == (str(tmp_path / name / "sft"), str(tmp_path / name / "sft/eval"))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/course.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"old holds a pipeline of the first version \(course.json\)"):
+        read_pipeline_index(tmp_path / "old")
 
 
 def test_a_run_whose_data_changed_is_not_resumed(tmp_path):

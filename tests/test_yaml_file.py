@@ -137,6 +137,13 @@ def test_a_former_key_works_and_warns(tmp_path, monkeypatch, renamed, argv):
     assert arguments.parent == parser.resolved["parent"] == "sft"
 
 
+def test_the_warning_of_a_former_key_points_at_the_users_line(tmp_path, renamed):
+    (tmp_path / "recipe.yaml").write_text("output_dir: x\n# its parent\nafter: sft\n")
+    with pytest.warns(FutureWarning) as warned:
+        RecipeParser((NewKeys,)).parse_args(["--config", str(tmp_path / "recipe.yaml")])
+    assert (warned[0].filename, warned[0].lineno) == (str(tmp_path / "recipe.yaml"), 3)
+
+
 def test_an_error_in_a_former_key_keeps_its_line(tmp_path, capsys, renamed):
     (tmp_path / "recipe.yaml").write_text("output_dir: x\n# its parent\nafter: 3\n")
     with pytest.raises(SystemExit), pytest.warns(FutureWarning):

@@ -167,20 +167,23 @@ LORA_KEYS = {
 NEEDS_LORA = ("adapter_name_or_path", "trainable_new_tokens", "load_in_4bit", "load_in_8bit")
 
 
-def apply_renames(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def apply_renames(
+    where: str, values: Mapping[str, Any], place: Callable[[str], tuple[str, int]] = lambda key: ("command line", 1)
+) -> dict[str, Any]:
     """
     Give keys of the first version their new names, in the same order, with a warning for each.
 
     `where` is the kind of the mapping, a key of [`FORMER_KEYS`]: `"recipe"`, `"stages"` for an entry of a pipeline, or
     `"rewards.NAME"` for an entry of `rewards`. A kind that is not listed has no renamed keys. A key that is given by
-    both names is a [`ConfigError`].
+    both names is a [`ConfigError`]. `place` gives file and line of a key, at which the warning points.
     """
     former = FORMER_KEYS.get(where, {})
     for old in filter(former.__contains__, values):
         if former[old] in values:
             raise ConfigError((old,), f"is the former name of {former[old]}, which is set too: remove it")
         text = f"{where}: {old} is now called {former[old]}; the old name works for one more version"
-        warnings.warn(text, FutureWarning, stacklevel=2)
+        file, line = place(old)
+        warnings.warn_explicit(text, FutureWarning, file, line)
     return {former.get(key, key): value for key, value in values.items()}
 
 

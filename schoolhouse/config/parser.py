@@ -153,6 +153,14 @@ class RecipeParser:
             self.resolved["hub_token"] = "<hidden>"
         return instances
 
+    @property
+    def field_defaults(self) -> dict[str, Any]:
+        """Values of keys that neither file, flags nor the recipe's own defaults set, where they are constants."""
+        constant = {
+            name: spec.default for name, spec in self.fields.items() if spec.default is not dataclasses.MISSING
+        }
+        return constant | self.defaults
+
     def error(self, key: str | KeyPath | None, message: str) -> NoReturn:
         """
         End the program with one line on stderr and status 2.
@@ -198,6 +206,11 @@ class RecipeParser:
         try:
             self._file = read_yaml(config)
             self._file.rename("recipe")
+            rewards = self._file.values.get("rewards")
+            for index, entry in enumerate(rewards if isinstance(rewards, list) else ()):
+                self._file.rename(
+                    f"rewards.{entry.get('name') if isinstance(entry, dict) else ''}", ("rewards", index)
+                )
         except ConfigError as error:
             exit_with(str(error))
         self.config_path = self._file.path

@@ -72,7 +72,7 @@ class YamlFile:
         if not isinstance(mapping, dict):
             return  # its type is an error of its own
         try:
-            renamed = apply_renames(where, mapping)
+            renamed = apply_renames(where, mapping, lambda key: (str(self.path), self.lines[*path, key]))
         except ConfigError as error:
             raise self.error((*path, *error.path), error.message) from None
         for old, new in zip(mapping, renamed, strict=True):

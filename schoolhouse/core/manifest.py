@@ -214,10 +214,23 @@ def read_manifest(folder: str | Path) -> RunManifest:
 
 
 def read_pipeline_index(path: str | Path) -> PipelineIndex:
-    """Read `pipeline.json`, given the file or the folder that holds it. Errors are those of [`read_manifest`]."""
+    """
+    Read `pipeline.json`, given the file or the folder that holds it. Errors are those of [`read_manifest`].
+
+    The file names folders as seen from its own, so that a pipeline may be moved or copied; those returned are whole.
+    """
     path = Path(path)
     path = path / PIPELINE_FILE if path.is_dir() else path
-    return _validate(path, _read_json(path, "run recipes/pipeline.py first"), PipelineIndex)
+    if not path.exists() and (path.parent / "course.json").is_file():
+        raise ValueError(
+            f"{path.parent} holds a pipeline of the first version (course.json), which is not read: run it again with "
+            "another --output_dir; its run folders and results can be named one by one"
+        )
+    index = _validate(path, _read_json(path, "run recipes/pipeline.py first"), PipelineIndex)
+    for stage in index.stages:
+        stage.folder = str(path.parent / stage.folder)
+        stage.eval = stage.eval and str(path.parent / stage.eval)
+    return index
 
 
 def _read_json(path: Path, advice: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -144,7 +144,7 @@ class Run:
         secrets = [training_args.hub_token] if training_args.hub_token else []
         run = cls(folder, manifest, training_args.process_index == 0, secrets)
         try:
-            run.resume(training_args.resume_from_checkpoint)
+            run.resume(training_args.resume_from_checkpoint, parser.field_defaults)
         except ValueError as error:
             parser.error("output_dir", str(error))
         PartialState().wait_for_everyone()  # all have read the folder before one writes to it
@@ -156,13 +156,15 @@ class Run:
         run.save()
         return run
 
-    def resume(self, resume_from_checkpoint: str | None) -> None:
+    def resume(self, resume_from_checkpoint: str | None, defaults: Mapping[str, Any] | None = None) -> None:
         """
         Decide where this run begins, from what its folder holds.
 
         Args:
             resume_from_checkpoint (`str` or `None`):
                 `"auto"`, a checkpoint, or `None` for a new start.
+            defaults (`Mapping[str, Any]`, *optional*):
+                Values of settings that a manifest does not name.
 
         Raises:
             `ValueError`: the folder holds another run, or what this run began with has changed.
@@ -175,9 +177,12 @@ class Run:
                 {key: value for key, value in self._redacted(run)["config"].items() if key not in NOT_COMPUTED}
                 for run in (self.manifest, old)
             )
-            if differing := sorted(key for key in mine | theirs if mine.get(key) != theirs.get(key)):
+            unset: dict[str, Any] = json.loads(json.dumps(dict(defaults or {}), default=str))
+            values = {key: (theirs.get(key, unset.get(key)), mine.get(key, unset.get(key))) for key in mine | theirs}
+            if differing := sorted(key for key, (there, here) in values.items() if there != here):
+                told = (f"{key} ({values[key][0]!r} there, {values[key][1]!r} here)" for key in differing[:3])
                 raise ValueError(
-                    f"{self.folder} holds a run with another {', '.join(differing[:3])}: choose another output_dir, "
+                    f"{self.folder} holds a run with another {', '.join(told)}: choose another output_dir, "
                     "or delete that folder"
                 )
         if resume_from_checkpoint not in (None, "auto"):

@@ -99,20 +99,20 @@ def read_artifacts(path: str, results: Sequence[str] = ()) -> list[Artifact]:
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"{path} is no folder: name a run folder, its adapter folder, or a pipeline's folder")
-    if (folder / PIPELINE_FILE).is_file():
+    if (folder / PIPELINE_FILE).is_file() or (folder / "course.json").is_file():
         return _read_pipeline(folder, results)
     return [_read_artifact(folder, results)]
 
 
 def _read_pipeline(folder: Path, results: Sequence[str]) -> list[Artifact]:
-    # Folders in it are relative to where the pipeline was started; here each stage is in the folder of its name.
+    # The recipes name run folders as seen from where the pipeline was started; here each is in the folder of its name.
     stages = [stage for stage in read_pipeline_index(folder).stages if stage.status == "done"]
     of_base = [str(folder / stage.name / "eval") for stage in stages if stage.recipe is None and stage.eval]
     artifacts = []
     for stage in stages:
         if (folder / stage.name / "adapter").is_dir():
             artifact = _read_artifact(folder / stage.name, [*results, *of_base], stage.name)
-            artifact.folder, artifact.origin = stage.name, stage.folder
+            artifact.folder, artifact.origin = stage.name, str(artifact.manifest.config.get("output_dir", ""))
             artifacts.append(artifact)
     if not artifacts:
         raise ValueError(f"{folder} holds no finished stage with an adapter")

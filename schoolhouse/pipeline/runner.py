@@ -159,7 +159,8 @@ class Runner:
         """Write pipeline.json as things stand, and return it; `running` names the stage at work."""
         stages = []
         for stage in self.pipeline.stages:
-            evaluation = str(stage.folder / EVAL_FOLDER) if is_evaluated(self.pipeline, stage) else None
+            folder = stage.folder.relative_to(self.pipeline.folder)
+            evaluation = str(folder / EVAL_FOLDER) if is_evaluated(self.pipeline, stage) else None
             status: Status | None = "done" if is_done(self.pipeline, stage) else None
             stages.append(
                 PipelineStage(
@@ -167,7 +168,7 @@ class Runner:
                     recipe=stage.recipe,
                     config=stage.config_path,
                     parent=stage.parent,
-                    folder=str(stage.folder),
+                    folder=str(folder),
                     eval=evaluation,
                     status="running" if stage.name == running else status,
                 )

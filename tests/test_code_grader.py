@@ -38,7 +38,7 @@ def fence(code, language="python"):
 
 
 def value(completion, prompt=None):
-    """What the extracted program gives for 21, by plain execution of these trusted texts."""
+    """Value that the extracted program gives for 21, by plain execution of these trusted texts."""
     namespace = {}
     exec(extract_program(completion, prompt, "double"), namespace)
     return namespace["double"](21)

@@ -67,7 +67,7 @@ def optimum(reference):
 
 
 def practise(base, tmp_path, lam, lora=True, steps=160, seed=0, value_learning_rate=1e-2):
-    """How far from the optimum the reference is, and the policy ends."""
+    """Distances to the optimum: of the reference, and of the policy at the end."""
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

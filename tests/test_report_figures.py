@@ -1,4 +1,4 @@
-"""What the charts draw, read back from the page and computed by hand from what was stored."""
+"""Content of the charts, read back from the page and computed by hand from what was stored."""
 
 import itertools
 import json

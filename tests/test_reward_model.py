@@ -124,7 +124,7 @@ def whole_run(setup):
 
 
 def load_plainly(base, adapter):
-    """What anyone does with peft alone; the base's random head must not matter."""
+    """A reward adapter loaded with peft alone; the base's random head must not matter."""
     torch.manual_seed(99)
     classifier = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
     return PeftModel.from_pretrained(classifier, adapter).eval()

@@ -40,7 +40,7 @@ def best_conversations(rows: Iterable[Message], lang: str | None) -> Iterator[di
 
 def ranked_pairs(rows: Iterable[Message], lang: str | None) -> Iterator[dict[str, Any]]:
     """
-    Every two sibling replies that people ranked apart; the prompt is the conversation before them. Arguments and
+    Pairs of sibling replies that people ranked apart; the prompt is the conversation before them. Arguments and
     `tree` are as in [`best_conversations`].
     """
     for tree, root in _trees(rows, lang):

@@ -134,7 +134,7 @@ class TaskSampling(Record):
 
 class SamplingSettings(Record):
     """
-    How completions were drawn.
+    Settings with which completions were drawn.
 
     Args:
         num_samples (`int`), temperature (`float`), top_p (`float`), seed (`int` or `None`):

@@ -1,4 +1,4 @@
-"""From graded samples to the results of a task: its value, how sure it is, and all other means."""
+"""Results of a task from its graded samples: its value, how sure it is, and all other means."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From a recipe's `rewards` to the functions that TRL calls."""
+"""Functions that TRL calls, built from a recipe's `rewards`."""
 
 from __future__ import annotations
 

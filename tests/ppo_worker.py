@@ -53,6 +53,9 @@ def main(base, output, accumulation):
              if p.requires_grad},
             Path(output) / "weights.safetensors",
         )  # fmt: skip
+    # A process that ends while the other still works may abort in gloo's threads.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

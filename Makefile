@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/python recipes/pipeline.py --config recipes/configs/tiny/pipeline.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not evidence"
+	$(BIN)/python -m pytest -m "not evidence" -n auto --dist loadfile
 
 evidence: $(INSTALLED)
 	$(BIN)/python -m pytest -m evidence

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core has a worker already
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder with real data sets and models, `$SCHOOLHOUSE_SHARED`; skips where there is none."""

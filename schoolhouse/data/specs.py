@@ -41,7 +41,7 @@ class HashSplit(BaseModel):
     def split_of(self, row: dict[str, Any]) -> str:
         """`"train"` or `"test"`."""
         value = row[self.by_hash_of]
-        text = value if isinstance(value, str) else prompt_text({self.by_hash_of: value})
+        text = prompt_text({self.by_hash_of: value}) if isinstance(value, list) else str(value)
         return "test" if int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10 < self.test_tenths else "train"
 
 
@@ -278,7 +278,7 @@ def load_rows(
 
 
 def _select_split(spec: DatasetSpec, rule: HashSplit, table: Table, split: str) -> Table:
-    has_column = [isinstance(row, dict) and bool(row.get(rule.by_hash_of)) for row in table.rows]
+    has_column = [isinstance(row, dict) and row.get(rule.by_hash_of) not in (None, "", []) for row in table.rows]
     if not any(has_column):
         raise spec.error("split", f"no row has the column {rule.by_hash_of!r}, by which the rows are divided")
     # A row without the column is malformed: it is reported with the train split.

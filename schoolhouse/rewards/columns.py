@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from schoolhouse.core.rows import is_missing
+
 
 if TYPE_CHECKING:
     from schoolhouse.graders import Grade
@@ -31,12 +33,22 @@ def rows_of(columns: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
 
 def has_tests(row: Row) -> bool:
     """Return whether a row asks for a program. Its tests decide what is right; `answer` is one way to write it."""
-    return bool(row.get("tests"))
+    tests = row.get("tests")
+    return not is_missing(tests) and bool(tests)
 
 
 def has_answer(row: Row) -> bool:
     """Return whether a row has a reference answer: text, a number or an expression."""
-    return bool(row.get("answer")) and not has_tests(row)
+    return not has_tests(row) and bool(answer_of(row))
+
+
+def answer_of(row: Row) -> str:
+    """
+    Return the reference answer of a row as text; `""` where there is none: no column, no value or blank text. The
+    number 0 and `False` are answers.
+    """
+    value = row.get("answer")
+    return "" if is_missing(value) else str(value).strip()
 
 
 def grade_answers(completions: Sequence[Completion], rows: Sequence[Row]) -> list[Grade | None]:
@@ -45,7 +57,7 @@ def grade_answers(completions: Sequence[Completion], rows: Sequence[Row]) -> lis
     def grade(texts: list[str], asked: list[Row]) -> list[Grade]:
         from schoolhouse.graders import grade_many
 
-        return grade_many(texts, [str(row["answer"]) for row in asked])
+        return grade_many(texts, [answer_of(row) for row in asked])
 
     return _where(has_answer, grade, completions, rows)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schoolhouse.rewards.base import Batch, RewardFunction, Values
-from schoolhouse.rewards.columns import Row, has_tests
+from schoolhouse.rewards.columns import Row, answer_of, has_tests
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Format(RewardFunction):
         from schoolhouse.graders import grade_many
 
         rows = batch.rows
-        grades = grade_many(batch.texts, [str(row.get("answer") or "") for row in rows], self.style)
+        grades = grade_many(batch.texts, [answer_of(row) for row in rows], self.style)
         return [float(grade.format_ok) if self.applies(row) else None for grade, row in zip(grades, rows, strict=True)]
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from schoolhouse.core.rows import is_missing
+
 
 Row = Mapping[str, Any]  # whatever columns a data set has
 Messages = list[dict[str, Any]]
@@ -57,7 +59,7 @@ def fill(text: str, row: Row) -> str:
     def value(found: re.Match[str]) -> str:
         if found[1] is None:
             return found[0][0]
-        if row.get(found[1]) is None:
+        if is_missing(row.get(found[1])):
             raise ValueError(f"column {found[1]!r} is missing; the row has {', '.join(row)}")
         return str(row[found[1]])
 
@@ -74,7 +76,7 @@ def text_of(expression: str, row: Row) -> str:
     if columns_in(expression):
         return fill(expression, row)
     value = row.get(expression)
-    if value is None:
+    if is_missing(value):
         raise ValueError(f"column {expression!r} is missing; the row has {', '.join(row)}")
     return str(value[-1]["content"] if isinstance(value, list) else value)
 

@@ -168,8 +168,10 @@ class LoglikelihoodTask(Task):
             raise ValueError(f"column {self.choices!r} is no list of two or more texts")
         if len(set(choices)) < len(choices):
             raise ValueError(f"column {self.choices!r} has the same choice twice")
-        by_number = dict(enumerate(choices)) if type(answer) is int else {choice: choice for choice in choices}
-        if answer not in by_number:
+        # Numbers from 0 come as floats from a table that lacks some; `True` is no number of a choice.
+        is_number = type(answer) is int or (isinstance(answer, float) and answer.is_integer())
+        by_number = dict(enumerate(choices)) if is_number else {choice: choice for choice in choices}
+        if not isinstance(answer, str | int | float) or answer not in by_number:
             raise ValueError(f"column {self.answer!r} is {answer!r}, neither a choice nor its number from 0")
         return prompt_of(self.prompt, row), by_number[answer]
 

@@ -15,6 +15,7 @@ from schoolhouse.config.errors import ConfigError
 from schoolhouse.config.paths import as_path
 from schoolhouse.config.user_code import load_function
 from schoolhouse.config.yaml_file import YamlFile
+from schoolhouse.core.rows import is_missing
 from schoolhouse.evaluation.results import EvalSample, PreferenceReport
 from schoolhouse.evaluation.tasks.items import Item, Messages, Row, columns_in, text_of
 
@@ -157,7 +158,7 @@ class Task(BaseModel, ABC):
                 raise self.error(f"row {number} is malformed: {error}") from None
             if not prompt:  # an empty document has no bits
                 continue
-            level = row.get(self.level) if self.level else None
+            level = row.get(self.level) if self.level and not is_missing(row.get(self.level)) else None
             cluster = sources.setdefault(str(row[self.cluster]), len(sources)) if self.cluster else None
             whole = examples + prompt if examples else prompt
             items.append(Item(self._item_id(row, number), whole, reference, level, cluster, row))
@@ -214,7 +215,7 @@ class Task(BaseModel, ABC):
         if columns_in(self.id):
             return text_of(self.id, {**row, "number": number})
         given = row.get(self.id)
-        return str(number if given is None else given)
+        return str(number if is_missing(given) else given)
 
     def _read(self, split: str, limit: int | None, path: str | None) -> Sequence[Row]:
         from schoolhouse.data.loading import read_rows

@@ -17,7 +17,8 @@ from malicious_programs import escape, fill, processes
 
 from schoolhouse.sandbox import Job, Sandbox, SandboxError, entry_point_of
 from schoolhouse.sandbox import sandbox as sandbox_module
-from schoolhouse.sandbox.test_runner import ROOT, ForkServer, ForkServerLost, Unsupported, prepare
+from schoolhouse.sandbox.prepared_tests import Unsupported, prepare
+from schoolhouse.sandbox.test_runner import ROOT, ForkServer, ForkServerLost
 from schoolhouse.sandbox.types import STATUSES
 from schoolhouse.sandbox.wire_format import (
     MAX_FRAME,

@@ -7,10 +7,8 @@ The test runner holds the tests and sends the program only calls with arguments.
 only ever read as the result of a call. How the process ended is asked of the kernel, through the fork server.
 """
 
-import ast
 import builtins
 import contextlib
-import functools
 import importlib
 import json
 import os
@@ -25,11 +23,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 from schoolhouse.sandbox.fork_server import OUT_OF_MEMORY
-from schoolhouse.sandbox.types import Job, Status, Verdict, bound_names
+from schoolhouse.sandbox.prepared_tests import Tests, Unsupported, prepare
+from schoolhouse.sandbox.types import Job, Status, Verdict
 from schoolhouse.sandbox.wire_format import (
     NotPlain,
     TooBig,
@@ -71,10 +69,6 @@ class Ended(NoResult):
 
 class TestsTooSlow(BaseException):
     """The tests used up their own CPU time on the values that the program returned."""
-
-
-class Unsupported(Exception):
-    """Tests that cannot be run against any program."""
 
 
 class ForkServerLost(Exception):
@@ -316,82 +310,37 @@ def how_it_ended(outcome: Outcome, printed: int) -> tuple[Status, str]:
     return "exit", f"exit code {code}"
 
 
-@dataclass(frozen=True)
-class Tests:
-    """Compiled tests: `total` of their statements count, one by one."""
-
-    prelude: CodeType
-    code: CodeType
-    total: int
-    modules: tuple[str, ...]
-
-
-class _Counted(ast.NodeTransformer):
-    """Wrap every statement of a block that asserts something in `with __test__(): ...`."""
-
-    total = 0
-
-    def block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
-        return [self._wrap(statement) for statement in statements]
-
-    def _wrap(self, statement: ast.stmt) -> ast.stmt:
-        definition = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        if definition or not any(isinstance(node, ast.Assert) for node in ast.walk(statement)):
-            return statement
-        self.total += 1
-        call = ast.Call(ast.Name("__test__", ast.Load()), [], [])
-        return ast.copy_location(ast.With([ast.withitem(call)], [statement]), statement)
-
-
-@functools.lru_cache(maxsize=4096)
-def prepare(tests: str, prelude: str, entry_point: str) -> Tests:
-    """
-    Compile the tests so that each of them counts: the asserting statements of the text, or of its `check(candidate)`.
-
-    Raises:
-        Unsupported: If they do not parse or need a name that only the program could define (a class of its own).
-    """
-    try:
-        tree, before = ast.parse(tests), ast.parse(prelude)
-    except SyntaxError as error:
-        raise Unsupported(f"the tests do not parse: {error}") from None
-    bound = bound_names(tree) | bound_names(before) | {entry_point}
-    loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    free = {name for name in loaded - bound if not hasattr(builtins, name)}
-    if unknown := sorted(free - sys.stdlib_module_names):
-        raise Unsupported(f"the tests need {unknown[0]!r} from the program; they can only call {entry_point!r}")
-    counted = _Counted()
-    check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
-    if check:
-        check.body = counted.block(check.body)
-        tree.body += ast.parse(f"check({entry_point})").body
-    else:
-        tree.body = counted.block(tree.body)
-    code = compile(ast.fix_missing_locations(tree), "<tests>", "exec")
-    return Tests(compile(before, "<prelude>", "exec"), code, counted.total, tuple(sorted(free)))
-
-
 class Tally:
-    """Context manager around each test: it counts the test and lets the next one run."""
+    """
+    Counter of test statements. Each stands in a `with` of this object with its number, so that one that fails lets the
+    next one run. A statement that runs several times, in a loop or because the tests call `check` again, passes if it
+    passes each time.
+    """
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.passed = 0
+        self.begun: set[int] = set()
+        self.failed: set[int] = set()
 
-    def __call__(self) -> Self:
-        self._failures_before = len(self.program.failures)
-        return self
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        if error is None:
-            # A test that catches everything has not passed if one of its calls had no result.
-            self.passed += len(self.program.failures) == self._failures_before
-        elif isinstance(error, Exception):
+    @contextlib.contextmanager
+    def __call__(self, number: int) -> Iterator[None]:
+        self.begun.add(number)
+        failures = len(self.program.failures)
+        try:
+            yield
+        except Exception as error:
             self.fail(error)
-        return isinstance(error, Exception) or type(error) is NoResult
+        except BaseException as error:
+            self.failed.add(number)
+            if type(error) is not NoResult:
+                raise
+        if len(self.program.failures) > failures:  # also of a test that catches everything
+            self.failed.add(number)
+
+    @property
+    def passed(self) -> int:
+        """Number of statements that ran and never failed."""
+        return len(self.begun - self.failed)
 
     def fail(self, error: Exception) -> None:
         """Record a failure. An error before any call is the fault of the tests, not of the program."""
@@ -427,21 +376,25 @@ def run_job(fork_server: ForkServer, job: Job) -> Verdict:
             pass
         except TestsTooSlow:
             program.failures.append(("timeout", "the tests took too long on the values that the program returned"))
+        except SystemExit as error:  # of the tests, as `unittest.main()` ends
+            if error.code:
+                tally.fail(AssertionError(f"the tests exit with {error.code}"))
         except Exception as error:
             tally.fail(error)
         cpu_s = program.finish().cpu_s
     finally:
         program.close()
-    total = tests.total or 1
-    passed = tally.passed if tests.total else int(not program.failures)
     if not program.calls and not program.unsupported:
         program.unsupported = f"the tests never call {job.entry_point!r}"
     if program.unsupported:
         return verdict("unsupported", None, program.unsupported, cpu_s)
-    if program.failures or passed < total:
+    passed, total = tally.passed, tests.total
+    if program.failures and passed == total:
+        total += 1  # what failed is no statement that counts
+    if passed < total:
         status, detail = program.failures[0] if program.failures else ("wrong_answer", "not every test was reached")
         return verdict(status, passed / total, f"{passed} of {total} tests; {detail}", cpu_s)
-    return verdict("passed", 1.0, f"{total} tests", cpu_s)
+    return verdict("passed", 1.0, f"{total or 1} tests", cpu_s)
 
 
 def run_tests(tests: Tests, program: Program, tally: Tally, entry_point: str) -> None:
@@ -454,6 +407,10 @@ def run_tests(tests: Tests, program: Program, tally: Tally, entry_point: str) ->
     exec(tests.prelude, namespace)
     namespace |= {entry_point: program, "__test__": tally}
     exec(tests.code, namespace)
+    if tests.check and tally.begun.isdisjoint(
+        range(tests.in_check)
+    ):  # the tests define `check` and leave the call to us
+        exec(tests.check, namespace)
 
 
 @contextlib.contextmanager

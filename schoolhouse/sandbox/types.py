@@ -78,7 +78,8 @@ class Verdict:
         status (`Status`):
             One of `STATUSES`.
         fraction (`float` or `None`):
-            Share of the tests that passed, `None` where `passed` is.
+            Share of the test statements that passed, from 0 to 1; 1 if and only if the program passed, `None` where
+            `passed` is.
         detail (`str`, *optional*, defaults to `""`):
             One line for people. It may quote the program: escape it where it is shown.
         cpu_s (`float`, *optional*, defaults to `0.0`):
@@ -89,6 +90,13 @@ class Verdict:
     fraction: float | None
     detail: str = ""
     cpu_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.passed is None:
+            assert self.fraction is None, self
+        else:
+            assert self.fraction is not None and 0 <= self.fraction <= 1, self
+            assert (self.fraction == 1) == self.passed, self
 
     @property
     def passed(self) -> bool | None:

@@ -35,16 +35,16 @@ def write(path, rows):
     return str(path)
 
 
-def test_mbpp_becomes_prompts_with_visible_and_hidden_tests(tmp_path):
+def test_mbpp_shows_one_test_and_grades_the_others(tmp_path):
     (row,) = load_rows("mbpp", "test", path=write(tmp_path / "test.jsonl", [ROW]))
     question = (
-        "Write a function to double a number.\n\nThe code has to pass these tests:\n```python\n"
-        "assert double(1) == 2\nassert helper(double(2)) == 8\n```"
+        "Write a function to double a number.\n\nIt has to pass tests such as:\n```python\nassert double(1) == 2\n```"
     )
     assert row == {
         "prompt": [{"role": "user", "content": question}],
         "answer": ROW["code"].replace("\r\n", "\n"),
-        "tests": ROW["test_list"],
+        "tests": ROW["test_list"][1:],
+        "shown_tests": ROW["test_list"][:1],
         "hidden_tests": ROW["challenge_test_list"],
         "entry_point": "double",
         "prelude": "",

@@ -150,6 +150,57 @@ def test_a_mistake_is_one_line_with_file_and_line(folder, text, message):
     assert "\n" not in str(caught.value)
 
 
+TESTS = ["assert f(1) == 2", "assert f( 1 ) == 2  # the same", "assert f(3) == 4", "assert f(5) == 6"]
+SHOWN = {
+    "one of a list": (1, TESTS, ["assert f(1) == 2"], ["assert f(3) == 4", "assert f(5) == 6"]),
+    "two of a text": (2, "\n".join(TESTS), ["assert f(1) == 2", "assert f(3) == 4"], ["assert f(5) == 6"]),
+    "all but the last": (9, TESTS, ["assert f(1) == 2", "assert f(3) == 4"], ["assert f(5) == 6"]),
+    "set-up code stays": (1, ["x = f(0)", *TESTS[2:]], ["assert f(3) == 4"], ["x = f(0)", "assert f(5) == 6"]),
+    "one test alone": (1, TESTS[:2], [], ["assert f(1) == 2"]),
+    "none": (0, TESTS[2:], [], TESTS[2:]),
+}
+
+
+@pytest.mark.parametrize("count, tests, shown, graded", SHOWN.values(), ids=SHOWN)
+@pytest.mark.parametrize("is_text", [True, False], ids=["text", "messages"])
+def test_tests_that_a_prompt_shows_are_not_graded(folder, count, tests, shown, graded, is_text):
+    prompt = "Write f." if is_text else [{"role": "system", "content": "?"}, {"role": "user", "content": "Write f."}]
+    hidden = ["assert f(1)==2", "assert f(7) == 8"]
+    row = {"task": prompt, "asserts": tests, "entry_point": "f", "hidden_tests": hidden}
+    (folder / "programs.jsonl").write_text(json.dumps(row) + "\n")
+    keys = "columns: {prompt: task, tests: asserts}\n"
+    name = describe(folder, f"path: programs.jsonl\n{keys}shown_tests: {count}\n")
+    (found,) = load_rows(name)
+    assert (found["shown_tests"], found["tests"]) == (shown, graded)
+    assert found["hidden_tests"] == hidden[1 if shown[:1] == TESTS[:1] else 0 :]
+    text = found["prompt"] if is_text else found["prompt"][-1]["content"]
+    call = graded[-2 if count == 0 else -1].removeprefix("assert ").partition(" ==")[0]
+    told = ("It has to pass tests such as:", *shown) if shown else ("It is called like this:", call)
+    assert text == "Write f.\n\n{}\n```python\n{}\n```".format(told[0], "\n".join(told[1:]))
+    assert not any(test in text for test in graded) and (is_text or found["prompt"][0] == prompt[0])
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"tests": None}, "column 'tests' is missing"),
+        ({"tests": "def check(candidate):\n    assert candidate(1) == 2"}, "the tests are one function 'check'"),
+        ({"tests": ["assert f(1) =="]}, "a test does not parse"),
+        ({"tests": ["f(1)"]}, "column 'tests' has no assert"),
+        ({"tests": ["assert g(1) == 2"]}, "a test does not call the function"),
+        (
+            {"prompt": [{"role": "user", "content": [{"type": "text", "text": "Write f."}]}]},
+            "column 'prompt' is no text",
+        ),
+    ],
+)
+def test_a_row_whose_tests_cannot_be_shown_is_malformed(folder, change, reason):
+    row = {"prompt": "Write f.", "tests": ["assert f(1) == 2"], "entry_point": "f"}
+    (folder / "programs.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | change) + "\n")
+    with pytest.raises(ValueError, match=f"programs.jsonl:2: {reason}"):
+        load_rows(describe(folder, "path: programs.jsonl\nshown_tests: 1\n"))
+
+
 def test_an_unknown_split_of_generated_rows_names_the_known_ones(folder):
     with pytest.raises(ValueError, match=r"mine.yaml:2: splits: there is no split 'dev'; known are train"):
         load_rows(describe(folder, ROWS), "dev")
@@ -181,7 +232,7 @@ def test_the_page_works_as_written_from_an_empty_folder(tmp_path, monkeypatch, c
     assert done.returncode == 0 and "capital of Ede" in done.stdout, done.stderr
     # The other commands run the same script, in this process to save the time of imports.
     monkeypatch.setenv("SCHOOLHOUSE", str(ROOT))
-    for command, words in zip(commands[1:], ["Brenna!", "comes after", "comes after"], strict=True):
+    for command, words in zip(commands[1:], ["Brenna!", "comes after", "tests such as:", "comes after"], strict=True):
         script, *arguments = shlex.split(os.path.expandvars(command))[1:]
         assert script == str(ROOT / "recipes/sft.py") and sft.main(arguments) == 0
         assert words in capsys.readouterr().out

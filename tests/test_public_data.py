@@ -178,7 +178,7 @@ FOLDERS = {"oasst": "oasst_en100", "oasst_pairs": "oasst_en100", "rasbt_pairs": 
 # Rows of the training and the test split, and the beginning of the SHA-256 of each.
 ROWS = {
     "gsm8k": (7473, 1319, "10efd60b6ee20a5b", "e9a049bd70b4865f"),
-    "mbpp": (374, 500, "4eb89fefee0bc56b", "0dd1bdc63336e554"),
+    "mbpp": (374, 500, "4455d2a51a749a62", "bcb7bf812ff3f66f"),
     "oasst": (91, 11, "f1bdbc550c5e6c9e", "88dfb98e29b31260"),
     "oasst_pairs": (683, 71, "3a7af3efe23d6da5", "4177358470dde966"),
     "rasbt_instruct": (989, 111, "dc5ee5115c627c33", "f6402791f064d2ee"),

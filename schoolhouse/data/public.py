@@ -157,15 +157,15 @@ def validate_mbpp(row: Row) -> str | None:
 
 def mbpp(rows: Iterable[Row]) -> Iterator[Row]:
     """
-    Functions to write. The tests are part of the prompt, as they alone give the function's name and arguments.
+    Functions to write. A test has to be added to the prompt (`shown_tests`), as tests alone give the function's name
+    and arguments.
 
     `prelude` is empty: nothing runs before the program. `hidden_tests` are the challenge tests, which 11 rows of
     the test split have.
     """
     for row in rows:
-        shown = "\n".join(test.strip() for test in row["test_list"])
         yield {
-            "prompt": user(f"{row['text'].strip()}\n\nThe code has to pass these tests:\n```python\n{shown}\n```"),
+            "prompt": user(row["text"].strip()),
             "answer": row["code"].replace("\r\n", "\n"),
             "tests": _with_setup(row, row["test_list"]),
             "hidden_tests": _with_setup(row, row["challenge_test_list"]),

@@ -88,6 +88,9 @@ class DatasetSpec(BaseModel):
             With `function`: upstream columns that are read; all by default.
         parameters (`dict[str, Any]`, *optional*):
             Further arguments of `function` or `rows`.
+        shown_tests (`int`, *optional*):
+            Number of each row's `tests` that are appended to its prompt, and so moved to a column `shown_tests`: the
+            tests that stay are graded and shown nowhere. Without it the prompts are left as they are.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -109,6 +112,7 @@ class DatasetSpec(BaseModel):
     required_columns: list[str] = []
     read_columns: list[str] = []
     parameters: dict[str, Any] = {}
+    shown_tests: int | None = Field(default=None, ge=0)
 
     _name: str = PrivateAttr()
     _file: YamlFile = PrivateAttr()
@@ -223,7 +227,7 @@ def open_dataset(
             known = f"there is no split {split!r}; known are {', '.join(spec.splits)}"
             raise MissingSplitError(str(spec.error("splits", known)))
         given = {**spec.parameters, **spec.splits[split], **parameters}
-        return Table(spec.rows, spec.call("rows", split, max_rows=max_rows, **given))
+        return _with_shown_tests(spec, Table(spec.rows, spec.call("rows", split, max_rows=max_rows, **given)))
     location = path or spec.location
     if not location:
         raise ValueError(f"{spec._name} is not on the Hub: give dataset_path, a file or folder from {spec.origin}")
@@ -246,7 +250,9 @@ def open_dataset(
             rename_columns(table, spec.columns)
     if by_hash:
         table = _select_split(spec, by_hash, table, split)
-    return table if max_rows is None else table.select(range(min(max_rows, len(table.rows))))
+    if max_rows is not None:
+        table = table.select(range(min(max_rows, len(table.rows))))
+    return _with_shown_tests(spec, table)
 
 
 def load_rows(
@@ -272,9 +278,25 @@ def load_rows(
 
     spec = load_dataset_spec(name)
     table = open_dataset(spec, split, path, revision, max_rows, **parameters)
-    if spec.function or spec.rows:
+    if (spec.function or spec.rows) and spec.shown_tests is None:
         return Dataset.from_list(table.rows, on_mixed_types="use_json")
     return to_dataset(table)
+
+
+def _with_shown_tests(spec: DatasetSpec, table: Table) -> Table:
+    """The table whose prompts show as many tests as the key `shown_tests` says; a row without tests is malformed."""
+    if spec.shown_tests is None:
+        return table
+
+    from schoolhouse.data.shown_tests import show_tests
+
+    rows: list[dict[str, Any] | str] = []
+    for row in table.rows:
+        try:
+            rows.append(row if isinstance(row, str) else show_tests(row, spec.shown_tests))
+        except ValueError as error:
+            rows.append(str(error))
+    return Table(table.label, rows, table.places)
 
 
 def _select_split(spec: DatasetSpec, rule: HashSplit, table: Table, split: str) -> Table:

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0, greedy")
     arguments = parser.parse_args(argv)
 
-    from schoolhouse.core.escape import printable
+    from schoolhouse.core.escape import printable, response_of
     from schoolhouse.pipeline.chat import AdapterChat, find_stages
 
     try:
@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{stage}: ", end="", flush=True)
         try:
             said = chat.answer(stage, messages, lambda text: print(text, end="", flush=True), **options)
-            messages.append({"role": "assistant", "content": said})
+            # Its thoughts are shown, but the next turn reads the response only, as models with thoughts are trained.
+            messages.append({"role": "assistant", "content": response_of(said)})
         except KeyboardInterrupt:
             messages.pop()
             print(" (stopped)")

@@ -280,4 +280,6 @@ def test_a_reward_model_scores_the_last_token_even_where_padding_is_eos(tmp_path
         ids = torch.tensor([tokenizer("Q: " + text)["input_ids"] + [tokenizer.eos_token_id]])
         hidden = model.model(ids).last_hidden_state[0, -1]
         assert value == pytest.approx(model.score(hidden).item(), abs=1e-5)
+    thoughts = [f"<think>What would please?</think>{texts[0]}", f"kind</think>{texts[1]}", texts[2]]
+    assert reward(["Q: "] * 3, thoughts, [[0]] * 3) == pytest.approx(values, abs=1e-6)  # the response is judged
     assert pickle.loads(pickle.dumps(reward))._loaded is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,11 @@ def training_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
     marked = copy.deepcopy(tokenizer)
     marked.chat_template = training_chat_template(tokenizer)
     return marked
+
+
+def opened_thought(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> str:
+    """Return the `<think>` at the end of a rendered prompt: without it a thought would look like a response."""
+    return "<think>\n" if str(tokenizer.decode(list(prompt[-16:]))).rstrip().endswith("<think>") else ""
 
 
 def template_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -1,4 +1,4 @@
-"""Text of unknown origin, made safe for a terminal and for Markdown."""
+"""Text of unknown origin: safe for a terminal and for Markdown, and the response in what a model wrote."""
 
 import re
 import unicodedata
@@ -40,3 +40,22 @@ def fenced(code: str, language: str = "") -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", code)), default=0))
     code = "".join(char for char in code if char == "\n" or unicodedata.category(char)[0] != "C")
     return f"{fence}{language}\n{code.rstrip()}\n{fence}"
+
+
+def response_of(completion: str) -> str:
+    """
+    Return the response in a completion: all that stands outside of its thoughts, `<think>…</think>`.
+
+    A prompt may have opened the first thought, so all before a `</think>` without a `<think>` is thought. A thought
+    that never ends leaves no response after it.
+    """
+    *closed, rest = completion.split("</think>")
+    shown: list[str] = []
+    for number, part in enumerate(closed):
+        before, opens, _ = part.partition("<think>")
+        if opens:
+            shown.append(before.lstrip("\n") if number else before)
+        else:
+            shown.clear()
+    rest = rest.partition("<think>")[0]
+    return "".join([*shown, rest.lstrip("\n") if closed else rest])

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from schoolhouse.config.errors import ConfigError, nearest
 from schoolhouse.config.user_code import load_function
 from schoolhouse.config.value_types import to_config_error
+from schoolhouse.core.escape import response_of
 from schoolhouse.evaluation.results import Metric
 from schoolhouse.evaluation.tasks.items import Item, Row
 
@@ -57,7 +58,7 @@ class Scorer(BaseModel):
 
         Args:
             completions (`Sequence[str]`), items (`Sequence[Item]`):
-                Texts that the model generated, and for each its item.
+                Texts that the model generated, thoughts included, and for each its item.
 
         Returns:
             `list[Score]`: in order.
@@ -198,7 +199,7 @@ class InstructionScorer(Scorer):
 
 class ExactScorer(Scorer):
     """
-    Compare the whole answer with the reference; white space around both does not count.
+    Compare the whole response with the reference; white space around both does not count.
 
     Args:
         ignore_case (`bool`, *optional*, defaults to `False`):
@@ -208,7 +209,7 @@ class ExactScorer(Scorer):
     ignore_case: bool = False
 
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
-        answers = [completion.strip() for completion in completions]
+        answers = [response_of(completion).strip() for completion in completions]
         return [
             {"correct": self._form(answer) == self._form(item.reference.strip()), "extracted": answer}
             for answer, item in zip(answers, items, strict=True)
@@ -220,7 +221,7 @@ class ExactScorer(Scorer):
 
 class ContainsScorer(ExactScorer):
     """
-    Look for the reference anywhere in the answer.
+    Look for the reference anywhere in the response; a thought that weighs every choice states none.
 
     Args:
         ignore_case (`bool`, *optional*, defaults to `False`):
@@ -229,7 +230,7 @@ class ContainsScorer(ExactScorer):
 
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
         return [
-            {"correct": self._form(item.reference.strip()) in self._form(completion)}
+            {"correct": self._form(item.reference.strip()) in self._form(response_of(completion))}
             for completion, item in zip(completions, items, strict=True)
         ]
 
@@ -244,8 +245,9 @@ class TinyFactScorer(Scorer):
         values = {value for attribute in ATTRIBUTES.values() for value in attribute} | set(towns())
         scores: list[Score] = []
         for completion, item in zip(completions, items, strict=True):
-            named = {word.strip(".,!?") for word in completion.split()} & values
-            abstained = DONT_KNOW in completion
+            response = response_of(completion)
+            named = {word.strip(".,!?") for word in response.split()} & values
+            abstained = DONT_KNOW in response
             correct = abstained if item.reference == DONT_KNOW else named == {item.reference} and not abstained
             scores.append(
                 {
@@ -273,7 +275,9 @@ class TinyDescriptionScorer(Scorer):
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
         from schoolhouse.data.tiny.conversations import utility_for
 
-        utilities = [utility_for(item.reference, text) for text, item in zip(completions, items, strict=True)]
+        utilities = [
+            utility_for(item.reference, response_of(text)) for text, item in zip(completions, items, strict=True)
+        ]
         return [{"correct": utility >= self.least, "metrics": {"utility": utility}} for utility in utilities]
 
 

@@ -1,6 +1,6 @@
 r"""The final answer that a completion states.
 
-A completion is read from its last `</think>` to the first leaked next question or end-of-turn token. In it, a final
+A completion is read without its thoughts, up to the first leaked next question or end-of-turn token. There, a final
 answer is stated by `#### N`, `\boxed{N}`, `<answer>N</answer>` and "the answer is N" with its variants. The last
 statement counts, since a model may correct itself; statements joined by "or", "and" or a comma, or standing side by
 side, are offered together. A completion without any statement is read at its last line: a value alone, what follows
@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from schoolhouse.core.escape import response_of
 from schoolhouse.graders.normalize import plain
 
 
@@ -37,7 +38,7 @@ def readable_part(completion: str) -> str:
 
     It comes in plain notation, without GSM8K's calculator calls; empty where reasoning never ended.
     """
-    text = completion.rpartition("</think>")[2].partition("<think>")[0]
+    text = response_of(completion)
     start = len(text) - len(text.lstrip())
     for pattern in (_END_OF_TURN, _NEXT_QUESTION):
         leak = pattern.search(text, start)

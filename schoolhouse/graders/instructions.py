@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from schoolhouse.core.escape import response_of
+
 
 # Shortened words whose period ends no sentence, and those whose period does unless the next word is in lowercase.
 _TITLES = set("mr mrs ms dr prof st sen rep gen gov capt lt sgt rev hon mt vs e.g i.e cf al fig figs vol".split())
@@ -32,7 +34,8 @@ def check_instructions(
 
     Args:
         response (`str`):
-            The model's whole answer. An empty one follows nothing.
+            The model's whole answer. Its thoughts (`<think>…</think>`) are not checked; an empty response follows
+            nothing.
         instruction_id_list (`Sequence[str]`):
             Kind of each instruction, such as `"punctuation:no_comma"`: a key of `INSTRUCTIONS`.
         kwargs (`Sequence[dict[str, Any]]`):
@@ -46,6 +49,7 @@ def check_instructions(
     Raises:
         ValueError: If a kind is unknown, or its arguments do not fit.
     """
+    response = response_of(response)
     return [check(response) for check in _checks(instruction_id_list, kwargs, prompt)]
 
 
@@ -58,6 +62,7 @@ def check_instructions_loose(
     The readings are with or without its first line, its last line and its asterisks, which forgives an introduction, a
     closing remark and markdown. Arguments and returned values are those of [`check_instructions`].
     """
+    response = response_of(response)
     lines = response.split("\n")
     cuts = [response, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
     readings = dict.fromkeys(cuts + [cut.replace("*", "") for cut in cuts])  # in order, each once

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from schoolhouse.core.escape import response_of
 from schoolhouse.sandbox.types import bound_names
 
 
@@ -40,12 +41,12 @@ def extract_program(completion: str, prompt: str | None, entry_point: str) -> st
     6. the body of the function that `prompt` begins, fenced or not, indented or not. `prompt` is code that ends in the
        head of the entry point (HumanEval's prompts), not a question in words.
 
-    Reasoning up to `</think>` is no part of the answer. Where none of these is found, the result is the last block or
+    Thoughts (`<think>`) are no part of the answer. Where none of these is found, the result is the last block or
     the whole text, so that the sandbox says what is wrong with it. Of an entry point such as `Solution().solve` the
     program defines `Solution`.
     """
     name = root_name(entry_point)
-    text = completion.rpartition("</think>")[2].partition("<think>")[0]
+    text = response_of(completion)
     text = text.replace("\r\n", "\n").replace("\r", "\n")  # lines are counted as Python counts them
     if not defines(text, name):
         # A chat template that ends in "Assistant:" leaves a blank in front of the first line, or of them all.

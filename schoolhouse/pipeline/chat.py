@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.chat_templates import opened_thought
 from schoolhouse.core.escape import printable
 from schoolhouse.core.manifest import read_pipeline_index
 from schoolhouse.core.models import adapter_folder, load_model, load_tokenizer
@@ -73,7 +74,7 @@ class AdapterChat:
         temperature: float = 0.0,
     ) -> str:
         """
-        Return the next answer of a stage as the model wrote it; [`printable`] makes it safe.
+        Return the next answer of a stage as the model wrote it, thoughts included; [`printable`] makes it safe.
 
         Args:
             messages (`list[dict]`):
@@ -99,6 +100,8 @@ class AdapterChat:
             self.model.set_adapter(stage)
         elif self.adapters:
             context = self.model.disable_adapter()
+        thought = opened_thought(tokenizer, inputs["input_ids"][0].tolist())
+        show(thought)
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         with context, torch.inference_mode():
             output = self.model.generate(
@@ -109,4 +112,4 @@ class AdapterChat:
                 pad_token_id=tokenizer.pad_token_id,
                 streamer=Shown(tokenizer, skip_prompt=True, skip_special_tokens=True),
             )
-        return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return thought + tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from schoolhouse.core.escape import response_of
 from schoolhouse.evaluation.results import EvalSample
 from schoolhouse.report.reading import StageReport
 
@@ -42,12 +43,12 @@ class Finding:
 
 def has_exit(sample: EvalSample) -> bool:
     """Return whether a program has a way to leave before its tests ran, or to be equal to every expected value."""
-    return bool(_EXIT.search(sample.completion))
+    return bool(_EXIT.search(response_of(sample.completion)))
 
 
 def is_hard_coded(sample: EvalSample) -> bool:
     """Return whether a program has two or more branches that return a constant for a constant input."""
-    return len(_BRANCH.findall(sample.completion)) > 1
+    return len(_BRANCH.findall(response_of(sample.completion))) > 1
 
 
 def repetition(text: str) -> float:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from schoolhouse.core.escape import response_of
 from schoolhouse.rewards.columns import Completion, Row, rows_of, text_of
 
 
@@ -34,8 +35,13 @@ class Batch:
 
     @property
     def texts(self) -> list[str]:
-        """Text of each completion."""
+        """Text of each completion, thoughts included."""
         return [text_of(completion) for completion in self.completions]
+
+    @property
+    def responses(self) -> list[str]:
+        """Text of each completion without its thoughts."""
+        return [response_of(text) for text in self.texts]
 
 
 class RewardFunction(ABC):

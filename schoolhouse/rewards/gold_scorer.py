@@ -26,5 +26,5 @@ class GoldScorer(RewardFunction):
 
         return [
             utility_for(row["name"], text) if self.applies(row) else None
-            for text, row in zip(batch.texts, batch.rows, strict=True)
+            for text, row in zip(batch.responses, batch.rows, strict=True)
         ]

@@ -32,6 +32,8 @@ class RewardModel(RewardFunction):
     """
     Score of a reward model, or of an ensemble, for prompt and completion.
 
+    It judges the response: a thought, `<think>…</think>`, is no part of the answers that people compared.
+
     With messages, every completion ends as the chat template ends a turn, so a reward model cannot see truncation. To
     plain text EOS is appended, as in its training.
 
@@ -111,8 +113,12 @@ class RewardModel(RewardFunction):
         scorer, tokenizer = self._loaded
         # 1. Tokenize prompt and completion as in the reward model's training; cut long texts at their beginning.
         rows = [
-            conversation_ids(tokenizer, prompt, completion)
-            for prompt, completion in zip(batch.prompts, batch.completions, strict=True)
+            conversation_ids(
+                tokenizer,
+                prompt,
+                text if isinstance(completion, str) else [*completion[:-1], {**completion[-1], "content": text}],
+            )
+            for prompt, completion, text in zip(batch.prompts, batch.completions, batch.responses, strict=True)
         ]
         limit = self.max_length or scorer.config.get_text_config().max_position_embeddings
         long = sum(len(row) > limit for row in rows)

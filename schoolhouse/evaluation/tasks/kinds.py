@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schoolhouse.config.errors import ConfigError
+from schoolhouse.core.chat_templates import opened_thought
 from schoolhouse.evaluation.results import EvalSample, PreferenceReport
 from schoolhouse.evaluation.scorers import Scorer, UserScorer, build_scorer
 from schoolhouse.evaluation.tasks.items import Item, Messages, Row, prompt_of, text_of
@@ -121,8 +123,11 @@ class GenerateTask(Task):
 
     def ask(self, loaded: LoadedModel, items: Sequence[Item], plan: GenerationPlan | None) -> list[EvalSample]:
         assert plan is not None  # `prepare` makes one for this kind
-        answers = loaded.draw(plan)
         repeated = [item for item in items for _ in range(plan.num_samples)]
+        opened = [opened_thought(loaded.tokenizer, ids) for ids in plan.prompts for _ in range(plan.num_samples)]
+        answers = [
+            replace(answer, text=start + answer.text) for start, answer in zip(opened, loaded.draw(plan), strict=True)
+        ]
         scores = self.score([answer.text for answer in answers], repeated)
         return [
             self._sample(

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.core.run import Run
     from schoolhouse.data import load_training_data
     from schoolhouse.rewards import reward_models
-    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.callbacks import RunCallback, show_progress
     from schoolhouse.training.checks import config_errors, load_rewards, validate_grpo
     from schoolhouse.training.grpo import GRPOTrainer
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
@@ -107,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
             processing_class=tokenizer,
             callbacks=[stop],
         )
+        show_progress(trainer, run)
         # 4. Preflight: a group whose completions all have the same reward has only advantages of 0.
         if not training:
             preflight(parser, trainer, data.train, reward_args.preflight_prompts)

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.data import load_training_data
     from schoolhouse.rewards import reward_models
     from schoolhouse.training import PPOTrainer
-    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.callbacks import RunCallback, show_progress
     from schoolhouse.training.checks import config_errors, load_rewards, validate_grpo
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
 
@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> int:
             callbacks=[stop, overoptimization],
             value_adapter=value_adapter,
         )
+        show_progress(trainer, run)
         trainer.train(resume_from_checkpoint=run.checkpoint)
         if stop.stopped_by:
             run.interrupt(trainer)

@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.core.fingerprint import fingerprint
     from schoolhouse.core.run import Run
     from schoolhouse.data import DataSource
-    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.callbacks import RunCallback, show_progress
     from schoolhouse.training.policy import save_policy
 
     set_seed(training_args.seed)
@@ -136,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
             processing_class=tokenizer,
             callbacks=[stop],
         )
+        show_progress(trainer, run)
         trainer.train(resume_from_checkpoint=run.checkpoint)
         if stop.stopped_by:
             run.interrupt(trainer)

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from schoolhouse.core.run import Run
     from schoolhouse.data import load_training_data
-    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.callbacks import RunCallback, show_progress
     from schoolhouse.training.checks import config_errors, validate_pairs
     from schoolhouse.training.pairs import encode_pairs
     from schoolhouse.training.policy import load_training_tokenizer, save_policy
@@ -107,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
                 callbacks=[stop],
                 head_learning_rate=preference_args.head_learning_rate,
             )
+            show_progress(trainer, run)
 
             # 4. Train: -log σ(score(chosen) - score(rejected)), the negative log-likelihood of the preference under
             #    the model of Bradley and Terry. Only differences of scores enter.

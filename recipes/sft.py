@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.core.chat_templates import training_tokenizer
     from schoolhouse.core.run import Run, tokens_trained
     from schoolhouse.data import load_training_data
-    from schoolhouse.training.callbacks import RunCallback
+    from schoolhouse.training.callbacks import RunCallback, show_progress
     from schoolhouse.training.checks import config_errors, validate_sft
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
     from schoolhouse.training.sft import SFTTrainer
@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
             processing_class=masking_tokenizer,
             callbacks=[stop],
         )
+        show_progress(trainer, run)
         dropped = 0 if training_args.packing else len(data.train) - len(trainer.train_dataset)
         if dropped:
             warnings.warn(f"{dropped} rows keep no trained token within max_length and are left out", stacklevel=1)

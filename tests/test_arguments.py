@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -316,12 +317,20 @@ def test_a_good_recipe_parses_without_a_warning(tmp_path):
 
 def test_help_shows_our_keys_first(capsys):
     with pytest.raises(SystemExit) as exit_info:
-        parser_of(description="Fine-tunes.").parse_args(["--help"])
+        parser_of(description="Fine-tunes.").parse_args(["--help", "all"])
     shown = capsys.readouterr().out
     assert exit_info.value.code == 0
     marks = ["Fine-tunes.", "--check  ", "DataArguments:", "ModelArguments:", "--adapter_name_or_path", "--lora_r"]
     places = [shown.index(mark) for mark in [*marks, "SFTConfig:", "--learning_rate"]]
     assert places == sorted(places)
+
+
+def test_help_shows_few_keys_and_says_how_to_see_all(capsys):
+    with pytest.raises(SystemExit):
+        parser_of().parse_args(["-h"])
+    shown = capsys.readouterr().out
+    assert 8 <= len(re.findall(r"^  --\w+ VALUE", shown, re.MULTILINE)) <= 16
+    assert "--learning_rate" in shown and "--adam_beta1" not in shown and re.search(r"--help all` shows\s+\d+", shown)
 
 
 def test_the_table_of_names_is_true_for_the_installed_versions():

@@ -17,11 +17,12 @@ from schoolhouse.core.files import write_json
 from schoolhouse.core.fingerprint import evaluation_fingerprint
 from schoolhouse.core.manifest import Evaluation, RunManifest, read_manifest
 from schoolhouse.core.models import adapter_hash
+from schoolhouse.core.progress import clock
 from schoolhouse.core.run import product_hash, results_hash
 from schoolhouse.pipeline.estimates import peak_bytes, to_do
 from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Progress, Stop
-from schoolhouse.pipeline.progress import View, clock, print_plan
+from schoolhouse.pipeline.progress import View, print_plan
 from schoolhouse.pipeline.recipe_checks import check_recipes
 from schoolhouse.pipeline.runner import Runner, clear
 from schoolhouse.pipeline.staleness import is_done, is_evaluated, stage_fingerprints, stale_reason
@@ -421,7 +422,7 @@ def test_the_board_shows_what_is_done_at_work_and_to_come(planted):
     rows = [line.split() for line in board.splitlines()]
     assert rows[1][:3] == ["✓", "base", "eval"] and rows[2][:3] == ["▸", "sft", "eval"]
     assert "3 of 40, 1:15 min left" in board and "\x1b" not in board
-    assert "reward 0.25   loss 0.5123   accuracy [2Jx" in board and "stopping" not in board
+    assert "reward 0.25  accuracy [2Jx" in board and "loss" not in board and "stopping" not in board
     view.stop()
     assert "once more ends it at once" in seen()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -113,6 +114,33 @@ def test_a_run_loads_only_what_it_needs(setup, tmp_path):
     loaded = done.stdout.strip().splitlines()[-1].split()
     assert {name.split(".")[1] for name in loaded if "." in name} == {"config", "core", "data", "training"}
     assert len(loaded) <= 36, loaded
+
+
+def test_a_run_says_what_it_trains_each_log_and_what_came_out(monkeypatch, capsys, setup, tmp_path):
+    sft(monkeypatch, setup, tmp_path / "run", "--max_steps", "2")
+    told = capsys.readouterr()
+    first, *steps, done, _, _, _ = told.out.splitlines()
+    assert "sft: " in first and "20 rows of" in first and "2 steps" in first and str(tmp_path / "run") in first
+    assert [line.split()[1] for line in steps] == ["1/2", "2/2"] and all("loss" in line for line in steps)
+    assert "2 steps" in done and str(tmp_path / "run" / "adapter") in done
+    assert "Warning" not in told.err
+
+
+def test_on_a_terminal_one_live_line_shows_the_step_and_the_loss(setup, tmp_path):
+    command = [sys.executable, str(ROOT / "recipes/sft.py"), "--config", str(setup / "sft.yaml"), "--max_steps", "2"]
+    shown = []
+    there, here = pty.openpty()
+    run = [*command, "--output_dir", str(tmp_path / "run")]
+    with subprocess.Popen(run, stdout=here, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "140"}):
+        os.close(here)
+        try:
+            while text := os.read(there, 4096):
+                shown.append(text)
+        except OSError:  # the program has closed its end
+            pass
+    text = b"".join(shown).decode()
+    assert "2/2" in text and "loss" in text
+    assert text.rstrip().splitlines()[-4].endswith("MB)") and "done: 2 steps" in text
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_another(monkeypatch, setup, whole_run, tmp_path):

@@ -35,7 +35,7 @@ def nearest(key: Any, known: Iterable[str]) -> str:
     near = get_close_matches(str(key), known, n=1)
     if near:
         return f"did you mean {near[0]}?"
-    return f"known keys: {', '.join(known)}" if len(known) < 20 else "no known key is near; --help lists all"
+    return f"known keys: {', '.join(known)}" if len(known) < 20 else "no known key is near; `--help all` lists all"
 
 
 def render(value: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_origin, get_type_hints
 
+from schoolhouse.config.console import quiet_libraries
 from schoolhouse.config.errors import ConfigError, FlagParser, KeyPath, exit_with, key_label, nearest, render
 from schoolhouse.config.key_rules import REMOVED, RENAMED, apply_renames, check_bounds, refuse_conflicts
 from schoolhouse.config.paths import adapter_settings, check_locations
@@ -22,6 +23,14 @@ def has_native_bf16(use_cpu: bool = False) -> bool:
     import torch
 
     return not use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+# `--help` shows these; `--help all` shows every key.
+_MAIN_KEYS = {
+    *("model_name_or_path", "adapter_name_or_path", "dataset_name", "rewards", "output_dir", "learning_rate"),
+    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "max_length", "max_completion_length"),
+    *("num_generations", "beta", "lora_r", "report_to"),
+}
 
 
 class RecipeParser:
@@ -76,6 +85,7 @@ class RecipeParser:
         self.resolved: dict[str, Any] = {}
         self._file: YamlFile | None = None
         self._flagged: set[str] = set()
+        self._hidden: list[argparse.Action] = []
         self._flags = self._build_flags(description, check)
 
     def _build_flags(self, description: str | None, check: str | None) -> FlagParser:
@@ -83,7 +93,11 @@ class RecipeParser:
             description=description,
             usage=f"%(prog)s [--config FILE] {'[--check] ' if check else ''}[--KEY VALUE ...]",
             epilog="Nested values are YAML: --KEY '{name: value}'. A flag wins over the file.",
+            add_help=False,
         )
+        is_long = len(self.fields) > 40
+        told = "the keys that matter most; `--help all` shows all" if is_long else "this message"
+        flags.add_argument("-h", "--help", nargs="?", const="main", choices=("main", "all"), metavar="all", help=told)
         flags.add_argument("--config", metavar="FILE", help="YAML file with the keys below")
         if check:
             flags.add_argument("--check", action="store_true", help=check)
@@ -96,9 +110,19 @@ class RecipeParser:
             own = inspect.get_annotations(cls)
             for name in sorted(names, key=lambda name: name not in own):
                 options = self._flag_options(name, described.get(name, ""))
-                group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", **options)
+                flag = group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", **options)
+                if is_long and name not in _MAIN_KEYS:
+                    self._hidden.append(flag)
             added.update(names)
         return flags
+
+    def _print_help(self, asked: str) -> NoReturn:
+        if asked == "main" and self._hidden:
+            for flag in self._hidden:
+                flag.help = argparse.SUPPRESS
+            self._flags.epilog = f"{self._flags.epilog} `--help all` shows {len(self._hidden)} further keys."
+        self._flags.print_help()
+        raise SystemExit(0)
 
     def _flag_options(self, name: str, described: str) -> dict[str, Any]:
         spec, kinds = self.fields[name], {get_origin(arm) or arm for arm in arms(self.hints[name])}
@@ -127,8 +151,11 @@ class RecipeParser:
             SystemExit: status 2 after one line on stderr.
         """
         argv = sys.argv[1:] if argv is None else argv
+        quiet_libraries()
         known, unknown = self._flags.parse_known_args([self._spell_flag(text) for text in argv])
         texts = vars(known)
+        if asked := texts.pop("help"):
+            self._print_help(asked)
         self.check, config = texts.pop("check", False), texts.pop("config")
         self._flagged = set(texts)
         self._refuse_unknown_flags(unknown)

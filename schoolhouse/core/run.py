@@ -32,6 +32,7 @@ from schoolhouse.core.manifest import (
     read_manifest,
 )
 from schoolhouse.core.models import adapter_hash, model_hash, template_hash, weights_dtype
+from schoolhouse.core.progress import PROGRESS_FILE, clock, metrics_line
 from schoolhouse.core.redaction import redact
 
 
@@ -232,6 +233,22 @@ class Run:
             peak_bytes=peak_bytes(),
             **values,
         )
+        if self.is_writer:
+            self._print_outcome()
+
+    def _print_outcome(self) -> None:
+        """Say what came out, and how to measure it, talk to it and share it."""
+        manifest, product = self.manifest, self.folder / (self.manifest.product or "")
+        size = sum(file.stat().st_size for file in product.rglob("*") if file.is_file())
+        parts = [f"{manifest.steps} steps in {clock(manifest.seconds)}", metrics_line(manifest.metrics, 2)]
+        print(f"done: {' · '.join(filter(None, parts))} · {product} ({size / 1e6:.1f} MB)")
+        if manifest.product == "adapter" and manifest.model is not None and PROGRESS_FILE not in os.environ:
+            model = f"--model_name_or_path {manifest.model.name} --adapter_name_or_path {product}"
+            print(f"  measure: python eval/run.py {model} --tasks NAME --output_dir {self.folder / 'eval'}")
+            print(
+                f"  talk:    python recipes/chat.py --model_name_or_path {manifest.model.name} --stages it={product}"
+            )
+            print(f"  share:   python recipes/share.py push {self.folder} OWNER/NAME --dry_run")
 
     def interrupt(self, trainer: Trainer) -> None:
         """Write the manifest of a run that has saved a checkpoint and stopped, and say how to continue."""

@@ -7,17 +7,11 @@ from typing import Any
 
 from schoolhouse.core.environment import versions
 from schoolhouse.core.escape import one_line
+from schoolhouse.core.progress import clock, metrics_line
 from schoolhouse.pipeline.estimates import Program, eval_seconds, peak_bytes, to_do, training_seconds
 from schoolhouse.pipeline.plan import Pipeline, Stage
 from schoolhouse.pipeline.process import Progress
 from schoolhouse.pipeline.staleness import manifest_of, stale_reason
-
-
-# The first of these that a program logs are shown; anything else a trainer logs stands in its log.
-SHOWN = (
-    *("reward", "loss", "eval_loss", "accuracy", "mean_token_accuracy", "objective/kl", "completions/mean_length"),
-    *("entropy", "learning_rate"),
-)
 
 
 class View:
@@ -116,27 +110,6 @@ class View:
         if self.stopping:
             parts.append(Text("stopping after this step; once more ends it at once", style="bold yellow"))
         return Group(*parts)
-
-
-def metrics_line(metrics: dict[str, Any]) -> str:
-    """Return up to four of a trainer's metrics, the most telling ones."""
-    found = [(key, metrics[key]) for key in SHOWN if key in metrics][:4]
-    return "   ".join(f"{key} {_figure(value)}" for key, value in found)
-
-
-def _figure(value: Any) -> str:
-    try:
-        return f"{float(value):.4g}"
-    except (TypeError, ValueError):
-        return one_line(value, 20)
-
-
-def clock(seconds: float) -> str:
-    """Return seconds as `45 s`, `3:20 min` or `2:05 h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"
 
 
 def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:

@@ -1,77 +1,118 @@
-"""Talk to one stage of a pipeline, or put one question to several and see the answers side by side.
+"""Talk to a model, a run or a stage of a pipeline, or to several on one base, which then answer one after the other.
 
-    python recipes/chat.py --pipeline outputs/tiny --stages sft
-    python recipes/chat.py --pipeline outputs/tiny --stages base,sft,grpo_math --prompt "What is 17 + 25?"
-    python recipes/chat.py --model_name_or_path data/tiny/base --stages mine=outputs/tiny/sft/adapter
+    python recipes/chat.py outputs/tiny/sft                            # a run folder, an adapter, or a model
+    python recipes/chat.py outputs/tiny/sft outputs/tiny/grpo_math     # two runs on the same base
+    python recipes/chat.py outputs/tiny --stages base,sft              # stages of a pipeline
+    python recipes/chat.py outputs/tiny --stages base,sft --prompt "What is 17 + 25?"
 
-An empty line begins a new talk; Ctrl-C ends an answer, and at the prompt, like Ctrl-D, the program.
+In a talk, a line that begins with / is a command: /help lists them. Ctrl-C ends an answer, and at the prompt, like
+Ctrl-D, the program.
 """
 
 import sys
 
 from schoolhouse.config.errors import FlagParser
-from schoolhouse.config.paths import find_file
+
+
+COMMANDS = """/help           show these commands
+/reset          begin a new talk
+/system TEXT    set the system prompt and begin a new talk; without a text there is none
+/stages         show who answers
+/stages A,B     let these of the loaded stages answer, and begin a new talk
+/quit           end"""
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = FlagParser(description=__doc__)
-    parser.add_argument("--pipeline", metavar="FOLDER", help="folder of a pipeline, or its pipeline.json")
-    parser.add_argument("--model_name_or_path", metavar="X", help="base model, where there is no pipeline")
-    parser.add_argument("--stages", metavar="A,B", help="base, stages of the pipeline, or name=ADAPTER")
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="run, adapter, model or pipeline, on one base")
+    parser.add_argument("--pipeline", metavar="FOLDER", help="the same as FOLDER")
+    parser.add_argument("--model_name_or_path", metavar="X", help="base model, where no folder names it")
+    parser.add_argument("--adapter_name_or_path", metavar="X", help="adapter on that base")
+    parser.add_argument("--stages", metavar="A,B", help="base, names of runs or of stages, or name=ADAPTER")
+    parser.add_argument("--system", metavar="TEXT", help="system prompt")
     parser.add_argument("--prompt", metavar="TEXT", help="one question to all the stages, and no talk")
     parser.add_argument("--max_new_tokens", type=int, default=256, metavar="N", help="default: 256")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0, greedy")
     arguments = parser.parse_args(argv)
 
-    from schoolhouse.core.escape import printable, response_of
     from schoolhouse.pipeline.chat import AdapterChat, find_stages
 
+    folders = [*arguments.folders, *filter(None, [arguments.pipeline])]
+    adapters = list(filter(None, [arguments.adapter_name_or_path]))
     try:
-        base = arguments.model_name_or_path and str(find_file(arguments.model_name_or_path))
-        model, stages = find_stages(arguments.pipeline, base, arguments.stages)
-        if arguments.prompt is None and len(stages) > 1:
-            raise ValueError("several stages answer a --prompt; a talk is with one: name one in --stages")
+        model, stages = find_stages(folders, arguments.model_name_or_path, adapters, arguments.stages)
         chat = AdapterChat(model, stages)
     except (ValueError, OSError) as error:
         print(f"recipes/chat.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     options = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
-
+    start = [{"role": "system", "content": arguments.system}] if arguments.system else []
     if arguments.prompt is not None:
-        from rich.columns import Columns
-        from rich.console import Console
-        from rich.panel import Panel
-        from rich.text import Text
+        show_answers(chat, list(stages), [*start, {"role": "user", "content": arguments.prompt}], options)
+    else:
+        print(f"{', '.join(stages)} on {model}; /help lists the commands")
+        talk(chat, list(stages), start, options)
+    return 0
 
-        question = [{"role": "user", "content": arguments.prompt}]
-        answers = {name: chat.answer(name, question, **options) for name in stages}
-        Console().print(
-            Columns([Panel(Text(printable(text)), title=Text(name)) for name, text in answers.items()], equal=True)
-        )
-        return 0
 
-    (stage,) = stages
-    messages: list[dict[str, str]] = []
+def show_answers(chat, stages: list[str], messages: list[dict[str, str]], options: dict) -> None:
+    """Print the answers of several stages to one question side by side."""
+    from rich.columns import Columns
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from schoolhouse.core.escape import printable
+
+    answers = {name: chat.answer(name, messages, **options) for name in stages}
+    panels = [Panel(Text(printable(text)), title=Text(name)) for name, text in answers.items()]
+    Console().print(Columns(panels, equal=True))
+
+
+def talk(chat, stages: list[str], start: list[dict[str, str]], options: dict) -> None:
+    """Read lines and print the answers of each stage, which remembers its own words only."""
+    loaded = stages
+    talks = {name: list(start) for name in stages}
     while True:
         try:
-            line = input("\nyou: ")
+            line = input("\nyou: ").strip()
         except (EOFError, KeyboardInterrupt):
             print()
-            return 0
-        if not line.strip():
-            messages = []
+            return
+        command, _, rest = line.partition(" ")
+        if command == "/quit":
+            return
+        if command == "/stages" and not rest:
+            print(f"answering: {', '.join(stages)}; loaded: {', '.join(loaded)}")
+        elif command == "/stages" and (unknown := {name.strip() for name in rest.split(",")} - set(loaded)):
+            print(f"unknown stage {', '.join(sorted(unknown))}; loaded: {', '.join(loaded)}")
+        elif command in ("/reset", "/system", "/stages"):
+            if command == "/system":
+                start = [{"role": "system", "content": rest}] if rest else []
+            elif command == "/stages":
+                stages = [name.strip() for name in rest.split(",")]
+            talks = {name: list(start) for name in stages}
             print("(a new talk)")
-            continue
-        messages.append({"role": "user", "content": line})
-        print(f"{stage}: ", end="", flush=True)
-        try:
-            said = chat.answer(stage, messages, lambda text: print(text, end="", flush=True), **options)
-            # Its thoughts are shown, but the next turn reads the response only, as models with thoughts are trained.
-            messages.append({"role": "assistant", "content": response_of(said)})
-        except KeyboardInterrupt:
-            messages.pop()
-            print(" (stopped)")
-    return 0
+        elif command.startswith("/"):
+            print(COMMANDS if command == "/help" else f"unknown command {command}\n{COMMANDS}")
+        elif line:
+            for name in stages:
+                answer(chat, name, talks[name], line, options)
+
+
+def answer(chat, name: str, messages: list[dict[str, str]], line: str, options: dict) -> None:
+    """Print the answer of one stage as it is generated, and add question and answer to its talk."""
+    from schoolhouse.core.escape import response_of
+
+    question = {"role": "user", "content": line}
+    print(f"{name}: ", end="", flush=True)
+    try:
+        said = chat.answer(name, [*messages, question], lambda text: print(text, end="", flush=True), **options)
+        messages += [question, {"role": "assistant", "content": response_of(said)}]
+    except KeyboardInterrupt:
+        print(" (stopped)")
+    except ValueError as error:  # such as a chat template without a system prompt
+        print(f"(no answer: {' '.join(str(error).split())})")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_models import make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recipes.chat import main
 from schoolhouse.core.chat_templates import ensure_chat_template
 from schoolhouse.core.escape import printable
 from schoolhouse.core.models import load_model
@@ -41,7 +42,7 @@ def pipeline(tmp_path_factory):
 
 
 def test_each_stage_answers_as_it_does_alone_in_any_order(pipeline):
-    base, stages = find_stages(str(pipeline), None, "base,one,two")
+    base, stages = find_stages([str(pipeline)], names="base,one,two")
     chat = AdapterChat(base, stages, device="cpu")
     question = [{"role": "user", "content": "How many apples?"}]
 
@@ -62,14 +63,27 @@ def test_each_stage_answers_as_it_does_alone_in_any_order(pipeline):
         assert "".join(pieces) == printable(said)
 
 
-def test_stages_come_from_a_pipeline_or_as_adapters(pipeline):
-    _, last = find_stages(str(pipeline / "pipeline.json"), None, None)
+def test_stages_come_from_pipelines_runs_adapters_and_models(pipeline):
+    base, one, two = (str(pipeline / name) for name in ("base", "one", "two"))
+    _, last = find_stages([str(pipeline / "pipeline.json")])
     assert list(last) == ["two"]  # the reward model after it does not talk
-    assert find_stages(None, "b", "mine=folder") == ("b", {"mine": "folder"})
-    with pytest.raises(ValueError, match=r"unknown stage 'three'; known: base, one, two"):
-        find_stages(str(pipeline), None, "three")
-    with pytest.raises(ValueError, match="model_name_or_path is missing"):
-        find_stages(None, None, "base")
+    assert find_stages([one]) == find_stages([f"{one}/adapter"]) == (base, {"one": f"{one}/adapter"})
+    assert list(find_stages([one, two])[1]) == ["one", "two"]
+    assert find_stages([base]) == (base, {"base": None})
+    assert find_stages((), base, [one]) == (base, {"adapter": f"{one}/adapter"})
+    assert find_stages((), "b", names="mine=folder") == ("b", {"mine": "folder"})
+
+
+def test_what_cannot_talk_is_one_line(pipeline, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for arguments, message in (
+        (([str(pipeline)], None, (), "three"), "unknown stage 'three'; known: base, one, two"),
+        (((), None, (), "base"), "no base model"),
+        (([str(pipeline / "one"), str(tmp_path)],), "one base model at a time"),
+        (([str(tmp_path.parent)],), "neither a pipeline, a finished run, an adapter nor a model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_stages(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +92,7 @@ def test_stages_come_from_a_pipeline_or_as_adapters(pipeline):
 def test_a_damaged_pipeline_is_one_line(tmp_path, text):
     (tmp_path / "pipeline.json").write_text(text)
     with pytest.raises(ValueError, match=r"pipeline\.json.*: delete that file and run the same command again"):
-        find_stages(str(tmp_path), None, None)
+        find_stages([str(tmp_path)])
 
 
 def test_nothing_that_a_terminal_obeys_is_printed():
@@ -94,3 +108,20 @@ def test_one_question_goes_to_several_stages_from_the_command_line(pipeline):
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     assert result.returncode == 0, result.stderr
     assert "base" in result.stdout and "one" in result.stdout
+
+
+def test_a_talk_obeys_commands_and_goes_on_after_a_mistake(pipeline, monkeypatch, capsys):
+    lines = iter(
+        ["/help", "Hello", "/stages base", "Hello", "/stages three", "/system Be kind.", "/no", "Hello", "/quit"]
+    )
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    assert main([str(pipeline / "one"), str(pipeline / "two"), "--stages", "base,one", "--max_new_tokens", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"base, one on {pipeline / 'base'}; /help")
+    assert shown.count("\nbase: ") + shown.count("base: ") >= 3 and shown.count("one: ") == 1
+    assert (
+        "(a new talk)" in shown
+        and "unknown stage three; loaded: base, one" in shown
+        and "unknown command /no" in shown
+    )
+    assert next(lines, None) is None

@@ -65,7 +65,7 @@ def check_locations(values: dict[str, Any]) -> None:
     for holder, key, where in places:
         if not holder.get(key):
             continue
-        if (found := find_file(holder[key])) != Path(holder[key]):
+        if (found := run_product(find_file(holder[key]), key)) != Path(holder[key]):
             holder[key] = str(found)
         path = found if key in ("dataset_path", "path") else as_path(holder[key])
         if path is not None and not path.exists():
@@ -74,6 +74,19 @@ def check_locations(values: dict[str, Any]) -> None:
             is_adapter = (path / "adapter_config.json").is_file()
             advice = ": it is an adapter, set adapter_name_or_path" if is_adapter else ""
             raise ConfigError(where, f"{render(holder[key])} has no config.json, so it is no model{advice}")
+
+
+# What a run folder holds, and the file that such a folder has.
+_PRODUCTS = {
+    "adapter_name_or_path": ("adapter", "adapter_config.json"),
+    "model_name_or_path": ("model", "config.json"),
+}
+
+
+def run_product(path: Path, key: str) -> Path:
+    """Return the adapter or model in a run folder, where one is named; else the path as it is."""
+    name, file = _PRODUCTS.get(key, ("", ""))
+    return path / name if name and not (path / file).exists() and (path / name / file).is_file() else path
 
 
 def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[str, Any]:

@@ -245,9 +245,7 @@ class Run:
         if manifest.product == "adapter" and manifest.model is not None and PROGRESS_FILE not in os.environ:
             model = f"--model_name_or_path {manifest.model.name} --adapter_name_or_path {product}"
             print(f"  measure: python eval/run.py {model} --tasks NAME --output_dir {self.folder / 'eval'}")
-            print(
-                f"  talk:    python recipes/chat.py --model_name_or_path {manifest.model.name} --stages it={product}"
-            )
+            print(f"  talk:    python recipes/chat.py {self.folder}")
             print(f"  share:   python recipes/share.py push {self.folder} OWNER/NAME --dry_run")
 
     def interrupt(self, trainer: Trainer) -> None:

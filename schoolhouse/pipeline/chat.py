@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.config.paths import find_file, run_product
 from schoolhouse.core.chat_templates import opened_thought
 from schoolhouse.core.escape import printable
-from schoolhouse.core.manifest import read_pipeline_index
+from schoolhouse.core.manifest import PIPELINE_FILE, read_pipeline_index
 from schoolhouse.core.models import adapter_folder, load_model, load_tokenizer
 from schoolhouse.core.reward_models import validate_task_type
 
@@ -18,31 +20,67 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def find_stages(pipeline: str | None, model: str | None, names: str | None) -> tuple[str, dict[str, str | None]]:
+def find_stages(
+    folders: Sequence[str] = (),
+    model: str | None = None,
+    adapters: Sequence[str] = (),
+    names: str | None = None,
+) -> tuple[str, dict[str, str | None]]:
     """
     Return the base model, and for each stage that is asked its adapter (`None` for the base itself).
 
     Args:
-        names (`str` or `None`):
-            Stages, separated by commas: `base`, a stage of the pipeline, or `name=adapter`. By default the pipeline's
-            last finished stage that is no reward model.
+        folders (`Sequence[str]`, *optional*):
+            Folders of pipelines, of runs, of adapters, or of a model; a Hub id is taken for a model.
+        model (`str`, *optional*):
+            The base model, by default that of the folders.
+        adapters (`Sequence[str]`, *optional*):
+            Folders or Hub ids of adapters on `model`.
+        names (`str`, *optional*):
+            Stages, separated by commas: `base`, a stage of the folders, or `name=adapter`. By default all runs and
+            adapters that are named, else a pipeline's last finished stage that is no reward model, else the base.
+
+    Raises:
+        ValueError: For an unknown stage, a folder that holds nothing to talk to, no base model, or several.
     """
     known: dict[str, str | None] = {"base": None}
-    if pipeline is not None:
-        index = read_pipeline_index(pipeline)
-        model = model or index.base.name
-        for stage in index.stages:
-            if stage.recipe not in (None, "reward") and stage.status == "done":
-                known[stage.name] = str(Path(stage.folder) / "adapter")
-    if model is None:
-        raise ValueError("model_name_or_path is missing: give it, or --pipeline with the folder of a pipeline")
+    bases = [model] if model is not None else []
+    named: list[str] = []
+    last = None
+    for text in folders:
+        path = find_file(text)
+        if (path / PIPELINE_FILE).is_file() or path.name == PIPELINE_FILE:
+            index = read_pipeline_index(path)
+            bases.append(index.base.name)
+            for stage in index.stages:
+                if stage.recipe not in (None, "reward") and stage.status == "done":
+                    known[stage.name] = str(Path(stage.folder) / "adapter")
+                    last = stage.name
+        elif ((folder := run_product(path, "adapter_name_or_path")) / "adapter_config.json").is_file():
+            name = folder.resolve().parent.name if folder.name == "adapter" else folder.resolve().name
+            known[name] = str(folder)
+            named.append(name)
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            bases += [config["base_model_name_or_path"]] if config.get("base_model_name_or_path") else []
+        else:
+            folder = run_product(path, "model_name_or_path")
+            if folder.is_dir() and not (folder / "config.json").is_file():
+                raise ValueError(f"{text} is neither a pipeline, a finished run, an adapter nor a model")
+            bases.append(str(folder) if folder.is_dir() else text)
+    for adapter in adapters:
+        known["adapter"] = str(run_product(find_file(adapter), "adapter_name_or_path"))
+        named.append("adapter")
+    if not bases:
+        raise ValueError("no base model: name a run, an adapter, a pipeline or a model, or give --model_name_or_path")
+    if model is None and len({str(find_file(base).resolve()) for base in bases}) > 1:
+        raise ValueError(f"one base model at a time, these have several: {', '.join(dict.fromkeys(bases))}")
     chosen = {}
-    for entry in (names or list(known)[-1]).split(","):
+    for entry in names.split(",") if names else named or [last or "base"]:
         name, equals, adapter = entry.strip().partition("=")
         if not equals and name not in known:
             raise ValueError(f"unknown stage {name!r}; known: {', '.join(known)}; or give it as {name}=ADAPTER")
         chosen[name.replace(".", "_")] = adapter if equals else known[name]  # peft allows no dots in names
-    return model, chosen
+    return str(find_file(bases[0])), chosen
 
 
 class AdapterChat:

@@ -333,7 +333,7 @@ PROGRAMS = {
         "connect": escape("import socket\nsocket.create_connection(('127.0.0.1', PORT), timeout=1)"),
         "udp": escape("import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', PORT))"),
         "unix socket": escape("import socket\nsocket.socket(socket.AF_UNIX)"),
-        "socket pair": escape("import socket\nsocket.socketpair()"),
+        "socket pair": escape("import socket\nsocket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)"),
         "raw socket": escape("raw(41, 198, 17, 3, 0)"),
         "pass a descriptor": escape("raw(46, 211, 3, ctypes.create_string_buffer(56), 0)"),
         "connect the calls elsewhere": escape("raw(42, 203, 3, ctypes.create_string_buffer(16), 16)"),

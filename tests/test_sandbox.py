@@ -299,9 +299,9 @@ def test_the_same_program_gets_the_same_verdict(sandbox):
 # Time
 
 
-def test_waiting_is_not_counted_as_computing(sandbox):
-    verdict = run(sandbox, "import time\ndef f(x):\n    time.sleep(1.2)\n    return 2", timeout_s=1)
-    assert verdict.passed and verdict.cpu_s < 1
+def test_a_program_may_sleep_within_its_limit(sandbox):
+    verdict = run(sandbox, "import time\ndef f(x):\n    time.sleep(0.4)\n    return 2", timeout_s=1)
+    assert verdict.passed and verdict.cpu_s < 0.4
 
 
 def test_computing_is_counted_up_to_the_limit(sandbox):
@@ -310,19 +310,24 @@ def test_computing_is_counted_up_to_the_limit(sandbox):
     assert 0.3 <= verdict.cpu_s < 1.3  # on a busy core the fork server wakes late
 
 
-def test_waiting_is_bounded_too(sandbox):
+@pytest.mark.parametrize(
+    "program",
+    ["import time\ntime.sleep(1000)", "def f(x):\n    import time; time.sleep(1000)", "input = open(3).read()",
+     "import threading as t\nk = t.Lock()\ndef f(x):\n    t.Thread(target=k.acquire).start()\n    k.acquire()",
+     "import time\ndef f(x):\n    while True: time.sleep(0.01)"],
+)  # fmt: skip
+def test_a_sleeping_program_costs_no_more_than_its_limit(sandbox, program):
     start = time.monotonic()
-    verdict = run(sandbox, "import time\ntime.sleep(1000)", timeout_s=0.1)
+    verdict = run(sandbox, program, timeout_s=1)
     assert verdict.status == "timeout" and "waited" in verdict.detail
-    assert time.monotonic() - start < 60
+    assert 1 <= time.monotonic() - start < 3  # before, 6
 
 
-def test_a_value_that_makes_the_tests_slow_stops_neither_test_runner_nor_trainer(sandbox, monkeypatch):
-    monkeypatch.setattr(sandbox_module, "GRACE_S", 0.3)
+def test_a_value_that_makes_the_tests_slow_stops_neither_test_runner_nor_trainer(sandbox):
     slow = "for _ in range(f(1)):\n    pass\nassert f(1) == 2"
     assert run(sandbox, "def f(x): return 10**15", slow, timeout_s=0.2).status == "timeout"
     assert run(sandbox, "def f(x): return 2", slow).passed
-    # One C loop, which no signal handler interrupts: the trainer replaces the test runner.
+    # One C loop, which no signal handler interrupts: the kernel ends the test runner, and the trainer replaces it.
     stuck = "assert sum(range(f(1))) == 1"
     assert run(sandbox, "def f(x): return 10**15", stuck, timeout_s=0.1).status == "timeout"
     assert run(sandbox, "def f(x): return 2", stuck).passed
@@ -470,10 +475,9 @@ def test_a_closed_sandbox_leaves_no_process_and_says_so():
 
 
 def test_it_refuses_to_run_programs_without_isolation():
-    with pytest.raises(SandboxError, match="allow_weak_isolation=True"):
-        Sandbox(workers=1, without=("seccomp", "landlock"))
-    with pytest.raises(SandboxError, match="allow_weak_isolation=True"):
-        Sandbox(workers=1, without=("rlimits",))
+    for layers in (("seccomp", "landlock"), ("rlimits",), ("seccomp", "netns", "ipcns", "pidns")):
+        with pytest.raises(SandboxError, match="SCHOOLHOUSE_ALLOW_WEAK_ISOLATION=1"):
+            Sandbox(workers=1, without=layers)
     with Sandbox(workers=1, without=("seccomp", "landlock"), allow_weak_isolation=True) as sandbox:
         assert not sandbox.layers["seccomp"] and not sandbox.layers["landlock"]
         assert "off: seccomp, landlock" in sandbox.describe()
@@ -493,8 +497,8 @@ TASK = "assert solve(2) == 17"
 @pytest.mark.parametrize(
     ("layers", "attempt"),
     [
-        (("landlock",), "open('/etc/passwd').read()"),
-        (("seccomp",), "import socket\nsocket.socketpair()"),
+        (("landlock", "seccomp"), "open('/etc/passwd').read()"),
+        (("seccomp",), "import socket\nsocket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)"),
         (("seccomp",), "os.memfd_create('x')"),
         (("rlimits",), "import mmap\nmmap.mmap(-1, 1 << 30)"),
     ],

@@ -4,7 +4,6 @@ The same verdict scores an eval and becomes a reward. The program is run as it w
 """
 
 import functools
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +13,6 @@ from schoolhouse.sandbox import Job, Sandbox, entry_point_of
 
 
 __all__ = ["CodeGrade", "defines", "extract_program", "grade_programs", "shared_sandbox"]
-
-
-logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0  # the slowest reference solution, MBPP's 123, took 2.4 s: room for a machine half as fast
 
@@ -90,6 +86,4 @@ def shared_sandbox() -> Sandbox:
     """
     # No lock, since a fork could copy it while it is held: if two threads start at once, one of the two sandboxes
     # lives only for its first batch.
-    sandbox = Sandbox()
-    logger.info(sandbox.describe())
-    return sandbox
+    return Sandbox()

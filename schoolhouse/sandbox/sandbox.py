@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import queue
 import signal
@@ -13,12 +14,19 @@ import weakref
 from collections import OrderedDict
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import astuple
-from typing import Any, Self
+from typing import Self
 
+from schoolhouse.sandbox.isolation import NAMESPACES
 from schoolhouse.sandbox.test_runner import ENVIRONMENT, GRACE_S, ROOT, wall_limit
 from schoolhouse.sandbox.types import Job, SandboxError, Verdict
 from schoolhouse.sandbox.wire_format import read_trusted, write_trusted
 
+
+logger = logging.getLogger(__name__)
+
+ALLOW_WEAK_ISOLATION = "SCHOOLHOUSE_ALLOW_WEAK_ISOLATION"  # environment variable
+# A failure of these kinds may be the work of other programs, which left this one no threads or no memory.
+_SHARED = ("can't start new thread", "killed by the kernel")
 
 # An ordinary program must still work when nothing but the preimported modules can be read.
 _ORDINARY = Job(
@@ -64,7 +72,7 @@ class _TestRunner:
                 start_new_session=True,  # Ctrl-C is for the trainer to handle
             )
 
-    def layers(self) -> dict[str, Any]:
+    def layers(self) -> dict[str, bool | int]:
         """Wait until it is ready and return the layers that hold, which it sends once."""
         self._socket.settimeout(60)
         try:
@@ -73,27 +81,30 @@ class _TestRunner:
             message = {"error": f"no sign of life: {error}"}
         if not message or "error" in message:
             raise SandboxError(f"the sandbox did not start: {(message or {}).get('error', 'the test runner died')}")
-        return message["layers"]
+        layers: dict[str, bool | int] = message["layers"]
+        return layers
 
     def run(self, job: Job) -> Verdict:
         """Run one job."""
-        self._socket.settimeout(wall_limit(job.timeout_s) + 3 * GRACE_S)
+        # Twice: for the program, and for the tests on the values that it returns.
+        self._socket.settimeout(2 * wall_limit(job.timeout_s) + 3 * GRACE_S)
         try:
             self._socket.sendall(write_trusted(vars(job)))
             if message := read_trusted(self._socket.recv):
                 return Verdict(**message)
-            verdict = Verdict("sandbox_error", None, "the test runner died")
-        except TimeoutError:
-            verdict = Verdict("timeout", 0.0, "the tests did not finish on the returned values")
+            reason = "it died"
         except OSError as error:
-            verdict = Verdict("sandbox_error", None, f"the test runner died: {error}")
+            reason = str(error)
         with self._replacing:
             if self._closed:
                 raise SandboxError("the sandbox was closed while this program ran")
             self.kill()
+            ended = self.process.returncode
             self._start()
         self.layers()
-        return verdict
+        if ended == -signal.SIGVTALRM:  # its own limit on CPU time
+            return Verdict("timeout", 0.0, "the tests took too long on the values that the program returned")
+        return Verdict("sandbox_error", None, f"the test runner was replaced: {reason}")
 
     def kill(self) -> None:
         """End it, its fork server and the running program: they are one process group."""
@@ -121,13 +132,18 @@ class Sandbox:
     Args:
         workers (`int`, *optional*):
             Programs at a time; defaults to the number of cores this process may use.
-        allow_weak_isolation (`bool`, *optional*, defaults to `False`):
-            Run programs even where resource limits, or both the system call filter and Landlock, do not hold. Only
-            for programs that you trust.
+        allow_weak_isolation (`bool`, *optional*):
+            Run programs even where resource limits do not hold, or neither does the system call filter nor Landlock
+            with namespaces. Only for programs that you trust. By default the environment variable
+            `SCHOOLHOUSE_ALLOW_WEAK_ISOLATION=1` allows it.
         cache_size (`int`, *optional*, defaults to `100_000`):
             Verdicts to keep; the least recently used are dropped first. `0` runs every job again.
         without (`tuple[str, ...]`, *optional*, defaults to `()`):
             Layers to leave off, to test that the others hold.
+
+    Attributes:
+        layers (`dict[str, bool | int]`): layers of [`schoolhouse.sandbox.isolation`] that hold, or do not. Landlock's
+            value is its version, that of `uid` a user id.
 
     Raises:
         SandboxError: Where programs cannot be run safely.
@@ -145,7 +161,7 @@ class Sandbox:
     def __init__(
         self,
         workers: int | None = None,
-        allow_weak_isolation: bool = False,
+        allow_weak_isolation: bool | None = None,
         cache_size: int = 100_000,
         without: tuple[str, ...] = (),
     ) -> None:
@@ -155,6 +171,8 @@ class Sandbox:
                 "the recipe, or run it in a Linux container"
             )
         self.workers = workers or len(os.sched_getaffinity(0))
+        if allow_weak_isolation is None:
+            allow_weak_isolation = os.environ.get(ALLOW_WEAK_ISOLATION) == "1"
         self._allow_weak_isolation = allow_weak_isolation
         self._cache_size = cache_size
         self._without = tuple(without)
@@ -175,14 +193,18 @@ class Sandbox:
         try:
             # Each fork server tries each layer. A layer counts if it holds in all of them.
             every = [runner.layers() for runner in self._runners]
-            self.layers: dict[str, Any] = {name: min(layers[name] for layers in every) for name in every[0]}
-            enough = self.layers["rlimits"] and (self.layers["seccomp"] or self.layers["landlock"])
+            self.layers: dict[str, bool | int] = {name: min(layers[name] for layers in every) for name in every[0]}
+            without_filter = all(self.layers[name] for name in ("landlock", *NAMESPACES))
+            enough = self.layers["rlimits"] and (self.layers["seccomp"] or without_filter)
             if not (enough or self._allow_weak_isolation):
                 raise SandboxError(
-                    f"programs cannot be isolated here ({self.describe()}): resource limits and seccomp or "
-                    "Landlock are needed; use another kernel or container profile, or pass allow_weak_isolation=True "
-                    "if you trust every program"
+                    f"programs cannot be isolated here ({self.describe()}): resource limits, and seccomp or Landlock "
+                    "with namespaces, are needed; use another kernel or container profile, or set "
+                    f"{ALLOW_WEAK_ISOLATION}=1 if you trust every program"
                 )
+            # An ordinary user cannot change its id. In namespaces that does no harm: it has no other process.
+            off = [name for name, value in self.layers.items() if not value]
+            logger.log(logging.INFO if off in ([], ["uid"]) else logging.WARNING, self.describe())
             for number in range(self.workers):
                 self._free.put(number)
             verdict = self._run_one(_ORDINARY)
@@ -226,14 +248,19 @@ class Sandbox:
                 verdict = verdicts[key] = future.result()
             except CancelledError:
                 raise SandboxError("the sandbox was closed before this program ran") from None
-            # Our own failures and waiting on a busy machine may end differently the next time.
-            waited = verdict.status == "timeout" and verdict.cpu_s < job.timeout_s
-            if verdict.status != "sandbox_error" and not waited:
+            if not self._may_change(job, verdict):
                 with self._lock:
                     self._cache[key] = verdict
                     while len(self._cache) > self._cache_size:
                         self._cache.popitem(last=False)
         return [verdicts[key] for key in keys]
+
+    def _may_change(self, job: Job, verdict: Verdict) -> bool:
+        """Check if another run may end differently: after our failures, or those of machine and neighbours."""
+        waited = verdict.status == "timeout" and verdict.cpu_s < job.timeout_s
+        shared = any(text in verdict.detail for text in _SHARED)
+        no_threads = not self.layers["threads"] and "hread" in job.program  # it may hide that it got none
+        return verdict.status == "sandbox_error" or (not verdict.passed and (waited or shared or no_threads))
 
     def _run_one(self, job: Job) -> Verdict:
         number = self._free.get()

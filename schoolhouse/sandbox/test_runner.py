@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from schoolhouse.sandbox.fork_server import OUT_OF_MEMORY
+from schoolhouse.sandbox.isolation import MAX_THREADS, hide_memory
 from schoolhouse.sandbox.prepared_tests import Tests, Unsupported, prepare
 from schoolhouse.sandbox.types import Job, Status, Verdict
 from schoolhouse.sandbox.wire_format import (
@@ -85,8 +86,8 @@ class Outcome:
 
 
 def wall_limit(timeout_s: float) -> float:
-    """Return the wall seconds for a CPU limit: far more, so that a busy machine changes no verdict."""
-    return 5 * timeout_s + 1
+    """Return the wall seconds for a program of a limit: far more, so that a busy machine changes no verdict."""
+    return 10 * timeout_s + 1
 
 
 class ForkServer:
@@ -293,7 +294,9 @@ def status_of_error(name: str) -> Status:
 def how_it_ended(outcome: Outcome, printed: int) -> tuple[Status, str]:
     """Return status and detail of a process that ended before it had answered; `printed` counts bytes of output."""
     code = outcome.code
-    if outcome.end in ("cpu", "wall") or code == -signal.SIGXCPU:
+    if outcome.end == "threads":
+        return "denied", f"more than {MAX_THREADS} threads"
+    if outcome.end in ("cpu", "asleep") or code == -signal.SIGXCPU:
         return "timeout", "CPU time used up" if outcome.end == "cpu" else "waited for too long"
     if code == -signal.SIGXFSZ:
         return "output_limit", f"printed {printed} bytes"
@@ -436,6 +439,7 @@ def verdict(status: Status, fraction: float | None, detail: str = "", cpu_s: flo
 
 def main() -> None:
     """Run a test runner: descriptor of the socket to the trainer, core to run on, layers to leave off."""
+    hide_memory()  # where there is no other user for programs
     trainer = socket.socket(fileno=int(sys.argv[1]))
     without = tuple(sys.argv[3:])
     # A test runner and its programs take turns, so they share one core: a tenth less CPU time than on two cores.
@@ -456,10 +460,14 @@ def main() -> None:
         fields = read_trusted(trainer.recv)
         if fields is None:
             return fork_server.stop()
+        job = Job(**fields)
+        # `cpu_limit` cannot interrupt a C loop, such as over a set of values chosen to collide. This ends the process.
+        signal.setitimer(signal.ITIMER_VIRTUAL, job.timeout_s + 2)
         try:
-            result = run_job(fork_server, Job(**fields))
+            result = run_job(fork_server, job)
         except ForkServerLost as error:
             fork_server.stop()
             fork_server = ForkServer(without)
             result = verdict("sandbox_error", None, str(error))
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         trainer.sendall(write_trusted(vars(result)))

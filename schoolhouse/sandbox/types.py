@@ -45,7 +45,7 @@ class Job:
         prelude (`str`, *optional*, defaults to `""`):
             Trusted source text that runs before the program and before the tests (imports, helpers of the prompt).
         timeout_s (`float`, *optional*, defaults to `3.0`):
-            CPU seconds of the program. Waiting is bounded too, by `5 * timeout_s + 1` seconds of wall time.
+            Seconds that the program may compute and sleep. Waiting for a busy machine does not count.
         memory_mb (`int`, *optional*, defaults to `512`):
             Address space in MiB that the program may add to that of the bare interpreter.
 

@@ -199,12 +199,12 @@ def test_results_tell_pass_at_k_statuses_hidden_tests_and_levels():
         for item, answer, score in zip(items, answers, load_task("mbpp").score(answers, items), strict=True)
     ]
     result = summarise(load_task("mbpp"), lines).to_json()
-    assert result["value"] == pytest.approx((2 / 4 + 0) / 2)
+    assert result["value"] == pytest.approx((2 / 4 + 0 + 0) / 3)
     assert {level: part["value"] for level, part in result["by_level"].items()} == {"1": 0.5, "2": 0.0}
     expected = {
-        "pass@1": 1 / 4,
-        "pass@2": (1 - 1 / 6 + 0) / 2,  # of six pairs of samples one has no right one
-        "pass@4": 1 / 2,
+        "pass@1": 1 / 6,
+        "pass@2": (1 - 1 / 6 + 0 + 0) / 3,  # of six pairs of samples one has no right one
+        "pass@4": 1 / 3,
         "status/passed": 2 / 12,
         "status/syntax": 1 / 12,
         "status/wrong_answer": 1 / 12,

@@ -506,11 +506,11 @@ def test_bits_per_byte_improve_downwards(tmp_path):
     assert (task["gained"], task["lost"], task["verdict"], task["form"]) == (19, 0, "improved", None)
 
 
-def test_items_without_a_verdict_are_left_out_and_counted(tmp_path):
+def test_items_without_a_verdict_are_compared_as_wrong_and_counted(tmp_path, capsys):
     a = save(tmp_path / "a", [None, True, False, True])
     b = save(tmp_path / "b", [True, None, True, True])
     task = compare_runs(a, b)["tasks"]["svamp"]
-    assert (task["n"], task["left_out"], task["gained"]) == (2, 2, 1)
+    assert (task["n"], task["ungraded"], task["gained"], task["lost"]) == (4, 2, 2, 1)
 
 
 def test_unlike_things_are_not_compared(tmp_path):

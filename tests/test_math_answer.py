@@ -416,7 +416,7 @@ REFERENCES = ["5", "1/2", "5, 6", "(1,2)", "Monday", "x=5", "50%", "", "12:30", 
 
 def test_no_text_makes_it_raise_or_hang(monkeypatch):
     # Algebra has its own tests: here nothing may leave the process, so that every millisecond is the reader's.
-    monkeypatch.setattr("schoolhouse.graders.pool.run", lambda task, pairs, *rest: [False] * len(pairs))
+    monkeypatch.setattr("schoolhouse.graders.pool.run", lambda task, pairs, *rest: [("done", False)] * len(pairs))
     random.seed(1)
     start = time.process_time()
     for _ in range(6000):
@@ -429,7 +429,7 @@ def test_no_text_makes_it_raise_or_hang(monkeypatch):
 
 @pytest.mark.parametrize("piece", [*PIECES, "\n\n", "answer is ", "#### 1 ", "\\boxed{1} or ", "1, ", "(", "5 x "])
 def test_reading_takes_time_in_proportion_to_the_text(monkeypatch, piece):
-    monkeypatch.setattr("schoolhouse.graders.pool.run", lambda task, pairs, *rest: [False] * len(pairs))
+    monkeypatch.setattr("schoolhouse.graders.pool.run", lambda task, pairs, *rest: [("done", False)] * len(pairs))
     for text in (piece * 10_000, "#### " + piece * 10_000, "The answer is " + piece * 10_000 + "5"):
         start = time.process_time()
         grade_many([text] * 2, ["5", "x^2"])

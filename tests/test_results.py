@@ -40,10 +40,10 @@ def test_a_summary_counts_and_averages():
         make_line("d", True, level=10, format_ok=True, metrics={"other": True}),
     ]
     summary = summary_of(lines)
-    assert (summary["version"], summary["items"], summary["n"]) == (3, 4, 3)
-    assert summary["value"] == pytest.approx(2 / 3)
-    assert summary["standard_error"] == pytest.approx(np.std([1, 0, 1], ddof=1) / math.sqrt(3))
-    assert summary["interval"] == pytest.approx([0.2077, 0.9385], abs=1e-4)  # Wilson 2/3, from his formula
+    assert (summary["version"], summary["items"], summary["n"]) == (3, 4, 4)
+    assert summary["value"] == pytest.approx(2 / 4)  # "c" has no verdict
+    assert summary["standard_error"] == pytest.approx(np.std([1, 0, 0, 1], ddof=1) / math.sqrt(4))
+    assert summary["interval"] == pytest.approx([0.1500, 0.8500], abs=1e-4)  # Wilson 2/4, from his formula
     assert summary["metrics"] == {
         "format_ok": 0.5,
         "truncated": 0.25,
@@ -54,14 +54,21 @@ def test_a_summary_counts_and_averages():
     }
     assert {level: (part["n"], part["value"]) for level, part in summary["by_level"].items()} == {
         "2": (2, 0.5),
-        "10": (1, 1.0),
+        "10": (2, 0.5),
     }
     assert list(summary["by_level"]) == ["2", "10"]
 
 
-def test_nothing_graded_is_no_value():
-    summary = summary_of([make_line("a", None)])
-    assert (summary["n"], summary["value"], summary["standard_error"], summary["interval"]) == (0, None, None, None)
+def test_what_has_no_verdict_counts_as_wrong_and_is_counted():
+    summary = summary_of([make_line("a", True), *(make_line(name, None) for name in "bcd")])
+    assert (summary["n"], summary["value"], summary["metrics"]["ungraded"]) == (4, 0.25, 3)
+    alone = summary_of([make_line("a", None)])
+    assert (alone["n"], alone["value"]) == (1, 0)
+    # Of the two samples of "a" one has no verdict, of "b" none has one.
+    samples = [make_line("a", True, 0), make_line("a", None, 1), make_line("b", None, 0), make_line("b", None, 1)]
+    several = summary_of([sample.model_copy(update={"extracted": "7"}) for sample in samples])
+    assert (several["n"], several["value"], several["metrics"]["ungraded"]) == (2, 0.25, 3)
+    assert (several["metrics"]["pass@1"], several["metrics"]["pass@2"]) == (0.25, 0.5)
 
 
 def test_several_samples_give_pass_and_majority_at_k():

@@ -54,7 +54,7 @@ class TaskComparison:
             p-value after Holm's adjustment over all tasks.
         verdict (`str`):
             `"improved"`, `"worse"` or `"no evidence of change, ..."`, by the adjusted p-value.
-        left_out (`int`):
+        ungraded (`int`):
             Items without a verdict on either side.
         form ([`FormShare`] or `None`):
             `None` for a task that does not tell form from content.
@@ -71,7 +71,7 @@ class TaskComparison:
     method: str
     p_adjusted: float
     verdict: str
-    left_out: int
+    ungraded: int
     form: FormShare | None
     win_rate: WinRate | None
     uncontaminated: PairedTest | None
@@ -109,7 +109,7 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
 
     One sample per item: exact McNemar test. Several samples, bits per byte, or items that share a source: paired
     bootstrap. p-values are adjusted over the tasks by Holm, and the smallest detectable effect is that of his first
-    and strictest step. Items without a verdict on either side are left out on both and counted.
+    and strictest step. A sample without a verdict counts as wrong, and the items with such samples are counted.
 
     Args:
         before (`str` or `Path`), after (`str` or `Path`):
@@ -145,7 +145,9 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
             method=method,
             p_adjusted=adjusted[name],
             verdict=replace(test, p_value=adjusted[name]).verdict().split(" (")[0],
-            left_out=len({sample.id for sample in samples[name][0]}) - test.n,
+            ungraded=len(
+                {one.id for side in samples[name] for one in side if one.has("correct") and one.correct is None}
+            ),
             form=form_share(*samples[name]),
             win_rate=win_rate_by_utility(*samples[name]),
             uncontaminated=_uncontaminated_test(*samples[name]),

@@ -126,7 +126,7 @@ def _metrics(group: Sequence[EvalSample]) -> Line:
     if group[0].has("bits"):
         return {"bits_per_byte": [_nats(group[0]), group[0].bytes]}
     rows: list[Line] = [
-        {"acc": sample.correct}
+        {"acc": bool(sample.correct)}
         | {key: getattr(sample, key) for key in ("format_ok", "right_in_any_form") if sample.has(key)}
         | sample.metrics
         for sample in group
@@ -134,8 +134,8 @@ def _metrics(group: Sequence[EvalSample]) -> Line:
     metrics = {}
     for name in rows[0]:
         values = [row[name] for row in rows if isinstance(row.get(name), bool | int | float)]
-        if values or name == "acc":
-            metrics[name] = sum(values) / len(values) if values else None
+        if values:
+            metrics[name] = sum(values) / len(values)
     return metrics
 
 

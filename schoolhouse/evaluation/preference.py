@@ -46,8 +46,8 @@ def rate_pairs(
     Score both answers of every pair. An ensemble's verdict is the mean of its members' score differences.
 
     `scorer` is from [`schoolhouse.core.reward_models.load_scorer`]; `batch_size` counts texts. Returns for each pair
-    the fields `correct` (`None` for a tie, which is no verdict), `scores`, `lengths` (tokens) and `metrics` of its
-    [`EvalSample`].
+    the fields `correct` (`None` for a tie, which results count as wrong), `scores`, `lengths` (tokens) and `metrics`
+    of its [`EvalSample`].
     """
     limit = scorer.config.get_text_config().max_position_embeddings
     rows = [

@@ -112,7 +112,7 @@ class Estimate(Record):
 
     Args:
         n (`int`):
-            Items with a verdict.
+            Items, those without a verdict included.
         value (`float` or `None`):
             The mean; `None` without items.
         standard_error (`float` or `None`), interval (`tuple[float, float]` or `None`):
@@ -197,7 +197,7 @@ class TaskResult(Estimate):
         higher_is_better (`bool`):
             `False` for bits per byte.
         items (`int`):
-            Items asked, those without a verdict included.
+            Items asked.
         metrics (`dict[str, float]`):
             Means of all other measurements.
         by_level (`dict[str, Estimate]`):
@@ -354,8 +354,8 @@ def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict
     r"""
     Return one number per item, whose mean is the task's value: the unit of intervals and paired tests.
 
-    `verdict` is the field that holds the verdict, `"correct"` or `"right_in_any_form"`; items without one are left
-    out.
+    `verdict` is the field that holds the verdict, `"correct"` or `"right_in_any_form"`. A sample whose verdict is
+    `None` counts as wrong; items whose samples do not have the field are left out.
 
     Bits per byte of a corpus are a ratio of sums, $R = \sum_i b_i / \sum_i s_i$ over documents of $b_i$ bits and $s_i$
     bytes, so documents have no values of their own that average to it. The delta method gives them: the linear
@@ -368,9 +368,8 @@ def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict
         ratio = bits.sum() / sizes.sum()
         values = ratio + (bits - ratio * sizes) / sizes.mean()
         return {sample.id: float(value) for sample, value in zip(samples, values, strict=True)}
-    verdicts = {name: [getattr(sample, verdict) for sample in group] for name, group in by_item(samples).items()}
-    known = {name: [given for given in found if given is not None] for name, found in verdicts.items()}
-    return {name: sum(found) / len(found) for name, found in known.items() if found}
+    groups = by_item([sample for sample in samples if sample.has(verdict)])
+    return {name: sum(getattr(one, verdict) is True for one in group) / len(group) for name, group in groups.items()}
 
 
 def first_error(error: ValidationError) -> str:

@@ -21,7 +21,7 @@ class Score(TypedDict, total=False):
 
     Args:
         correct (`bool` or `None`):
-            `None` where there is no verdict: such samples are counted as ungraded, never as wrong.
+            `None` where there is no verdict: such samples are counted as `ungraded`, and in the results as wrong.
         extracted (`str` or `None`):
             The answer that was read.
         format_ok (`bool`):
@@ -71,7 +71,8 @@ class MathScorer(Scorer):
     Grade final answers with [`schoolhouse.graders.grade_many`], the grader of the `math` reward.
 
     `right_in_any_form` holds where the grader accepts the answer, or the completion's last number is the reference:
-    such an answer is wrong at most in form.
+    such an answer is wrong at most in form. The metric `failure` is the reason where answer and reference could not be
+    compared (see [`schoolhouse.graders.Grade`]).
 
     Args:
         style (`str`, *optional*, defaults to `"hash"`):
@@ -97,6 +98,8 @@ class MathScorer(Scorer):
         scores: list[Score] = []
         for number, grade in enumerate(grade_many(completions, references, self.style)):
             metrics: dict[str, Metric] = {name: verdicts[number] for name, verdicts in by_others.items()}
+            if grade.failure:
+                metrics["failure"] = grade.failure
             if self.shows_work:
                 metrics["shows_work"] = " = " in completions[number]
             scores.append(

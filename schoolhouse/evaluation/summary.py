@@ -16,8 +16,9 @@ def summarise(task: Task, samples: Sequence[EvalSample]) -> TaskResult:
     Return the results of one task, from at least one sample.
 
     The value is the mean over the items of the share of their samples that are correct (for one sample: the accuracy);
-    for held-out text it is bits per byte of the whole corpus. Samples without a verdict are left out and counted as
-    `ungraded`. The interval is Wilson's for one sample per item, otherwise a bootstrap over the items.
+    for held-out text it is bits per byte of the whole corpus. Samples without a verdict count as wrong, since a model
+    could win by answers that cannot be graded, and are counted as `ungraded`. The interval is Wilson's for one sample
+    per item, otherwise a bootstrap over the items.
     """
     levels: dict[int | str, list[EvalSample]] = defaultdict(list)
     for sample in samples:
@@ -85,23 +86,21 @@ def _of_k(samples: Sequence[EvalSample]) -> dict[str, float]:
     """Return pass@k, and maj@k where answers were extracted, for k = 1, 2, 4, ... of several samples per item."""
     groups = by_item(samples).values()
     least = min(map(len, groups))
-    # An item with an ungraded sample would count it as wrong: such items are left out.
-    graded = [group for group in groups if all(sample.correct is not None for sample in group)]
-    if least == 1 or not graded:
+    if least == 1:
         return {}
-    right = [sum(sample.correct is True for sample in group) for group in graded]
+    right = [sum(sample.correct is True for sample in group) for group in groups]
     metrics: dict[str, float] = {}
     for k in [2**power for power in range(least.bit_length())]:
-        metrics[f"pass@{k}"] = _mean(pass_at_k([len(group) for group in graded], right, k))
+        metrics[f"pass@{k}"] = _mean(pass_at_k([len(group) for group in groups], right, k))
         if all(sample.has("extracted") for sample in samples):
-            metrics[f"maj@{k}"] = _mean([_majority(group, k) for group in graded])
+            metrics[f"maj@{k}"] = _mean([_majority(group, k) for group in groups])
     return metrics
 
 
 def _majority(group: Sequence[EvalSample], k: int) -> float:
     # Right answers vote together however they are written; a sample without an answer abstains.
     votes = ["right" if one.correct else one.extracted and ("wrong", one.extracted) for one in group]
-    return maj_at_k(votes, [one.correct for one in group], k)
+    return maj_at_k(votes, [bool(one.correct) for one in group], k)
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:

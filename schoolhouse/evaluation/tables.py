@@ -76,8 +76,8 @@ def _remarks(task: TaskComparison) -> list[str]:
         low, high = rate.length_controlled_interval
         fair = f"{rate.length_controlled:.1%} [{low:.1%}, {high:.1%}]"
         lines.append(f"by utility {plain} of the answers beat those before, at equal length {fair}")
-    if task.left_out:
-        lines.append(f"{task.left_out} items without a verdict left out")
+    if task.ungraded:
+        lines.append(f"{task.ungraded} items without a verdict count as wrong")
     if task.metrics:
         changes = [f"{key} {_number(old)} -> {_number(new)}" for key, (old, new) in task.metrics.items()]
         lines.append(", ".join(changes))

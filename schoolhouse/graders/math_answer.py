@@ -7,7 +7,8 @@ A completion is graded in three steps, each only where the one before cannot tel
 2. compare it with the reference as text and as exact rationals ([`schoolhouse.graders.comparison`]), in this process:
    this decides ordinary answers, some 15,000 a second;
 3. compare expressions, sets, intervals, matrices and relations with math-verify, in a worker process that can be
-   killed ([`schoolhouse.graders.pool`]): an expression of a model, such as `9^{9^9}`, may take for ever.
+   killed ([`schoolhouse.graders.pool`]): an expression of a model, such as `9^{9^9}`, may take for ever. Then it is
+   wrong, as it would be if it were written out.
 """
 
 import re
@@ -33,15 +34,20 @@ class Grade:
     """Verdict on one completion.
 
     Args:
-        correct (`bool` or `None`): `None` where the reference is empty or the comparison failed (see [`grade_many`]).
+        correct (`bool` or `None`): `None` where there is no verdict: the reference is empty or cannot be evaluated, or
+            the worker processes are gone.
         extracted (`str` or `None`): The final answer in a canonical form, equal for `18`, `18.0` and `$18`; `None`
             where the completion states none that can be read. Answers offered together are joined by " or ".
         format_ok (`bool`): `True` if the final answer is stated in the form asked for.
+        failure (`str` or `None`): Reason why answer and reference could not be compared. The answer's, and it is
+            wrong: `"timeout"`, `"memory"`, `"died"` (it ended its worker) or `"error"` (an exception). Not the
+            answer's, and there is no verdict: `"reference"` or `"lost"` (the worker processes).
     """
 
     correct: bool | None
     extracted: str | None
     format_ok: bool
+    failure: pool.Failure | None = None
 
 
 def _format_ok(completion: str, text: str, statement: Statement, style: Style) -> bool:
@@ -72,6 +78,14 @@ def _grade_in_process(completion: str, reference: Reference, style: Style) -> tu
     return Grade(correct, extracted, format_ok), answer if correct is None else None
 
 
+def has_format(completions: Sequence[str], references: Sequence[str], style: Style) -> list[bool]:
+    """`format_ok` of [`grade_many`] alone, for which no expression is evaluated."""
+    return [
+        _grade_in_process(completion, read_reference(reference), style)[0].format_ok
+        for completion, reference in zip(completions, references, strict=True)
+    ]
+
+
 def grade_many(
     completions: Sequence[str],
     references: Sequence[str],
@@ -88,11 +102,11 @@ def grade_many(
             GSM8K solution ending in `#### N`.
         style (`str`, *optional*, defaults to `"hash"`): The form that `format_ok` asks for: `"hash"` (`#### N`),
             `"boxed"` (`\boxed{N}`) or `"think-answer"` (`<think>…</think> … <answer>N</answer>`).
-        timeout_s (`float`, *optional*, defaults to `1.0`): Hard limit in seconds for one comparison in a worker.
+        timeout_s (`float`, *optional*, defaults to `1.0`): Hard limit in seconds of processor time for one comparison
+            in a worker, so that a busy machine changes no verdict.
 
     Returns:
-        `list[Grade]`: In order. `correct` is `None` where the reference is empty, or where the comparison ran out of
-        time or memory or its worker died; the log counts those.
+        `list[Grade]`: In order; the log counts those with a `failure`.
 
     Raises:
         ValueError: For lists of different lengths or an unknown style.
@@ -110,7 +124,7 @@ def grade_many(
             undecided[len(grades)] = (reference.text, answer)
         grades.append(grade)
     if undecided:
-        verdicts = pool.run("same_value", list(undecided.values()), timeout_s)
-        for index, verdict in zip(undecided, verdicts, strict=True):
-            grades[index] = replace(grades[index], correct=verdict)
+        verdicts = pool.same_value(list(undecided.values()), timeout_s)
+        for index, (correct, failure) in zip(undecided, verdicts, strict=True):
+            grades[index] = replace(grades[index], correct=correct, failure=failure)
     return grades

@@ -96,6 +96,8 @@ def _read(match: re.Match[str]) -> Number | None:
             value /= under
         exponent = part["e"] or part["ten"] or part["tens"]
         if exponent:
+            if 4 * abs(int(exponent)) > MAX_BITS:  # str() of an integer of over 4,300 digits is an error
+                return None
             value *= Fraction(10) ** int(exponent)
     return Number(-value if part["sign"] == "-" else value, bool(part["percent"]))
 

@@ -59,7 +59,7 @@ def _math_verify(completions: Sequence[str], references: Sequence[str]) -> list[
         (reference.rpartition("####")[2].strip(), completion)
         for completion, reference in zip(completions, references, strict=True)
     ]
-    return [verdict is True for verdict in pool.run("math_verify_default", pairs, MATH_VERIFY_TIMEOUT_S)]
+    return [verdict is True for _, verdict in pool.run("math_verify_default", pairs, MATH_VERIFY_TIMEOUT_S)]
 
 
 REFERENCE_SCORERS: dict[str, Callable[[Sequence[str], Sequence[str]], list[bool]]] = {

@@ -3,9 +3,10 @@
 It imports math-verify once and forks workers. They start in milliseconds and hold nothing of the trainer: no weights,
 no GPU, no `__main__` to import again.
 
-Protocol on the socket FD, in JSON: it reads lists of `[id, task, reference, answer, timeout_s]` and writes
-`[id, outcome, verdict]` as soon as each is done. When the socket closes, however the trainer ended, the server ends
-with all of its workers.
+Protocol on the socket FD, in JSON: it reads lists of `[id, task, reference, answer, timeout_s, alone, patience_s]` and
+writes `[id, outcome, verdict]` as soon as each is done. Jobs that are to run `alone` run one after another, each in a
+new worker; after `patience_s` on the clock a job is given up. When the socket closes, however the trainer ended, the
+server ends with all of its workers.
 """
 
 import contextlib
@@ -30,7 +31,6 @@ from pebble import ProcessExpired, ProcessPool
 
 
 WORKER_MEMORY_BYTES = 1 << 30
-GRACE_S = 5.0
 # 50 digits tell closed forms apart that 15 cannot: math-verify's default takes 2^-99 and 2^-98 for one number.
 DIGITS = 60
 
@@ -82,12 +82,21 @@ def _is_number(value: object) -> bool:
 
 def same_value(reference: str, answer: str) -> bool:
     """Compare two cleaned expressions: numbers to 50 digits or exactly, everything else by math-verify."""
-    one, other = _read(reference), _read(answer)
+    one = _read(reference)
+    other = None if one is None else _read(answer)
     if one is None or other is None:
         return False
     if _is_number(one) and _is_number(other):
         return _same_number(one, other)
     return verify([one], [other], numeric_precision=DIGITS, timeout_seconds=None)
+
+
+def can_be_evaluated(reference: str, _answer: str) -> bool:
+    """Evaluate a reference alone: `True` if that comes to an end."""
+    value = _read(reference)
+    if _is_number(value):
+        sympy.N(value.doit(), DIGITS)
+    return True
 
 
 def math_verify_default(reference: str, answer: str) -> bool:
@@ -97,17 +106,19 @@ def math_verify_default(reference: str, answer: str) -> bool:
 
 TASKS: dict[str, Callable[[str, str], bool]] = {
     "same_value": same_value,
+    "can_be_evaluated": can_be_evaluated,
     "math_verify_default": math_verify_default,
 }
 
 
 def run_task(task: str, reference: str, answer: str, timeout_s: float) -> bool:
-    """Run one comparison in a worker, which ends by itself soon after the limit.
-
-    The server kills a worker at the limit; but trainer and server may both be killed, and then only the kernel's timer
-    is left to end an endless computation.
     """
-    signal.setitimer(signal.ITIMER_PROF, timeout_s + GRACE_S)
+    Run one comparison in a worker, which the kernel ends at the limit.
+
+    The limit is processor time: on a busy machine a comparison takes longer, but no more of it. The timer also ends
+    what nobody is left to kill.
+    """
+    signal.setitimer(signal.ITIMER_PROF, timeout_s)
     try:
         return TASKS[task](reference, answer)
     finally:
@@ -115,13 +126,14 @@ def run_task(task: str, reference: str, answer: str, timeout_s: float) -> bool:
 
 
 def _confine(socket: int) -> None:
-    """Prepare a worker: default signals, no connection, no standard streams, a limit on memory."""
+    """Prepare a worker: default signals, no connection, no standard streams, no core files, a limit on memory."""
     # pebble's own handler is Python code, which cannot run during a computation in gmpy2 (sympy uses it if installed).
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.close(socket)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(ValueError, OSError):  # macOS refuses limits on the address space
         resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_BYTES, WORKER_MEMORY_BYTES))
 
@@ -130,19 +142,26 @@ def _outcome(future: Future[bool]) -> tuple[str, bool | None]:
     error = future.exception()
     if error is None:
         return "done", future.result()
-    if isinstance(error, TimeoutError):
-        return "timeout", None
-    if isinstance(error, MemoryError):
-        return "memory", None
-    return ("died" if isinstance(error, ProcessExpired | BrokenExecutor) else "error"), None
+    match error:
+        case ProcessExpired():
+            return ("timeout" if error.exitcode == -signal.SIGPROF else "died"), None
+        case MemoryError():
+            return "memory", None
+        case TimeoutError() | BrokenExecutor():
+            return "lost", None
+    return "error", None
 
 
 def serve(socket: int, workers: int) -> None:
     """Answer requests on a socket, with that many worker processes, until the other end closes."""
     logging.disable(logging.CRITICAL)
-    same_value(r"\sqrt{2}", "x")  # builds the parser's tables once, before the workers are forked
+    # The parser's tables and what sympy imports late, once before workers are forked: 0.3 s that no limit counts.
+    for reference, answer in ((r"\sqrt{2}", "x"), ("x^2 + 2x + 1", "(x+1)^2"), (r"\{1, \pi\}", r"\{\pi, 1\}")):
+        same_value(reference, answer)
     connection, sending = Connection(socket), Lock()
-    pool = ProcessPool(workers, initializer=_confine, initargs=(socket,), context=get_context("fork"))
+    settings = {"initializer": _confine, "initargs": (socket,), "context": get_context("fork")}
+    # A pool starts its workers with its first job.
+    pools = {False: ProcessPool(workers, **settings), True: ProcessPool(1, max_tasks=1, **settings)}
 
     def reply(number: int, future: Future[bool]) -> None:
         with sending, contextlib.suppress(OSError):
@@ -150,8 +169,8 @@ def serve(socket: int, workers: int) -> None:
 
     with contextlib.suppress(EOFError, OSError, RuntimeError):  # pebble raises the last when its pool is broken
         while True:
-            for number, *job in json.loads(connection.recv_bytes()):
-                future = pool.schedule(run_task, args=job, timeout=job[-1])
+            for number, *job, alone, patience_s in json.loads(connection.recv_bytes()):
+                future = pools[alone].schedule(run_task, args=job, timeout=patience_s)
                 future.add_done_callback(partial(reply, number))
     os.killpg(0, signal.SIGKILL)
 

@@ -224,7 +224,7 @@ def _failures_of_task(task: TaskResult, before: TaskResult | None) -> Iterator[s
     if task.metrics.get("format_ok", 1) < 0.98:
         yield f"{1 - task.metrics['format_ok']:.0%} of the answers were not in the asked form"
     if task.metrics.get("ungraded"):
-        yield f"{task.metrics['ungraded']} samples could not be graded and are left out"
+        yield f"{task.metrics['ungraded']} samples could not be graded and count as wrong"
     if before and task.interval and before.interval:
         (low, high), (low_before, high_before) = task.interval, before.interval
         if max(low, low_before) <= min(high, high_before):

@@ -60,8 +60,8 @@ class Change:
         ]
         if self.form_share is not None:
             words.append(f"{self.form_share:.0%} of the items gained had the right answer in another form before")
-        if self.comparison.left_out:
-            words.append(f"{self.comparison.left_out} items without a verdict left out")
+        if self.comparison.ungraded:
+            words.append(f"{self.comparison.ungraded} items without a verdict count as wrong")
         if others := self.comparison.uncontaminated:
             words.append(f"on the {others.n} items unlike any training row {others.difference:+.3f}")
         if rate := self.comparison.win_rate:

@@ -27,11 +27,11 @@ class Format(RewardFunction):
         return not has_tests(row)
 
     def score(self, batch: Batch) -> Values:
-        from schoolhouse.graders import grade_many
+        from schoolhouse.graders.math_answer import has_format
 
         rows = batch.rows
-        grades = grade_many(batch.texts, [answer_of(row) for row in rows], self.style)
-        return [float(grade.format_ok) if self.applies(row) else None for grade, row in zip(grades, rows, strict=True)]
+        forms = has_format(batch.texts, [answer_of(row) for row in rows], self.style)
+        return [float(is_ok) if self.applies(row) else None for is_ok, row in zip(forms, rows, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import shlex
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -17,12 +18,13 @@ from huggingface_hub import ModelCard
 from schoolhouse.core.escape import markdown, one_line
 from schoolhouse.core.manifest import ModelSource, PipelineIndex, PipelineStage
 from schoolhouse.core.models import adapter_hash
-from schoolhouse.core.redaction import anonymize
+from schoolhouse.core.redaction import anonymize, redact
 from schoolhouse.hub.artifacts import read_artifacts
 from schoolhouse.hub.bundle import build_files
 from schoolhouse.hub.model_card import eval_command
 from schoolhouse.hub.secret_scan import find_secrets
 from tests.hub_runs import call, change_record, data_source, loopback, make_run, write_results
+from tests.private_text import PERSONAL, TOKENS
 
 
 pytest_plugins = ["tests.hub_fixtures"]
@@ -97,36 +99,89 @@ def test_planted_secret_never_leaves(hub, base, repo_id, tmp_path, monkeypatch, 
 
 def test_scan_says_where_and_not_what():
     found = find_secrets("a.yaml", f"fine: 1\nkey: {SECRET}\n".encode())
-    assert found == ["a.yaml, line 2: a token, or a secret of the environment"]
+    assert found == ["a.yaml, line 2: a Hugging Face token"]
     assert find_secrets("a.json", b'{"x": "/home/alice/data"}') == ["a.json, line 1: an absolute path"]
     assert find_secrets("a.md", b"see https://huggingface.co/docs/peft/index and n/a, a </b/> 1/2/3\n") == []
     assert find_secrets("tokenizer_config.json", b'{"eos_token": "<|endoftext|>", "token": null}') == []
 
 
-# A token of each service, in parts: whole ones would be found in this file, too.
-TOKENS = {
-    "AWS": AWS,
-    "Google": "AIza" + "b" * 35,
-    "GitHub": "ghp_" + "c" * 36,
-    "GitLab": "glpat-" + "d1" * 10,
-    "JSON Web": "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0." + "Zm9vYmFyYmF6",
-    "NPM": "//registry.npmjs.org/:_authToken=" + "npm_" + "e" * 36,
-    "OpenAI": "sk-" + "f" * 20 + "T3BlbkFJ" + "g" * 20,
-    "Private Key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
-    "a private key": "-----BEGIN ENCRYPTED " + "PRIVATE KEY-----",
-    "SendGrid": "SG." + "h" * 22 + "." + "i" * 43,
-    "Slack": "https://hooks.slack.com/services/" + "T00000000/B00000000/XXXXXXXX",
-    "Stripe": "sk_live_" + "j" * 24,
-    "Telegram": "110201543" + ":" + "k" * 35,
-    "a token": "https://alice:" + "correct-horse@example.org/x.git",
-}
+def remains(secret, text):
+    """Return whether a text still holds a part of a secret that is worth something."""
+    pieces = [piece for piece in re.findall(r"[\w+/=.@-]{10,}", secret) if "BEGIN" not in piece and "END" not in piece]
+    return any(piece in text for piece in pieces or [secret])
 
 
-@pytest.mark.parametrize("kind", TOKENS)
-def test_tokens_of_many_services_are_found(kind):
-    found = find_secrets("notes.md", f"nothing here\n{TOKENS[kind]}\n".encode())
-    assert found and all(finding.startswith("notes.md, line 2: ") for finding in found)
-    assert any(kind in finding for finding in found) and not any(TOKENS[kind] in finding for finding in found)
+def test_secrets_and_personal_text_of_every_kind_are_found_with_their_line_and_removed_by_the_same_rules():
+    assert len(TOKENS) >= 77 and len(PERSONAL) >= 21
+    for kind, (text, secret) in (TOKENS | PERSONAL).items():
+        found = find_secrets("notes.md", f"nothing here\n\n{text}\n".encode())
+        line = 3 + text[: text.index(secret)].count("\n")
+        assert [finding for finding in found if finding.startswith(f"notes.md, line {line}: ")], (kind, found)
+        assert not any(remains(secret, finding) for finding in found), kind
+        assert not remains(secret, anonymize(text)), kind
+        assert find_secrets("notes.md", anonymize(text).encode()) == [], kind  # what is cleaned can be pushed
+        assert find_secrets("notes.md", f"see `{text}`, and\n".encode()), kind
+    for kind, (text, secret) in TOKENS.items():
+        assert not remains(secret, redact(text)), kind  # in manifests, without detect-secrets
+        assert not remains(secret, json.dumps(redact({"a": [{"b": text}], text: 1}))), kind
+
+
+def test_in_json_a_secret_is_found_also_behind_escapes():
+    for kind, (text, _) in (TOKENS | PERSONAL).items():
+        for escaped in (json.dumps({"a": text}), json.dumps({"a": text}).replace("a", "\\u0061").replace("/", "\\/")):
+            assert find_secrets("run.json", escaped.encode()), (kind, escaped)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: null, api_key=None, token = os.environ['HF_TOKEN'], --token $HF_TOKEN --password <password>",
+        "api_key=${API_KEY} secret: {{ secret }} password=**** Authorization: Bearer $TOKEN hub_token: [redacted]",
+        "https://user:password@example.org https://{user}:{token}@example.org git@github.com:owner/name.git",
+        "noreply@github.com someone@example.com me@users.noreply.github.com pass@1 pass@k a@b",
+        "https://huggingface.co/docs/peft/index http://localhost:8000/v1 127.0.0.1 0.0.0.0 8.8.8.8 n/a 1/2/3 a </b/>",
+        "nvidia-curand-cu12==10.3.5.147, nvidia-curand 10.3.5.147, version 10.0.0.1, driver 550.54.15.1",
+        "threading.local() torch.nn.home self.internal.value 12:30:45 2026-11-26T03:45:36+00:00 25-11-26-03-45-36",
+        r"\\alpha\\beta \\begin{pmatrix} 1 & 2 \\\\ 3 \\end{pmatrix} x \\ y \\hline",
+        "sk-learn sk-toggleable__label-arrow-and-more hf_transfer hf_hub_download_of_a_model global-average-pooling",
+        "eos_token: <|endoftext|> pad_token=</s> --eos_token no trainable_new_tokens: true max_tokens: 4096",
+        "AdapterConfig-for-a-model-of-two-million-parameters layers.10.self_attn.q_proj.lora_A.default.weight",
+        "#!/usr/bin/env python, > /dev/null, /path/to/data, ~5 minutes, ~half",
+    ],
+)
+def test_ordinary_text_is_no_secret(text):
+    assert find_secrets("README.md", text.encode()) == []
+    assert anonymize(text) == text
+
+
+def test_files_of_models_and_of_this_repository_hold_no_secret():
+    import trl
+
+    root = Path(__file__).parents[1]
+    folders = [root / "data", root / "recipes", root / "eval", root / "tests/fixtures"]
+    paths = [path for folder in [*folders, Path(trl.__file__).parent / "chat_templates"] for path in folder.rglob("*")]
+    paths += [*root.glob("*.md"), root / "LICENSE", *(root / "schoolhouse").rglob("*.jinja")]
+    texts = [path for path in paths if path.suffix in (".json", ".jinja", ".yaml", ".md", ".txt", ".safetensors", "")]
+    found = [line for path in texts if path.is_file() for line in find_secrets(path.name, path.read_bytes())]
+    assert len(texts) > 60
+    assert found == []
+
+
+def test_a_value_of_the_environment_is_a_secret_wherever_it_stands(monkeypatch):
+    monkeypatch.setenv("SOME_SERVICE_KEY", "plain words/and more")
+    monkeypatch.setenv("SLACK_WEBHOOK", "just-a-name")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true-or-false")
+    encoded = base64.b64encode(b"see plain words/and more").decode()
+    for text in ("x plain words/and more", "?q=plain%20words%2Fand%20more", encoded, "just-a-name"):
+        assert find_secrets("a.md", text.encode()) == ["a.md, line 1: a secret of the environment"]
+    assert redact(["?q=plain%20words%2Fand%20more", "true-or-false"]) == ["?q=[redacted]", "true-or-false"]
+
+
+def test_the_value_after_a_flag_in_a_list_is_redacted():
+    command = ["push.py", "--token", "correct-horse", "--hub-token=battery-staple", "--eos_token", "no", "--api_key"]
+    assert redact(command) == ["push.py", "--token", "[redacted]", "--hub-token=[redacted]", *command[4:]]
+    text = json.dumps(command, indent=2).encode()
+    assert find_secrets("run.json", text) == [f"run.json, line {line}: a flag with a secret" for line in (4, 5)]
 
 
 def test_hashes_and_versions_are_no_secrets():
@@ -144,7 +199,10 @@ def test_hashes_and_versions_are_no_secrets():
 
 
 def test_reading_the_rules_loads_no_scanner():
-    code = "import sys, schoolhouse.core.redaction as r; r.redact({'a': 'b'}); print('detect_secrets' in sys.modules)"
+    code = (
+        "import sys, schoolhouse.core.redaction as r; r.redact({'a': 'password: correct-horse', 'b': 'c' * 40}); "
+        "print('detect_secrets' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -161,23 +219,29 @@ def tensor(size: int) -> dict:
 @pytest.mark.parametrize(
     ("path", "content", "kind"),
     [
-        ("run.json", json.dumps({"x": base64.b64encode(SECRET.encode()).decode()}).encode(), "a token"),
+        ("run.json", json.dumps({"x": base64.b64encode(SECRET.encode()).decode()}).encode(), "line 1: a Hugging Face"),
+        ("vocab.txt", f"one\ntwo\n{SECRET}\n".encode("utf-16"), "line 3: a Hugging Face"),
+        (
+            "chat_template.jinja",
+            f"{{# a #}}\n{{# machine x\nlogin y\npassword {SECRET[3:]} #}}".encode(),
+            "line 4: a pass",
+        ),
         ("run.json", json.dumps({"x": base64.urlsafe_b64encode(b"\xff~?>" + AWS.encode()).decode()}).encode(), "AWS"),
-        ("tokenizer_config.json", f'{{"x": "\\u0068f_{SECRET[3:]}"}}'.encode(), "a token"),
+        ("tokenizer_config.json", f'{{"x": "\\u0068f_{SECRET[3:]}"}}'.encode(), "a Hugging Face"),
         ("tokenizer.json", b'{"model": {"vocab": {}}, "from": "/home/alice/data"}', "line 6: an absolute path"),
         ("tokenizer.json", f'{{"model": {{"vocab": {{"{AWS}": 1}}}}}}'.encode(), "AWS"),
         ("tokenizer.json", b"/home/alice/no/json", "an absolute path"),
         ("chat_template.jinja", b"{# file:///home/alice/x #}", "an absolute path"),
         ("chat_template.jinja", b"{# data:/home/alice/x #}", "an absolute path"),
         ("adapter_config.json", b'{"rank_pattern": {"/home/alice/x": 1}}', "an absolute path"),
-        (f"{SECRET}/run.json", b"{}", "a token"),
-        ("adapter_model.safetensors", safetensors({SECRET: tensor(1)}, b"x"), "a token"),
+        (f"{SECRET}/run.json", b"{}", "[redacted]/run.json: a Hugging Face"),
+        ("adapter_model.safetensors", safetensors({SECRET: tensor(1)}, b"x"), "a Hugging Face"),
         ("adapter_model.safetensors", safetensors({"__metadata__": {"x": AWS}, "a": tensor(1)}, b"x"), "AWS"),
     ],
 )
 def test_hidden_secret_is_found(path, content, kind):
     (found,) = find_secrets(path, content)
-    assert kind in found and SECRET[3:] not in found.replace(path, "") and AWS not in found
+    assert kind in found and SECRET[3:] not in found and AWS not in found
 
 
 def test_a_vocabulary_may_hold_pieces_of_paths():

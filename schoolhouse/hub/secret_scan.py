@@ -1,19 +1,22 @@
-"""Scan of every file before it is uploaded: tokens, secret settings, absolute paths, names of user and machine."""
+"""Scan of every file before it is uploaded: secrets, and text that tells who made it, where and on which machine."""
 
 from __future__ import annotations
 
 import base64
+import bisect
 import contextlib
 import getpass
+import itertools
 import json
 import re
 import socket
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from schoolhouse.core.escape import one_line
-from schoolhouse.core.redaction import PATH, private_kinds, token_kinds
+from schoolhouse.core.redaction import PATH, Finding, find_private, redact
 
 
 _COMMON_NAMES = {"root", "user", "admin", "ubuntu", "runner", "docker", "home", "work", "nobody", "jovyan", "tiny"}
@@ -33,17 +36,15 @@ def find_secrets(path: str, content: bytes, allowed: tuple[str, ...] = ()) -> li
             User names that are public anyhow: the owner of the repository.
     """
     names = _own_names(allowed)
-    found = {kind: f"{one_line(path)}: {kind}" for kind in _kinds(path, names) if kind != PATH}
-    findings = list(found.values())
+    name = one_line(redact(path))
+    found = {kind for kind, *_ in _find(path, names) if kind != PATH}
+    findings = [f"{name}: {kind}" for kind in found]
     for text, is_vocabulary in _texts(path, content):
-        scanned = None if is_vocabulary else names
-        # Most files hold nothing: the whole text is scanned first, and line by line only for the place of a finding.
-        kinds = [kind for kind in _kinds(text, scanned) if kind not in found]
-        for number, line in enumerate(text.splitlines() if kinds else [], 1):
-            places = {kind: f"{one_line(path)}, line {number}: {kind}" for kind in _kinds(line, scanned)}
-            places = {kind: place for kind, place in places.items() if kind in kinds}
-            findings += places.values()
-            found |= places
+        # The same text without escapes adds what escapes hid.
+        new = [(kind, start) for kind, start, _ in _find(text, None if is_vocabulary else names) if kind not in found]
+        places = dict.fromkeys((text.count("\n", 0, start) + 1, kind) for kind, start in new)
+        findings += [f"{name}, line {number}: {kind}" for number, kind in places]
+        found |= {kind for kind, _ in new}
     return findings
 
 
@@ -52,18 +53,20 @@ def _texts(path: str, content: bytes) -> list[tuple[str, bool]]:
     name = Path(path).name
     if name.endswith(".safetensors"):
         content = _safetensors_header(path, content)
-    text = content.decode(errors="replace")
+    text = content.replace(b"\0", b"").decode(errors="replace")  # without the zeros, UTF-16 reads as UTF-8 does
     try:
         value = json.loads(text) if name.endswith((".json", ".safetensors")) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return [(text, False)]
     if name == "tokenizer.json" and isinstance(value, dict) and isinstance(value.get("model"), dict):
         value["model"] |= {"vocab": [], "merges": []}
     elif name in ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt"):
         return [(text, name != "tokenizer.json")]
-    # JSON a second time without its escapes, in which letters hide.
-    plain = [] if value is None else [(json.dumps(value, ensure_ascii=False, indent=2), False)]
-    return [(text, name == "tokenizer.json"), *plain]
+    if value is None:
+        return [(text, False)]
+    # JSON a second time without its escapes, in which letters hide, and with blanks for its line breaks.
+    plain = re.sub(r"(?<!\\)((?:\\\\)*)\\[nrt]", r"\1  ", json.dumps(value, ensure_ascii=False, indent=2))
+    return [(text, name == "tokenizer.json"), (plain, False)]
 
 
 def _safetensors_header(path: str, content: bytes) -> bytes:
@@ -72,34 +75,40 @@ def _safetensors_header(path: str, content: bytes) -> bytes:
         size = 8 + struct.unpack("<Q", content[:8])[0]
         header = json.loads(content[8:size])
         end = max(value["data_offsets"][1] for key, value in header.items() if key != "__metadata__")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         end = None
     if end is None or size + end != len(content):
         raise ValueError(f"{one_line(path)} is no safetensors file, or holds more than its tensors: save it anew")
     return content[8:size]
 
 
-def _kinds(text: str, names: dict[str, str] | None = None) -> list[str]:
-    """Return the kinds of findings in a text, each once. Without `names`, only tokens are looked for."""
-    kinds = [*token_kinds(text), *token_kinds(_decoded(text))]
-    if names is not None:
-        kinds += private_kinds(text)
-        kinds += [kind for name, kind in names.items() if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
-    return list(dict.fromkeys(kinds))
+def _find(text: str, names: dict[str, str] | None = None) -> Iterator[Finding]:
+    """Find what is private in a text, also in its base64. Without `names`, only tokens are looked for."""
+    yield from find_private(text, is_vocabulary=names is None)
+    decoded, starts = _decoded(text)
+    ends = list(itertools.accumulate(len(piece) + 1 for piece in decoded))
+    for kind, start, _ in find_private("\n".join(decoded), is_vocabulary=True):
+        run = bisect.bisect(ends, start)
+        yield Finding(kind, starts[run], starts[run] + 1)
+    for name, kind in (names or {}).items():
+        for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text):
+            yield Finding(kind, *match.span())
 
 
-def _decoded(text: str) -> str:
-    """Return the content of all base64 in a text."""
-    found = []
-    for run in re.findall(r"[\w+/-]{20,}", text, re.ASCII):
+def _decoded(text: str) -> tuple[list[str], list[int]]:
+    """Return the content of each base64 in a text, and where it begins."""
+    found = {}
+    for run in re.finditer(r"[\w+/-]{20,}", text, re.ASCII):
         with contextlib.suppress(ValueError):
-            found.append(base64.b64decode(run[: len(run) // 4 * 4], altchars=b"-_" if {*"-_"} & {*run} else None))
-    return b"\n".join(found).decode("latin-1")
+            altchars = b"-_" if {*"-_"} & {*run[0]} else None
+            found[run.start()] = base64.b64decode(run[0][: len(run[0]) // 4 * 4], altchars=altchars).decode("latin-1")
+    return list(found.values()), list(found)
 
 
 def _own_names(allowed: tuple[str, ...]) -> dict[str, str]:
     """Return names of this machine and its user -> kind of finding."""
-    names = {Path.home().name: "a user name", socket.gethostname(): "a host name"}
+    host = socket.gethostname()
+    names = {Path.home().name: "a user name", host: "a host name", host.partition(".")[0]: "a host name"}
     with contextlib.suppress(OSError, KeyError):  # a user id without a name
         names[getpass.getuser()] = "a user name"
     with contextlib.suppress(OSError):  # no git here

@@ -55,7 +55,7 @@ MALFORMED = {
     "cut off": (chat, '{"messages": [{"role": "user"', "not JSON"),
     "not an object": (chat, "[1, 2]", "not an object but list"),
     "half a surrogate": (chat, '{"messages": [{"role": "assistant", "content": "\\ud83d"}]}', "not UTF-8"),
-    "nested too deep": (chat, "[" * 100_000, "nested too deep"),
+    "nested too deep": (chat, "[" * 100_000, "nested more than 100 deep"),
     "missing column": (chat, {"other": 1}, "column 'messages' is missing"),
     "null column": (chat, {"messages": None}, "column 'messages' is missing"),
     "empty messages": (chat, {"messages": []}, "is empty"),

@@ -55,6 +55,14 @@ def _aliases(first, form, count):
         ("a: &a {<<: *a}", "an anchor that contains itself"),
         ("a: {<<: 3}", "`<<` takes a mapping"),
         ("a: " + "9" * 5_000, "is no integer: quote it if text is meant"),
+        ("a: 0x" + "f" * 5_000, "an integer that 64 bits do not hold"),
+        ("a: 0o" + "7" * 9_000, "an integer that 64 bits do not hold"),
+        ("a: 9223372036854775808", "an integer that 64 bits do not hold"),
+        ("%YAML " + "9" * 5_000 + ".1\n---\na: 1", "YAML syntax: Exceeds the limit"),
+        (r'a: "\UFFFFFFFF"', "YAML syntax: "),
+        (r'a: "\ud800"', "holds half a surrogate pair"),
+        (r'"\ud800": 1', "holds half a surrogate pair"),
+        ("a: [" + "x," * 500_000 + "]", "1000005 characters, and at most 250000 are read"),
         ("a: -_", "'-_' is no integer"),
         ("a: .inf", "expected a finite number"),
         ("a: !!int '3'", "no YAML tags"),
@@ -70,6 +78,18 @@ def test_hostile_yaml_is_one_line_at_once(text, message):
     assert "\n" not in error.value.message and len(error.value.message) < 200
     with pytest.raises(YamlError):
         parse_value(text)
+
+
+def test_a_path_that_no_file_can_have_is_one_line(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("output_dir: x\n")
+    for flags in (
+        ["--config", "a" * 5_000],
+        ["--config", str(tmp_path / "recipe.yaml"), "--parent", "\udcff"],
+        ["--config", str(tmp_path / "recipe.yaml"), "--dataset_path", "./" + "a" * 5_000],
+    ):
+        with pytest.raises(SystemExit):
+            RecipeParser((NewKeys,)).parse_args(flags)
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 # Types
@@ -120,6 +140,7 @@ def test_a_value_of_another_type_is_told_with_its_line(tmp_path, text, message):
 class NewKeys:
     output_dir: str = ""
     parent: str = ""
+    dataset_path: str = ""
 
 
 @pytest.fixture

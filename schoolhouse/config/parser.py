@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn, get_origin, get_type_hints
 
 from schoolhouse.config.console import quiet_libraries
 from schoolhouse.config.errors import ConfigError, FlagParser, KeyPath, exit_with, key_label, nearest, render
-from schoolhouse.config.key_rules import REMOVED, RENAMED, apply_renames, check_bounds, refuse_conflicts
+from schoolhouse.config.key_rules import LORA_KEYS, REMOVED, RENAMED, apply_renames, check_bounds, refuse_conflicts
 from schoolhouse.config.paths import adapter_settings, check_locations
 from schoolhouse.config.value_types import arms, check_type, describe
 from schoolhouse.config.yaml_file import YamlFile, parse_value, read_yaml
@@ -174,6 +174,8 @@ class RecipeParser:
                 values = adapter_settings(values, set(self.resolved))
         except ConfigError as error:
             self.error(error.path, error.message)
+        for key in LORA_KEYS.keys() & self.fields.keys() & values.keys() - self.resolved.keys():
+            self._check_value(key, values[key])  # of the adapter that is continued
         self._follow_hardware(values)
         instances = self._instantiate(values)
         if self.resolved.get("hub_token"):

@@ -39,17 +39,24 @@ def find_file(name: str | Path) -> Path:
     any folder.
     """
     path = Path(name).expanduser()
-    if path.exists() or ".." in path.parts or path.parts[:1] not in _SHIPPED:
+    if _exists(path) or ".." in path.parts or path.parts[:1] not in _SHIPPED:
         return path
     found = shipped(path.as_posix())
-    return found if found.exists() else path
+    return found if _exists(found) else path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have, being too long or with a NUL
+        return False
 
 
 def as_path(name: str) -> Path | None:
     """Return the path that `name` must be, or `None` where it may be a Hub id or a name of ours."""
     path = Path(name).expanduser()
     looks = name.startswith(("./", "../", "/", "~")) or name in (".", "..") or name.count("/") > 1
-    return path if looks or path.exists() or path.suffix in _DATA_FILES else None
+    return path if looks or _exists(path) or path.suffix in _DATA_FILES else None
 
 
 def check_locations(values: dict[str, Any]) -> None:
@@ -68,7 +75,7 @@ def check_locations(values: dict[str, Any]) -> None:
         if (found := run_product(find_file(holder[key]), key)) != Path(holder[key]):
             holder[key] = str(found)
         path = found if key in ("dataset_path", "path") else as_path(holder[key])
-        if path is not None and not path.exists():
+        if path is not None and not _exists(path):
             raise ConfigError(where, f"{render(holder[key])} does not exist, seen from {Path.cwd()}")
         if key == "model_name_or_path" and path is not None and not (path / "config.json").is_file():
             is_adapter = (path / "adapter_config.json").is_file()
@@ -105,12 +112,9 @@ def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[st
         advice = ": it is a model, set model_name_or_path" if (folder / "config.json").is_file() else ""
         message = f"{render(name)} has no adapter_config.json, so it is no adapter{advice}"
         raise ConfigError(("adapter_name_or_path",), message)
-    try:
-        adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(("adapter_name_or_path",), f"its adapter_config.json is no JSON: {error}") from None
-    if adapter.get("peft_type") != "LORA":
-        raise ConfigError(("adapter_name_or_path",), f"only LoRA is continued, this is {adapter.get('peft_type')}")
+    adapter = _read_object(folder / "adapter_config.json")
+    if (kind := adapter.get("peft_type")) != "LORA":
+        raise ConfigError(("adapter_name_or_path",), f"only LoRA is continued, this is {render(kind)}")
     theirs = {ours: adapter[key] for ours, key in LORA_KEYS.items() if adapter.get(key) is not None}
     for key in filter(written.__contains__, LORA_KEYS):
         mine, value = values[key], theirs.get(key)
@@ -118,13 +122,27 @@ def adapter_settings(values: dict[str, Any], written: Container[str]) -> dict[st
         if mine != "all-linear" and _as_set(mine) != _as_set(value):
             raise ConfigError((key,), f"{mine} contradicts the adapter being continued, which has {value}: remove it")
     base, mine = adapter.get("base_model_name_or_path"), values.get("model_name_or_path")
+    if not isinstance(base, str | None):
+        raise ConfigError(("adapter_name_or_path",), f"its base_model_name_or_path must be text, got {render(base)}")
     if base and mine and _differ(base, mine):
         raise ConfigError(("adapter_name_or_path",), f"it was trained on {base}, but model_name_or_path is {mine}")
     return values | theirs
 
 
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(("adapter_name_or_path",), f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(("adapter_name_or_path",), f"{path} holds no JSON object but {render(values)}")
+    return values
+
+
 def _as_set(value: Any) -> Any:
-    return frozenset(value) if isinstance(value, list) else frozenset([value]) if isinstance(value, str) else value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return frozenset(value)
+    return frozenset([value]) if isinstance(value, str) else value
 
 
 def _differ(base: str, other: str) -> bool:
@@ -136,5 +154,5 @@ def _differ(base: str, other: str) -> bool:
     configs = [path / "config.json" for path in paths if path is not None]
     if len(configs) < 2 or not all(config.is_file() for config in configs):
         return False
-    ours, theirs = (json.loads(config.read_text(encoding="utf-8")) for config in configs)
+    ours, theirs = map(_read_object, configs)
     return any(ours.get(key) != theirs.get(key) for key in _SHAPE)

@@ -42,7 +42,11 @@ def check_type(value: Any, hint: Any, path: KeyPath = ()) -> None:
     if adapter is None:
         raise ConfigError(path, "cannot be set from YAML or a flag, only from Python")
     try:
-        adapter.validate_json(json.dumps(value), strict=True, extra="forbid")
+        text = json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a flag of other bytes
+        raise ConfigError(path, f"{render(value)} is not UTF-8 text") from None
+    try:
+        adapter.validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
         wrong = to_config_error(error, value, hint)
         raise ConfigError((*path, *wrong.path), wrong.message) from None

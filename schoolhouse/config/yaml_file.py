@@ -25,6 +25,7 @@ _TAG = "tag:yaml.org,2002:"
 _NO_TEXT = [f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float")]
 # Neither a recipe nor a task comes near these; a few aliases can stand for billions of values.
 _MOST_VALUES = 50_000
+_LONGEST = 250_000  # characters
 _DEEPEST = 100
 
 
@@ -139,6 +140,8 @@ def parse_value(text: str) -> Any:
 
 
 def _compose(text: str) -> Node | None:
+    if len(text) > _LONGEST:
+        raise YamlError(1, f"{len(text)} characters, and at most {_LONGEST} are read: is this a recipe, or data?")
     yaml = YAML(typ="safe", pure=True)
     yaml.max_depth = _DEEPEST
     yaml.composer.warn_double_anchors = False
@@ -149,7 +152,7 @@ def _compose(text: str) -> Node | None:
         raise YamlError(line, f"character {chr(error.character)!r} may not stand in YAML") from None
     except MarkedYAMLError as error:
         raise _syntax_error(text, error) from None
-    except YAMLError as error:
+    except (YAMLError, ValueError, OverflowError) as error:  # the latter of a number in a directive or an escape
         raise YamlError(1, f"YAML syntax: {error}") from None
 
 
@@ -174,6 +177,11 @@ def _syntax_error(text: str, error: MarkedYAMLError) -> YamlError:
 
 def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
+
+
+def _check_text(node: Node) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in node.value):
+        raise YamlError(_line(node), f"{render(node.value)} holds half a surrogate pair, which is no text")
 
 
 class _NodeReader:
@@ -226,6 +234,7 @@ class _NodeReader:
             if not isinstance(key, ScalarNode) or key.tag != f"{_TAG}str":
                 shown = key.value if isinstance(key, ScalarNode) else "a list or mapping"
                 raise YamlError(_line(key), f"keys must be text, got {shown}: quote it if it is meant as a name")
+            _check_text(key)
             if key.value in own:
                 raise YamlError(_line(key), f"{key.value}: duplicate key, first set on line {own[key.value]}")
             own[key.value] = _line(key)
@@ -234,11 +243,14 @@ class _NodeReader:
 
     def _scalar(self, node: Node) -> Any:
         if str(node.tag) not in _NO_TEXT:  # a date, for example, stays as it was written
+            _check_text(node)
             return str(node.value)
         try:
             value = self.yaml.constructor.construct_object(node)
         except ValueError:
             raise YamlError(_line(node), f"{render(node.value)} is no integer: quote it if text is meant") from None
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise YamlError(_line(node), "an integer that 64 bits do not hold: quote it if text is meant")
         if isinstance(value, float) and not math.isfinite(value):
             raise YamlError(_line(node), f"expected a finite number, got {value}")
         return value

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 
 from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.environment import GitState, Hardware
+from schoolhouse.core.files import parse_json
 
 
 SCHEMA = 2
@@ -235,7 +236,7 @@ def read_pipeline_index(path: str | Path) -> PipelineIndex:
 
 def _read_json(path: Path, advice: str) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes(), finite=True)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: {advice}") from None
     except (OSError, ValueError) as error:
@@ -250,7 +251,7 @@ _RecordType = TypeVar("_RecordType", bound=_Record)
 
 def _validate(path: Path, values: dict[str, Any], record: type[_RecordType]) -> _RecordType:
     if values.get("schema") != SCHEMA:
-        found = values.get("schema", "none")
+        found = str(values.get("schema", "none"))[:60]
         raise ValueError(f"{path} has schema {found}, this version reads {SCHEMA}: {_REPEAT}")
     try:
         return record.model_validate(values)

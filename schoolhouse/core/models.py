@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.files import load_object
+
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +60,7 @@ def load_tokenizer(
         folder = adapter_folder(adapter_name_or_path)
         if (folder / "tokenizer_config.json").exists():
             source, revision = str(folder), None
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="left", trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return ensure_chat_template(tokenizer)
@@ -235,7 +237,7 @@ def _folder_hash(folder: Path, config: str, weights: str) -> str:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").digest()
 
-    return folder_digest(json.loads((folder / config).read_text()), [digest(file) for file in files])
+    return folder_digest(load_object(folder / config), [digest(file) for file in files])
 
 
 def folder_digest(settings: dict[str, Any], weights: list[bytes]) -> str:

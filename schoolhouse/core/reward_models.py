@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.chat_templates import Message
+from schoolhouse.core.files import load_object
 from schoolhouse.core.models import adapter_folder, adapter_hash, model_hash, native_dtype
 
 
@@ -134,7 +135,7 @@ def validate_task_type(adapter: str, task: str) -> str:
     from safetensors import safe_open
 
     folder = adapter_folder(adapter)
-    actual = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
+    actual = load_object(folder / "adapter_config.json").get("task_type")
     if actual != task and "SEQ_CLS" in (actual, task):
         wanted = "a reward model, as recipes/reward.py makes one" if task == "SEQ_CLS" else "a language model"
         raise ValueError(f"{adapter} is an adapter for {actual}: name {wanted} ({task})")
@@ -159,7 +160,11 @@ def load_statistics(model: str) -> dict[str, float]:
     path = cached_file(model, STATISTICS, _raise_exceptions_for_missing_entries=False)
     if path is None:
         raise ValueError(f"{model} has no {STATISTICS}, so its scores have no known scale: set normalize: false")
-    statistics = json.loads(Path(path).read_text(encoding="utf-8"))
+    statistics = load_object(Path(path), finite=True)
+    if not all(
+        isinstance(value, int | float) and math.isfinite(value) for value in map(statistics.get, ("mean", "sd"))
+    ):
+        raise ValueError(f"{path} needs the numbers mean and sd: train the reward model again")
     if not statistics["sd"] > 0:
         raise ValueError(f"{model}: its scores on the reference samples do not differ, so it prefers nothing")
     return statistics

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.environment import git_state, hardware, versions
-from schoolhouse.core.files import write_json
+from schoolhouse.core.files import load_object, write_json
 from schoolhouse.core.fingerprint import NOT_COMPUTED, digest, evaluation_fingerprint, file_hash, stage_fingerprints
 from schoolhouse.core.manifest import (
     RUN_FILE,
@@ -377,17 +377,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     """
     for path in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
         try:
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            state = load_object(path / "trainer_state.json")
         except (OSError, ValueError):
             continue
-        if _step(path) == state["global_step"] and not (path / "checkpoint-is-incomplete.txt").exists():
+        if _step(path) == state.get("global_step") and not (path / "checkpoint-is-incomplete.txt").exists():
             return path
     return None
 
 
 def _step(checkpoint: Path) -> int:
     number = checkpoint.name.removeprefix("checkpoint-")
-    return int(number) if number.isdigit() else -1
+    return int(number) if re.fullmatch("[0-9]{1,18}", number) else -1
 
 
 def final_metrics(log_history: list[dict[str, float]]) -> dict[str, float]:

@@ -2,16 +2,26 @@
 
 import codecs
 import gzip
+import io
 import json
+import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
+
+from schoolhouse.core.files import parse_json
 
 
 # Suffix of a file -> name of the reader in `datasets`.
 _READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _KNOWN = ".jsonl, .json, .csv (each also .gz) or .parquet"
+# Environment variable: GiB that a compressed file may unpack to, 2 by default.
+MAX_UNPACKED = "SCHOOLHOUSE_MAX_UNPACKED_GB"
+_LONGEST_LINE = 1 << 28  # bytes
+# First bytes of xz, bzip2, zip, zstd, lz4, 7z and rar files.
+_PACKED = re.compile(rb"\xfd7zXZ|BZh\d1AY&SY|PK[\x03\x05\x07]|\x28\xb5\x2f\xfd|\x04\x22\x4d\x18|7z\xbc\xaf|Rar!")
 SPLIT_NAMES = ("train", "test", "validation", "valid", "val", "dev", "eval")
 
 
@@ -69,33 +79,34 @@ def _split_named_by(file: Path) -> str:
 
 def read_json(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Place and row, or place and the reason why there is none, for each line or array element that is not blank."""
-    with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
+    with _Gunzipped.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         if file.name.removesuffix(".gz").endswith(".json"):
-            text = stream.read().removeprefix(codecs.BOM_UTF8)
-            if text.lstrip()[:1] == b"[":
+            text = stream.read()
+            if text.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
                 try:
-                    elements = json.loads(text)
+                    elements = parse_json(text)
                 except ValueError as error:
                     raise ValueError(f"{file} is not valid JSON: {error}") from None
                 for number, element in enumerate(elements):
                     yield f"{file} row {number}", _row_or_reason(element)
                 return
-            stream.seek(0)
-        for number, line in enumerate(stream, start=1):
-            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            if line.strip():
+            stream = io.BytesIO(text)
+        number = 0
+        while line := stream.readline(_LONGEST_LINE):
+            number += 1
+            if len(line) == _LONGEST_LINE:
+                raise ValueError(f"{file}:{number} is longer than {_LONGEST_LINE:,} bytes: write a row to a line")
+            if line.removeprefix(codecs.BOM_UTF8).strip():
                 yield f"{file}:{number}", _parse(line)
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:
     try:
-        return _row_or_reason(json.loads(line.decode()))
+        return _row_or_reason(parse_json(line))
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at column {error.colno}"
-    except UnicodeError:
-        return "not UTF-8 text"
-    except RecursionError:
-        return "not JSON: nested too deep"
+    except ValueError as error:
+        return f"not JSON: {error}"
 
 
 def _row_or_reason(value: Any) -> dict[str, Any] | str:
@@ -107,3 +118,111 @@ def _row_or_reason(value: Any) -> dict[str, Any] | str:
     except UnicodeError:
         return "not UTF-8 text"
     return value
+
+
+def check_size(file: Path, name: str | None = None) -> None:
+    """
+    Refuse a file of a few kilobytes that would fill memory or disk, before `datasets` unpacks it.
+
+    Args:
+        file (`Path`):
+            A .csv, .csv.gz or .parquet file.
+        name (`str`, *optional*):
+            What messages call it, where it was downloaded; its path by default.
+
+    Raises:
+        `ValueError`: more than `SCHOOLHOUSE_MAX_UNPACKED_GB` are in it, it is damaged, or it is packed in another way.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(10)
+    if file.suffix == ".parquet":
+        _check_parquet(file)
+    elif head.startswith(b"\x1f\x8b"):
+        with _Gunzipped.open(file, name) as stream:
+            while stream.read(1 << 20):
+                pass
+    # `datasets` looks at the first bytes and not at the name.
+    elif _PACKED.match(head):
+        raise ValueError(f"{name or file} is packed in a way that is not read: unpack it, or pack it with gzip")
+
+
+def _limit() -> float:
+    given = os.environ.get(MAX_UNPACKED, "2")
+    try:
+        return float(given) * 2**30
+    except ValueError:
+        raise ValueError(f"{MAX_UNPACKED}={given!r}: give a number, in GiB") from None
+
+
+def _refuse_size(name: str | Path, size: float) -> NoReturn:
+    raise ValueError(
+        f"{name} unpacks to more than {_limit() / 2**30:g} GiB ({size / 2**30:.1f} so far): if you trust it, "
+        f"set {MAX_UNPACKED} to a larger number"
+    )
+
+
+class _Gunzipped(io.RawIOBase):
+    """Content of a .gz file, up to the limit."""
+
+    def __init__(self, file: Path, name: str | None = None):
+        self._name, self._stream, self._size, self._limit = name or file, gzip.GzipFile(file), 0, _limit()
+
+    @classmethod
+    def open(cls, file: Path, name: str | None = None) -> BinaryIO:
+        return io.BufferedReader(cls(file, name), 1 << 20)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            count = self._stream.readinto(buffer)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{self._name} is no whole gzip file: {error}") from None
+        self._size += count
+        if self._size > self._limit:
+            _refuse_size(self._name, self._size)
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _check_parquet(file: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    limit = _limit()
+    try:
+        metadata = pq.read_metadata(file)
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+        # A value takes a few bytes once it is read, also a missing one, of which runs are packed.
+        size = sum(max(column.total_uncompressed_size, 8 * column.num_values) for column in columns)
+        texts = [column for column in columns if column.physical_type == "BYTE_ARRAY"]
+        # A text that many rows have stands once in the file, as a dictionary's entry, and in each row once it is read.
+        if size <= limit < sum(column.num_values * column.total_uncompressed_size for column in texts):
+            paths = sorted({column.path_in_schema for column in texts})
+            reader = pq.ParquetFile(file, read_dictionary=paths)
+            for batch in reader.iter_batches(batch_size=10_000, columns=paths):
+                size += sum(map(_text_size, batch.columns))
+                if size > limit:
+                    break
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from None
+    if size > limit:
+        _refuse_size(file, size)
+
+
+def _text_size(array: Any) -> int:
+    """Bytes of all texts in an Arrow array, in which they are entries of dictionaries."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(array, pa.DictionaryArray):
+        return pc.sum(pc.take(pc.binary_length(array.dictionary), array.indices)).as_py() or 0
+    if not pa.types.is_nested(array.type):
+        return 0
+    inside = array.flatten()
+    return sum(map(_text_size, inside)) if isinstance(inside, list) else _text_size(inside)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.escape import one_line
 from schoolhouse.data.columns import columns_of, form_of, require_kind, surplus_of, validate_row
-from schoolhouse.data.files import MissingSplitError, file_type, find_files, read_json
+from schoolhouse.data.files import MissingSplitError, check_size, file_type, find_files, read_json
 
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def open_table(
     Raises:
         `ValueError`: if there is no such data; [`MissingSplitError`] if only other splits are there.
     """
-    from datasets import load_dataset
+    from datasets import DownloadManager, load_dataset
+    from datasets.exceptions import DatasetGenerationError
 
     path = Path(location).expanduser()
     if path.exists():
@@ -103,8 +105,14 @@ def open_table(
             # Our own reader: that of `datasets` names no line, and one bad line would lose the whole file.
             entries = list(itertools.islice(itertools.chain.from_iterable(map(read_json, files)), max_rows))
             return Table(location, [row for _, row in entries], [place for place, _ in entries])
-        rows = load_dataset(types[0], data_files=[str(file) for file in files], split="train")
+        for file in files:
+            check_size(file)
+        try:
+            rows = load_dataset(types[0], data_files=[str(file) for file in files], split="train")
+        except DatasetGenerationError as error:
+            raise ValueError(f"{location} cannot be read as {types[0]}: {one_line(error.__cause__)}") from None
     elif location.startswith("https://"):
+        check_size(Path(DownloadManager().download(location)), location)
         rows = load_dataset("json", data_files=location, split="train")
     else:
         plain = split is not None and re.fullmatch(r"[\w.-]+", split)  # no "train[:10%]" or "train+test"

@@ -1,16 +1,15 @@
 """Types of results.json and of the samples beside it: eval/run.py writes them, reports and model cards read them."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
 from schoolhouse.core.environment import GitState, git_state, versions
-from schoolhouse.core.files import write_json, write_json_lines
+from schoolhouse.core.files import parse_json, write_json, write_json_lines
 from schoolhouse.core.redaction import redact_home
 from schoolhouse.evaluation.statistics.preference import Calibration
 
@@ -308,7 +307,7 @@ def load_results(folder: str | Path) -> EvaluationResults:
     if not path.is_file():
         raise ValueError(f"{folder} holds no results.json: name the output_dir of a finished eval/run.py")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        values = parse_json(path.read_bytes(), finite=True)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict) or values.get("schema") not in (1, SCHEMA):
@@ -334,7 +333,7 @@ def load_samples(folder: str | Path, task: str) -> list[EvalSample]:
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:
             if line:
-                samples.append(EvalSample.model_validate(json.loads(line, parse_constant=_refuse_constant)))
+                samples.append(EvalSample.model_validate(parse_json(line, finite=True)))
         except ValidationError as error:
             raise ValueError(f"{path}:{number} is damaged: {first_error(error)}; evaluate again") from None
         except ValueError as error:
@@ -376,7 +375,3 @@ def first_error(error: ValidationError) -> str:
     """Return the first of pydantic's errors on one line, such as `tasks.svamp.n: Field required`."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

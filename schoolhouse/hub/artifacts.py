@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from schoolhouse.core.escape import one_line
+from schoolhouse.core.files import load_object
 from schoolhouse.core.manifest import (
     PIPELINE_FILE,
     RUN_FILE,
@@ -68,7 +68,7 @@ class Artifact:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Content of adapter_config.json."""
-        return json.loads((self.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        return load_object(self.adapter / "adapter_config.json")
 
     @property
     def is_reward_model(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.escape import one_line
+from schoolhouse.core.files import parse_json
 from schoolhouse.core.models import folder_digest
 from schoolhouse.core.redaction import anonymize
 from schoolhouse.hub.artifacts import ADAPTER_FILES, WEIGHTS_FILE, Artifact, all_tasks
@@ -95,7 +96,7 @@ def _artifact_files(repo_id: str, artifact: Artifact, base: str) -> dict[str, by
     files = {prefix + name: (artifact.adapter / name).read_bytes() for name in names}
     # Each file is read once: the bytes that are hashed and scanned here are those that are uploaded.
     weights = hashlib.sha256(files[prefix + WEIGHTS_FILE]).digest()
-    if folder_digest(json.loads(files[f"{prefix}adapter_config.json"]), [weights]) != artifact.hash:
+    if folder_digest(parse_json(files[f"{prefix}adapter_config.json"]), [weights]) != artifact.hash:
         raise ValueError(f"{artifact.adapter} changed while it was read: push again")
     files[f"{prefix}adapter_config.json"] = _json(artifact.config | {"base_model_name_or_path": base})
     manifest = anonymize(artifact.manifest.model_dump(mode="json", by_alias=True))
@@ -192,7 +193,7 @@ def base_hash_on_hub(api: HfApi, base: str, revision: str) -> str:
         bytes.fromhex(lfs.sha256) if (lfs := files[path].lfs) else hashlib.sha256(read(path)).digest()
         for path in weights
     ]
-    return folder_digest(json.loads(read("config.json")), digests)
+    return folder_digest(parse_json(read("config.json")), digests)
 
 
 def _json(value: Any) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schoolhouse.core.escape import one_line
+from schoolhouse.core.files import load_object
 from schoolhouse.core.fingerprint import file_hash
 from schoolhouse.core.models import adapter_hash
 
@@ -67,7 +67,7 @@ def check_lineage(folder: Path) -> Lineage:
     if not path.is_file():
         raise ValueError(f"the repository has no {LINEAGE_FILE}: it was not pushed by recipes/share.py")
     try:
-        lineage = Lineage.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        lineage = Lineage.model_validate(load_object(path))
     except ValueError as error:  # pydantic's ValidationError is one
         told = one_line(error)
         raise ValueError(f"{LINEAGE_FILE} is not of the form that recipes/share.py writes: {told}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schoolhouse.core.files import load_object
 from schoolhouse.core.models import adapter_folder, load_model, load_tokenizer
 
 
@@ -44,8 +45,6 @@ def merge(base: str | None, adapter: str, folder: Path, dtype: str = "float32") 
     Raises:
         ValueError: if the folder exists, the adapter is no language model's, or the difference is above `TOLERANCE`.
     """
-    import json
-
     import torch
 
     from schoolhouse.training.policy import save_adapter
@@ -54,7 +53,7 @@ def merge(base: str | None, adapter: str, folder: Path, dtype: str = "float32") 
         raise ValueError(f"--dtype {dtype!r}: choose one of {', '.join(TOLERANCE)}")
     if folder.exists():
         raise ValueError(f"{folder} exists: name another --output_dir")
-    config = json.loads((adapter_folder(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    config = load_object(adapter_folder(adapter) / "adapter_config.json")
     if config.get("task_type") == "SEQ_CLS":
         raise ValueError(f"{adapter} is a reward adapter: it is used on its base, and not merged")
     base = base or config.get("base_model_name_or_path")

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
-import yaml
-
+from schoolhouse.config.yaml_file import parse_value
 from schoolhouse.core.escape import one_line
 from schoolhouse.evaluation.results import TaskResult, load_results
 
@@ -41,9 +40,9 @@ def read_claims(folder: Path, stage: str = "") -> dict[str, TaskResult]:
         for path in sorted((folder / ".eval_results").glob("*.yaml")):
             place, _, task = path.stem.rpartition("-")
             if place == stage:
-                published[task] = yaml.safe_load(path.read_text(encoding="utf-8"))[0]["value"]
+                published[task] = parse_value(path.read_text(encoding="utf-8"))[0]["value"]
         differing = [task for task, value in published.items() if claims[task].value != value]
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         told = one_line(error)
         raise ValueError(f"results.json or .eval_results is not of the form that is pushed: {told}") from None
     if differing:

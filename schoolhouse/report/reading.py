@@ -1,6 +1,5 @@
 """Read the files of a pipeline or of evaluations; missing data is listed and does not stop the report."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from schoolhouse.core.files import parse_json
 from schoolhouse.core.manifest import RUN_FILE, PipelineStage, RunManifest, read_manifest, read_pipeline_index
 from schoolhouse.evaluation.results import (
     EvalSample,
@@ -245,7 +245,7 @@ def _read_training(stage: StageReport, folder: Path) -> None:
 
 def _read_json(path: Path, kind: type[T], stage: StageReport, lost: str) -> T | None:
     try:
-        return TypeAdapter(kind).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return TypeAdapter(kind).validate_python(parse_json(path.read_bytes()))
     except OSError as error:
         stage.missing.append(f"{path} cannot be read ({type(error).__name__}): {lost}")
     except ValidationError as error:
@@ -262,7 +262,10 @@ def _is_finite(value: Any) -> bool:
 def _find(name: str | None, beside: Path) -> Path | None:
     if not name:
         return None
-    return next((path for path in (Path(name), beside / name) if path.is_dir()), None)
+    try:
+        return next((path for path in (Path(name), beside / name) if path.is_dir()), None)
+    except OSError:  # a name that no folder can have
+        return None
 
 
 def _refuse_duplicates(names: list[str], where: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from schoolhouse.core.files import load_object
 
 
 # Distance to the nearest other row over the row's own norm, below which a token counts as never read. Measured: 0.00
@@ -56,7 +57,7 @@ class EmbeddingRows:
             return Path(path) if path is not None else None
 
         if index := local("model.safetensors.index.json"):
-            shards = json.loads(index.read_text())["weight_map"]
+            shards = load_object(index)["weight_map"]
             rows = cls({name: index.parent / file for name, file in shards.items()})
         elif single := local("model.safetensors"):
             with safe_open(single, "pt") as weights:

@@ -17,13 +17,14 @@ from schoolhouse.graders.numbers import (
     MAX_EXPRESSION,
     SCALED_SYMBOL,
     SYMBOL,
+    UNITS,
     Number,
     lists_agree,
     read_list,
     read_number,
     right_hand_side,
     split_items,
-    without_unit,
+    split_unit,
 )
 
 
@@ -36,6 +37,8 @@ class Reference:
     key: str = ""
     number: Number | None = None
     symbol: str | None = None
+    unit: frozenset[str] = frozenset()
+    letter: str | None = None
 
 
 _FUNCTIONS = r"sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|inf|infty|or|and"
@@ -44,12 +47,32 @@ _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]{1,20}\*?\}")
 _FREE_SYMBOL = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-zA-Z]))[a-zA-Z]")
 _BASED = re.compile(r"\(?([0-9a-zA-Z]+)\)?\s*(?:_\s*\{?\s*(\d+)\s*\}?|(?:in )?base[ -](\d+))")
 _TIME_RANGE_DATE = re.compile(r"\d\s*:\s*\d|^\d+-\d+(?:-\d+)?$|^\d+/\d+/\d+$")
+_MEASURES = re.compile(rf"\d\s*(?:{'|'.join(UNITS)})\b[\s,]*(?:and\s+)?\d")  # 4 feet 6 inches
 _MATHEMATICAL = re.compile(r"[\d\\^+*/=<>|()\[\]{},]|(?<!\w)-|^pi$")
+
+
+# "June 20", "Room 12", "at most 7": words before a number say which number it is, and are part of the answer.
+_NAMED = re.compile(r"\W*(?!(?:negative|minus|rs)\b)[A-Za-z][a-z.']+,?\s[^=]*\d", re.IGNORECASE)
+_MONTH = re.compile(
+    r"\b(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)\b",
+    re.IGNORECASE,
+)
+# A multiple choice: "B", "(B)", "option B", "B) 12 apples".
+_CHOICE = re.compile(
+    r"(?i:(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:option|choice|answer)\s+(?:is\s+)?)?"
+    r"\(?(?P<letter>[A-J])(?:\s*[).:\]]+\s*|\s*$)(?P<content>.*)",
+    re.DOTALL,
+)
 
 
 def _text_key(text: str) -> str:
     """Text without case, article, white space and periods; a period between digits stays."""
     text = re.sub(r"^(?:the|an?)\s+", "", text.casefold())
+    if any(map(str.isdigit, text)):  # `4 ft 6 in` is `4 feet 6 inches`, `20 June` is `June 20th`
+        words = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b|\b(?:and|of|the)\b|,(?!\d)", " ", text).split()
+        words = [UNITS.get(word, word) for word in words]
+        text = " ".join(sorted(words) if _MONTH.search(text) else words)
     return re.sub(r"\s+|(?<!\d)\.|\.(?!\d)", "", text).strip("()")
 
 
@@ -71,17 +94,24 @@ def read_reference(reference: str) -> Reference:
     text = clean(reference.rpartition("####")[2])
     if not text:
         return Reference(text, "empty")
-    number = read_number(text)
+    choice = _CHOICE.fullmatch(text)
+    if choice:
+        return Reference(choice["content"], "text", _text_key(text), letter=choice["letter"])
+    number = None if _NAMED.match(text) or _MONTH.search(text) else read_number(text)
     if number is not None:
         symbol, _ = right_hand_side(text)
-        return Reference(text, "number", str(number), number, symbol if symbol and SYMBOL.fullmatch(symbol) else None)
-    bare = without_unit(text)
-    text = text if is_prose(bare) else bare  # `3x + 2 dollars`, but not `4 feet 6 inches` or `a leap year`
-    if _BASED.fullmatch(text):
-        return Reference(text, "expression", _expression_key(text))
-    if _TIME_RANGE_DATE.search(text) or is_prose(text) or not _MATHEMATICAL.search(text):
+        symbol = symbol if symbol and SYMBOL.fullmatch(symbol) else None
+        return Reference(str(number), "number", str(number), number, symbol, number.unit)
+    bare, unit = split_unit(text)
+    based, numbers, measures = _BASED.fullmatch(text), read_list(text), _MEASURES.search(text)
+    if numbers or measures or is_prose(bare):  # `3x + 2 dollars` has a unit; `a leap year` is text
+        unit = frozenset()
+    else:
+        text = bare
+    words = measures or _TIME_RANGE_DATE.search(text) or is_prose(text) or not _MATHEMATICAL.search(text)
+    if words and not based and not numbers:
         return Reference(text, "text", _text_key(text))
-    return Reference(text, "expression", _expression_key(text))
+    return Reference(text, "expression", _expression_key(text), unit=unit)
 
 
 def canonical(text: str) -> str:
@@ -95,6 +125,11 @@ def canonical(text: str) -> str:
 def is_prose(text: str) -> bool:
     """Check if a cleaned answer has words other than names of functions, commands and environments."""
     return _PROSE_WORD.search(_ENVIRONMENT.sub("", text)) is not None
+
+
+def is_readable(text: str) -> bool:
+    """Check if a cleaned answer is a number, perhaps among words, or numbers or an expression, perhaps with a unit."""
+    return bool(read_number(text) or read_list(text)) or not is_prose(split_unit(text)[0])
 
 
 def _is_parsable(text: str) -> bool:
@@ -141,22 +176,42 @@ def _is_closed_form(text: str) -> bool:
     return free <= {"e", "i", "C"} and len(split_items(right)) <= 1
 
 
+def _compare_choice(reference: Reference, text: str) -> bool | None:
+    """Compare with a multiple choice: its letter, its letter and content, or its content alone."""
+    choice = _CHOICE.fullmatch(text)
+    if not choice:
+        return compare(read_reference(reference.text), text) if reference.text else False
+    if choice["letter"] != reference.letter or re.search(r"\b[A-J]\b", choice["content"]):
+        return False
+    if not (reference.text and choice["content"]):
+        return True
+    return compare(read_reference(reference.text), choice["content"])
+
+
 def compare(reference: Reference, text: str) -> bool | None:
     """
     Compare a cleaned answer with a reference that is not empty: as normalised text, then as exact rationals. `None`
     where only computer algebra can tell.
     """
+    if reference.letter:
+        return _compare_choice(reference, text)
     if reference.kind == "text":
         return _text_key(text) == reference.key
+    exact, approximate, rounded = text.partition(r"\approx")
+    if approximate and any(map(str.isdigit, exact)):  # `2/3 \approx 0.67` states 2/3, or 0.67 where that was asked for
+        verdict = compare(reference, exact.strip())
+        return None if verdict is False and compare(reference, rounded.strip()) else verdict
     if reference.number is None:
-        text = without_unit(text)
+        text, unit = split_unit(text) if not read_list(text) else (text, reference.unit)
+        if unit and reference.unit and not unit & reference.unit:
+            return False
+        reference_list, answer_list = read_list(reference.text), read_list(text)
+        if reference_list and (answer_list or read_number(text)):
+            return bool(answer_list) and lists_agree(reference_list, answer_list)
         if _expression_key(text) == reference.key:
             return True
         if _BASED.fullmatch(reference.text) or _BASED.fullmatch(text):
             return False
-        reference_list, answer_list = read_list(reference.text), read_list(text)
-        if reference_list and answer_list:
-            return lists_agree(reference_list, answer_list)
         return None if _is_parsable(text) else False
     number = read_number(text)
     if number is not None:
@@ -164,10 +219,8 @@ def compare(reference: Reference, text: str) -> bool | None:
         if reference.symbol and symbol and SYMBOL.fullmatch(symbol) and symbol != reference.symbol:
             return False
         return reference.number.agrees_with(number)
-    if text == reference.text:
-        return True
-    text = without_unit(text)
-    if not _is_closed_form(text):
+    text, unit = split_unit(text)
+    if not _is_closed_form(text) or (unit and reference.unit and not unit & reference.unit):
         return False
     small = reference.number.value.numerator.bit_length() < MAX_BITS // 4
     return False if small and _is_tower_out_of_reach(text) else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from schoolhouse.core.escape import response_of
-from schoolhouse.graders.normalize import plain
+from schoolhouse.graders.normalize import plain, undress
 
 
 # A bound for every search after an anchor, since the text of a model has no limit.
@@ -69,7 +69,7 @@ _STATES = re.compile(
     r"(?:answer|solution)s?\b[*_\"')]*(?:[ \t]*\([^()\n]{0,40}\))?"
     r"(?P<verb>[^.\n:=?,;]{0,60}?\b(?:is|are|equals|was|(?:w|sh)ould be|must be)\b(?!n't|\s+(?:not|neither|never)\b)"
     r"[ \t]*(?:(?:therefore|thus|then|simply|hence|so|clearly|indeed|now),?[ \t]*)?:?"
-    r"|(?P<colon>[ \t]*[*_]*[ \t]*[:=]|[*_]*[ \t]*\n))[\s*_:]*",
+    r"|(?P<colon>[ \t]*[*_]*[ \t]*[:=]|[*_]*[ \t]*\n|[ \t]+(?=\\[\[(]|\$)))[\s*_:]*",
     re.IGNORECASE,
 )
 # Words before "answer" that belong to the statement, so that only these may stand between two statements.
@@ -82,9 +82,12 @@ _NOT_ASSERTED = re.compile(
     re.IGNORECASE,
 )
 # A period inside a number ends no sentence; a reason after the value ("17, since 8 + 9 = 17") is not part of it.
-_SENTENCE_END = re.compile(r"[.!;](?=\s|$|[\"')*_])|\?|\n|,?\s(?:because|since)\b")
+_SENTENCE_END = re.compile(
+    r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.!;](?=\s|$|[\"')*_])|\?|\n|,?\s(?:because|since)\b"
+)
 # `Answer: …` needs a number, command or single letter first and no computation later; `#### Thus` is a heading.
 _VALUE_FIRST = re.compile(r"[^a-zA-Z\n]*(?:\d|\\|\b[a-zA-Z]\b|sqrt|pi)")
+_VERB = re.compile(r"\b(?:is|are|equals)\b")
 _COMPUTES_ON = re.compile(r"=\s*[$\\(]*-?\d")
 _HEADING = re.compile(r"\d+[.)]\s+\S|(?!(?:sqrt|pi|ln|log|sin|cos|tan|inf)[^a-zA-Z])[a-zA-Z]{2,}")
 # `\boxed{…}` with its matching brace, or `\boxed 5`; "not \boxed{5}" denies.
@@ -119,7 +122,12 @@ def _sentence(text: str, start: int, stop: int, with_words: bool) -> Statement:
         # `Answer:` may also open a solution: it states an answer only if a value follows at once and no computation
         # comes later.
         solution_opens = text[start : start + 8].lower() == "solution"
-        if solution_opens or not _VALUE_FIRST.match(content) or _COMPUTES_ON.search(text, end, end + MAX_STATEMENT):
+        sentence = before.rstrip().lower().endswith("final") and _FINISHED.match(text, end)
+        if sentence:  # "Final Answer: The largest n is 34."
+            content = _VERB.split(content)[-1]
+        elif solution_opens or not _VALUE_FIRST.match(content):
+            return nothing
+        if _COMPUTES_ON.search(text, end, end + MAX_STATEMENT):
             return nothing
     lead_in = _LEAD_IN.search(before)
     return Statement(content, "sentence", start - len(lead_in.group()) if lead_in else start, end)
@@ -146,6 +154,7 @@ _JOINT = re.compile(
     r"[\s$.,;*\\()\[\]_]*(?:(?:[,;/&]|\b(?:or|and|either|alternatively)\b)[\s$,.:*\\()\[\]_]*)+", re.IGNORECASE
 )
 _OR_IN_ONE_SENTENCE = re.compile(r"[^.!?\n]*\b(?:or|also|as well as)\b[^.!?\n]*", re.IGNORECASE)
+_AND_IN_ONE_SENTENCE = re.compile(r"[^.!?\n]*\band\b[^.!?\n]*", re.IGNORECASE)
 _BLANK = re.compile(r"[ \t$*\\()\[\]_.]*")
 _BLANK_LINES = re.compile(r"[\s$*\\()\[\]_.]*")
 # "either 5 or" at the end of a statement continues in the next one.
@@ -158,30 +167,48 @@ _OFFERED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _OFFERED_BEFORE = re.compile(r"[\d}$)],?\s+or\b[\s$*\\(\[]*$", re.IGNORECASE)
-# After the last statement: "wait, that is wrong: it should be 6" withdraws it.
+# After the last statement: "wait, that is wrong: it should be 6" withdraws it; "it should be noted" does not.
+_IT = r"\b(?:it|this|that|which|(?:answer|result|value|total)(?: above)?)"
 _WITHDRAWN = re.compile(
-    r"\b(?:wait|oops|scratch that|mistaken?|wrong|incorrect|correction|i meant|it should|should be|actually|sorry"
-    r"|alternatively|another (?:possible )?answer|also possible)\b"
+    r"(?:(?:^|[.!?:;,\n(]|\b(?:but|oh|hmm)\b)[\s*_$)\]}]*"
+    r"(?:wait|oops|no[,.:]|no it|sorry(?!\s+(?:for|about|if|that))|scratch that|correction"
+    rf"|(?:actually|alternatively),?\s+(?:the |\S{{0,3}}\d|{_IT}))"
+    rf"|{_IT}\s*(?:is|was|'s|isn't|wasn't)\s+(?:(?:actually|also|probably|just|a)\s+)*"
+    r"(?:mistaken?|wrong|incorrect|not (?:right|correct|\S{0,3}\d))\b"
+    rf"|{_IT} (?:should|must) (?:(?:actually|really|instead|have|also) )*(?:be|been)\s+\S{{0,3}}\d"
+    r"|\bI (?:meant|was wrong|am wrong|made a mistake)\b|\banother (?:possible )?answer\b|\balso possible\b)"
     r".*?\d",
     re.IGNORECASE | re.DOTALL,
 )
+_NUMERAL = re.compile(r"-?\d+(?:[.,]\d+)*")
+_NOT_THIS = re.compile(r"\bnot\b|n't\b|\binstead\b|\brather\b", re.IGNORECASE)
 # Parts of a last line without an anchor: list mark, bold number, sentences. A label ("Step 3") states nothing.
 _LIST_MARK = re.compile(r"\s*(?:[-*•>]|#+|\d+[.)])\s+(?=\S)")
 _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
 _SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(*$\\])")
 _LABEL = re.compile(r"(?:step|part|case|section|page|figure|note|example|line|day)\s+\d", re.IGNORECASE)
+# "We find that $x > 3$.", "Therefore $x > 3$ is the solution.", "The matrix is \\( … \\)."
+_MATH_MODE = re.compile(r"\\[()\[\]]")
+_STATED_FORMULA = re.compile(
+    r"(?:[^$]|\$[^$]*\$)*?(?:\b(?:is|are|equals?|get|obtain|have|gives?|yields?|that|therefore|thus|so|hence),?|:)\s*"
+    r"\$\$?(?P<formula>[^$]+)\$\$?(?:\s+(?:is|are) (?:the|our) (?:\w+ )?(?:answer|solution)s?)?[.!\s]*",
+    re.IGNORECASE,
+)
 _FINISHED = re.compile(r"[.!][\"')*_$]*$")
 _WORDS_THEN_DIGIT = re.compile(r"(?<!\\begin\{)(?<![\\a-zA-Z])(?!sqrt|pi|log|ln)[a-zA-Z]{2}.*\d")
 
 
 def _together(text: str, first: Statement, second: Statement) -> bool:
     """Check if two statements are offered together, so that neither is *the* answer."""
-    between = text[first.end : second.start]
+    between = undress(text[first.end : second.start])
     if len(between) > 60:
         return False
     if _DANGLING.search(first.content[-20:]) or _JOINT.fullmatch(between) or _OR_IN_ONE_SENTENCE.fullmatch(between):
         return True
-    blank = _BLANK_LINES if first.style == second.style == "boxed" else _BLANK
+    boxes = first.style == second.style == "boxed"
+    if boxes and _AND_IN_ONE_SENTENCE.fullmatch(between):
+        return True
+    blank = _BLANK_LINES if boxes else _BLANK
     return first.style != "sentence" and blank.fullmatch(between) is not None
 
 
@@ -189,19 +216,25 @@ def _last_line(text: str) -> Statement | None:
     """Read a completion without any statement at its last line: a value alone, or a finished last sentence."""
     end = len(text.rstrip())
     start = text.rfind("\n", 0, end) + 1
-    if end - start > MAX_STATEMENT // 5:
-        return None
+    cut_off = end - start > MAX_STATEMENT // 5
+    start = max(start, end - MAX_STATEMENT // 5)
     line = text[start:end]
     mark = _LIST_MARK.match(line)
     line = (line[mark.end() :] if mark else line).strip("#")
     if not line or line.endswith(("?", ":")):
         return None
     bold = _BOLD.findall(line)
-    content = bold[0] if len(bold) == 1 else _SENTENCE_START.split(line)[-1]
+    sentences = _SENTENCE_START.split(line)
+    content = bold[0] if len(bold) == 1 else sentences[-1]
+    if cut_off and len(sentences) == 1:
+        return None
     if _WORDS_THEN_DIGIT.search(content):
         content = content.rstrip("!")  # an exclamation; alone after a number it is a factorial
     if _LABEL.match(content):
         return None
+    stated = _STATED_FORMULA.fullmatch(_MATH_MODE.sub("$", content))
+    if stated:
+        return Statement(stated["formula"], "last line", start, end)
     # An unfinished sentence was cut off before its number was whole, or before the one that matters.
     if len(bold) == 1 or "=" in content or _FINISHED.search(line) or not _WORDS_THEN_DIGIT.search(content):
         return Statement(content, "last line", start, end)
@@ -253,7 +286,9 @@ def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | No
     if _OFFERED_AFTER.match(after) or (first.style == "boxed" and _OFFERED_BEFORE.search(text[: first.start][-40:])):
         contents.append("another")
     elif _WITHDRAWN.search(after):
-        return [], last
+        confirmed = _NUMERAL.findall(after)[-1:] == _NUMERAL.findall(contents[-1])[-1:]  # "Wait, I check: 9 * 2 = 18."
+        if not confirmed or _NOT_THIS.search(after):
+            return [], last
     return contents, last
 
 
@@ -263,7 +298,11 @@ def _tagged_answer(text: str, with_words: bool) -> tuple[list[str], Statement | 
     if not tags or text.rfind("<answer>") > tags[-1].start():
         return [], None
     statements = [Statement(tag[1], "answer", tag.start(), tag.end()) for tag in tags]
-    contents = final_answer(statements[-1].content, with_words)[0]
+    content = statements[-1].content.strip()
+    contents, inner = final_answer(content, with_words)
+    if inner is None or inner.style == "last line":
+        # Closed, so that nothing is cut off: all of it, or the last of several sentences.
+        contents = [content if with_words else _SENTENCE_START.split(content.rpartition("\n")[2])[-1]]
     if len(statements) > 1 and _together(text, statements[-2], statements[-1]):
         contents.insert(0, statements[-2].content)
     if _OFFERED_AFTER.match(text[tags[-1].end() :][:400]):

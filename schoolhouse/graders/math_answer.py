@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from schoolhouse.graders import pool
-from schoolhouse.graders.comparison import Reference, canonical, compare, is_prose, read_reference
+from schoolhouse.graders.comparison import Reference, canonical, compare, is_readable, read_reference
 from schoolhouse.graders.extraction import Statement, final_answer, readable_part
 from schoolhouse.graders.normalize import clean
-from schoolhouse.graders.numbers import read_number, without_unit
 
 
 Style = Literal["hash", "boxed", "think-answer"]
@@ -67,8 +66,8 @@ def _grade_in_process(completion: str, reference: Reference, style: Style) -> tu
     # The same answer twice (`#### 72 #### 72`) is one answer; different answers are joined and match no single one.
     answers = {canonical(answer): answer for answer in map(clean, contents) if answer}
     answer = " or ".join(answers.values())
-    readable = reference.kind == "text" or read_number(answer) is not None or not is_prose(without_unit(answer))
-    if not readable:  # prose, or a number in a sentence that doubts it: not counted as a vote either
+    if reference.kind != "text" and not is_readable(answer):
+        # Prose, or a number in a sentence that doubts it: not counted as a vote either.
         answers, answer = {}, ""
     extracted = " or ".join(answers) or None
     format_ok = statement is not None and len(answers) == 1 and _format_ok(completion, text, statement, style)

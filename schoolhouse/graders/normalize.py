@@ -31,11 +31,17 @@ def plain(text: str) -> str:
 
 
 _NUMBER = re.compile(r"-?\d+")
+_MONEY = re.compile(r"[\s*]*\\?\$\s*(-?\d[\d,]*(?:\.\d+)?)[.\s*]*")
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,)?\s*\\!\s*(?=\d{3}(?!\d))")
 # After another backslash it is no spacing command but the end of a matrix row: `1 \\ 2`.
 _SPACING = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])")
 _WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mbox|emph)\s*\{([^{}]*)\}")
 _BOX = re.compile(r"\\f?box(?:ed)?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_NOT_EQUAL = re.compile(r"\\not\s*=")
+_RELATION = re.compile(
+    r"(?P<ne>\\not\s*=|(?<=\s)!=|\\ne(?:q(?:slant)?)?(?![a-zA-Z]))|(?P<le><=|\\le(?:q(?:slant)?)?(?![a-zA-Z]))"
+    r"|(?P<ge>>=|\\ge(?:q(?:slant)?)?(?![a-zA-Z]))|(?P<lt>\\lt(?![a-zA-Z]))|(?P<gt>\\gt(?![a-zA-Z]))"
+)
+_RELATIONS = {"ne": r"\neq ", "le": r"\le ", "ge": r"\ge ", "lt": "<", "gt": ">"}
 _DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree")
 _DRESSING = re.compile(r"\*\*|__|`|\$|\\[()\[\]]|[€£¥₹]")
 _FRAC = re.compile(r"\\[dtc]?frac\s*(?:(\d)\s*(\d)|(\d)\s*(?=\{)|(?=\{))")
@@ -49,6 +55,17 @@ def _full_frac(match: re.Match[str]) -> str:
     return rf"\frac{{{match[3]}}}" if match[3] else r"\frac"
 
 
+def undress(text: str, commands: tuple[re.Pattern[str], ...] = (_WORDS,)) -> str:
+    """Remove LaTeX spacing, and commands around words."""
+    text = _SPACING.sub(" ", text)
+    for command in commands:
+        for _ in range(3):  # bounded, since a model may nest these without end
+            text, replaced = command.subn(r" \1 ", text)
+            if not replaced:
+                break
+    return text
+
+
 def clean(text: str) -> str:
     r"""
     Remove markdown, dollar signs, LaTeX spacing and text commands, "about", quotes and the final period.
@@ -58,15 +75,14 @@ def clean(text: str) -> str:
     text = plain(text).strip()
     if _NUMBER.fullmatch(text):
         return text
+    money = _MONEY.fullmatch(text)
+    if money:
+        return f"{money[1]} dollars"
     if "\\" in text:
-        text = text.replace(r"\$", "").replace(r"\%", "%").replace(r"\!", "")
-        text = _SPACING.sub(" ", _DEGREES.sub(" degrees ", _NOT_EQUAL.sub(r"\\neq ", text)))
-        for pattern in (_WORDS, _BOX):
-            for _ in range(3):  # bounded, since a model may nest these without end
-                text, replaced = pattern.subn(r" \1 ", text)
-                if not replaced:
-                    break
+        text = _THOUSANDS.sub(",", text.replace(r"\$", "").replace(r"\%", "%")).replace(r"\!", "")
+        text = undress(_DEGREES.sub(" degrees ", text), (_WORDS, _BOX)).replace(r"\varnothing", r"\emptyset")
         text = _FRAC_TAIL.sub(r"\1{\2}", _FRAC.sub(_full_frac, text))
+    text = _RELATION.sub(lambda relation: _RELATIONS[relation.lastgroup or ""], text)
     text = _DRESSING.sub("", text).replace("{,}", ",").strip()
     for _ in range(4):
         bare = text.strip("\"' \t\n").rstrip(",;: \t\n\\")

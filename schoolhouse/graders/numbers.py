@@ -9,7 +9,8 @@ Rules:
 - *Percent.* `%` means a hundredth. Compared with a bare number of magnitude 1 or more it may also be a unit that is
   missing there: `50%` agrees with `50` and with `0.5`, and `0.5%` does not agree with `0.5`.
 - *Base suffix.* `1010_2` is the digits and the base: it agrees with `1010_{2}` and `1010 base 2`, not with `1010`.
-- *Units.* Words and units around one number are dropped, but two known units that differ (`5 cm`, `5 m`) disagree.
+- *Units.* Words around one number are dropped, but what both count must be the same: not `5 cm` and `5 m`, nor
+  `3 apples` and `3 oranges`.
   `million` multiplies; `half`, `dozen`, number words and comparisons ("at least 5") make the number unreadable.
 - *Notation.* A comma separates thousands when groups of three follow it, and items otherwise; a point is decimal.
 - *Order.* Counts in `(a, b)` and `[a, b]`; not in `\{a, b\}` or `a, b`.
@@ -29,17 +30,17 @@ MAX_EXPRESSION = 300
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact rational, with the percent sign and the unit of the answer."""
+    """An exact rational, with the percent sign, and the unit or the first letters of the nouns that follow it."""
 
     value: Fraction
     percent: bool = False
-    unit: str | None = None
+    unit: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.value}{'%' * self.percent}"
 
     def agrees_with(self, other: "Number") -> bool:
-        if self.unit and other.unit and self.unit != other.unit:
+        if self.unit and other.unit and not self.unit & other.unit:
             return False
         if self.percent == other.percent:
             return self.value == other.value
@@ -51,6 +52,7 @@ _N = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _LITERAL = rf"""(?P<sign>[-+]?)\s*(?:
       (?P<whole>\d+)(?:\s*\\frac\{{\s*(?P<mn>\d+)\s*\}}\{{\s*(?P<md>\d+)\s*\}}|(?:\s+and)?\s+(?P<pn>\d+)\s*/\s*(?P<pd>\d+))
     | \\frac\{{\s*(?P<fn>-?{_N})\s*\}}\{{\s*(?P<fd>-?{_N})\s*\}}
+    | (?P<once>\d*\.\d*)\\overline\{{\s*(?P<repeats>\d+)\s*\}}
     | (?P<base>{_N})\s*\^\s*(?:\{{\s*(?P<power>-?\d{{1,5}})\s*\}}|(?P<short>\d{{1,5}}))
     | (?P<number>\d{{1,3}}(?:\ \d{{3}})+(?!\d)(?:\.\d+)?|{_N})
       (?:[eE](?P<e>[-+]?\d{{1,4}})(?![\d.])
@@ -77,6 +79,12 @@ def _read(match: re.Match[str]) -> Number | None:
         if max(map(len, (part["whole"], top, bottom))) > MAX_DIGITS or not int(top) < int(bottom):
             return None
         value = int(part["whole"]) + Fraction(int(top), int(bottom))
+    elif part["repeats"]:
+        once, repeats = part["once"], part["repeats"]
+        if len(once) + len(repeats) > MAX_DIGITS:
+            return None
+        tail = Fraction(int(repeats), (10 ** len(repeats) - 1) * 10 ** len(once.partition(".")[2]))
+        value = Fraction(f"0{once}0") + tail
     elif part["base"]:
         base, power = _rational(part["base"]), int(part["power"] or part["short"])
         if base is None or (base == 0 and power <= 0):
@@ -103,10 +111,13 @@ def _read(match: re.Match[str]) -> Number | None:
 
 
 def _undone_quotient(match: re.Match[str], number: Number) -> bool:
-    return bool(match["over"] or match["fd"]) and number.value.denominator == 1
+    if number.value.denominator > 1:
+        return False
+    # `\frac33` is as much a number as `\frac13`; `\frac{144}{2}` may be the question itself.
+    return bool(match["over"] or (match["fd"] and len(match["fn"] + match["fd"]) > 2))
 
 
-_UNITS = {
+UNITS = {
     alias: name
     for name, aliases in {
         "km": "km kms kilometer kilometers kilometre kilometres",
@@ -135,10 +146,15 @@ _UNITS = {
         "cent": "cent cents",
         "dollar": "dollar dollars usd",
         "degree": "degree degrees deg",
+        "radian": "radian radians rad",
     }.items()
     for alias in aliases.split()
 }
-_GLUED = {*_UNITS, "st", "nd", "rd", "th", "am", "pm", "mph", "kmh", "kph", "N", "W", "V", "J", "C", "F"}
+_GLUED = {*UNITS, "st", "nd", "rd", "th", "am", "pm", "mph", "kmh", "kph", "N", "W", "V", "J", "C", "F"}
+_NO_NOUN = set(
+    "a an the in of at on for to from with by and is are was were be total altogether left remaining more less each "
+    "every per so because which that it unit units times".split()
+)
 _MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _NOT_PROSE = re.compile(r"[\d!+*=^<>\\_{}|\[\]@~]|(?:^|\W)-(?:\W|$)|(?<![\w'])[b-zB-HJ-Z](?![\w'])")
 _UNREADABLE = re.compile(
@@ -150,10 +166,20 @@ _UNREADABLE = re.compile(
     re.I,
 )
 _TRAILING_UNIT = re.compile(
-    r"\s+(?:(?:square|cubic|sq|units?|per|" + "|".join(unit for unit in _UNITS if len(unit) > 1) + r")\b[\s^{}23]*)+$"
+    r"\s+(?:(?:square|cubic|sq|units?|per|" + "|".join(unit for unit in UNITS if len(unit) > 1) + r")\b[\s^{}23]*)+$"
 )
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])(?:\s?\^\s?\{?\s?-?[23]\s?\}?|[23]\b)")
-_UNIT_WITH_POWER = re.compile(r"\b(?:" + "|".join(_UNITS) + r")(?:\s?\^\s?\{?\s?-?[23]\s?\}?|[23]\b)")
+_UNIT_WITH_POWER = re.compile(r"\b(?:" + "|".join(UNITS) + r")(?:\s?\^\s?\{?\s?-?[23]\s?\}?|[23]\b)")
+
+
+def _counted(words: str) -> frozenset[str]:
+    """Return names of the known units, and the first letters of the nouns, right behind a number."""
+    found = []
+    for word in re.findall(r"(?!(?:sq|square|cubic)\b)\b[A-Za-z]+", words)[:3]:
+        if word.lower() in _NO_NOUN:
+            break
+        found.append(UNITS.get(word) or UNITS.get(word.lower()) or word.lower().rstrip("s")[:4])
+    return frozenset(found)
 
 
 def _number_among_words(text: str) -> Number | None:
@@ -180,11 +206,8 @@ def _number_among_words(text: str) -> Number | None:
     if word:
         if not word[1] and word[2] not in _GLUED:
             return None
-        if word[2] in _UNITS:
-            after = after[word.end() :]
-            per = after.lstrip().startswith(("/", "per ", "square", "cubic"))
-            number = Number(number.value, number.percent, None if per else _UNITS[word[2]])
-        elif word[2] in _GLUED:
+        number = Number(number.value, number.percent, _counted(after))
+        if word[2] in _GLUED:
             after = after[word.end() :]
     after = re.sub(r"/\s?[A-Za-z]+", " ", after)
     for words in (before, after):
@@ -193,9 +216,10 @@ def _number_among_words(text: str) -> Number | None:
     return number
 
 
-def without_unit(text: str) -> str:
-    """Return a cleaned expression without the words for units at its end."""
-    return _TRAILING_UNIT.sub("", text)
+def split_unit(text: str) -> tuple[str, frozenset[str]]:
+    """Split a cleaned expression into what it is without the words for units at its end, and the names of these."""
+    bare = _TRAILING_UNIT.sub("", text)
+    return bare, _counted(text[len(bare) :])
 
 
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=|[^{}]*\})|\\approx(?![a-zA-Z])")
@@ -246,8 +270,15 @@ def split_items(text: str) -> list[str]:
     return [item for item in items if any(character.isdigit() for character in item)]
 
 
+def _number_with_unit(text: str) -> Number | None:
+    bare, unit = split_unit(text)
+    match = _WHOLE_LITERAL.fullmatch(bare)
+    number = _read(match) if match else None
+    return number and Number(number.value, number.percent, unit)
+
+
 def read_list(text: str) -> tuple[str, list[Number]] | None:
-    """Read `1, 2`, `1 and 2`, `(1, 2)`, `[1, 2)` or `\\{1, 2\\}` whose items are all plain numbers.
+    """Read `1, 2`, `1 and 2`, `(1, 2)`, `[1, 2)` or `\\{1, 2\\}` whose items are all plain numbers of one unit.
 
     Returns:
         `tuple[str, list[Number]]`: the two brackets (`""` without any) and the items, or `None`.
@@ -261,8 +292,10 @@ def read_list(text: str) -> tuple[str, list[Number]] | None:
         items = text.split(",")
     if len(items) < 2 or len(items) > 100:
         return None
-    numbers = [_read(match) if (match := _WHOLE_LITERAL.fullmatch(item.strip())) else None for item in items]
-    return None if None in numbers else (brackets, numbers)
+    numbers = [number for item in items if (number := _number_with_unit(item.strip()))]
+    if len(numbers) < len(items) or len({number.unit for number in numbers if number.unit}) > 1:
+        return None
+    return brackets, numbers
 
 
 def lists_agree(reference: tuple[str, list[Number]], answer: tuple[str, list[Number]]) -> bool:

@@ -41,9 +41,11 @@ class Reference:
     letter: str | None = None
 
 
-_FUNCTIONS = r"sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|inf|infty|or|and"
-_PROSE_WORD = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-zA-Z]))[a-zA-Z]{{2,}}")
-_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]{1,20}\*?\}")
+_FUNCTIONS = r"arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|max|min|gcd|lcm|inf|infty|or|and"
+_PRODUCT = r"[abcd]{2,4}|[xyz]{2,3}|[kmn]{2,3}|[pqr]{2,3}|[uvw]{2,3}"  # of variables: `2xy`
+_SEGMENT = r"[A-Z]{2,4}\s*[=}]"  # `AB = 4`
+_PROSE_WORD = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS}|{_PRODUCT})(?![a-zA-Z])|{_SEGMENT})[a-zA-Z]{{2,}}")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]{1,20}\*?\}(?:\{[clr|\s]*\})?")
 _FREE_SYMBOL = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{_FUNCTIONS})(?![a-zA-Z]))[a-zA-Z]")
 _BASED = re.compile(r"\(?([0-9a-zA-Z]+)\)?\s*(?:_\s*\{?\s*(\d+)\s*\}?|(?:in )?base[ -](\d+))")
 _TIME_RANGE_DATE = re.compile(r"\d\s*:\s*\d|^\d+-\d+(?:-\d+)?$|^\d+/\d+/\d+$")
@@ -68,6 +70,7 @@ _CHOICE = re.compile(
 
 def _text_key(text: str) -> str:
     """Text without case, article, white space and periods; a period between digits stays."""
+    text = text.rpartition("=")[2] if ":" in text else text  # `V_1 : V_2 = 2 : 3`
     text = re.sub(r"^(?:the|an?)\s+", "", text.casefold())
     if any(map(str.isdigit, text)):  # `4 ft 6 in` is `4 feet 6 inches`, `20 June` is `June 20th`
         words = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b|\b(?:and|of|the)\b|,(?!\d)", " ", text).split()

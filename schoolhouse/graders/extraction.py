@@ -29,6 +29,7 @@ _NEXT_QUESTION = re.compile(
     re.IGNORECASE,
 )
 # GSM8K's calculator calls, `<<9*2=18>>`, would double each number.
+_HOPE = re.compile(r"\s*I hope (?:it|this|that) is correct\.?\s*$")
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
@@ -49,7 +50,7 @@ def readable_part(completion: str) -> str:
         text = text[:question]
     if "<<" in text:
         text = _CALCULATOR.sub("", text)
-    return plain(text)
+    return plain(_HOPE.sub("", text).rstrip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ _STATES = re.compile(
     r"(?:answer|solution)s?\b[*_\"')]*(?:[ \t]*\([^()\n]{0,40}\))?"
     r"(?P<verb>[^.\n:=?,;]{0,60}?\b(?:is|are|equals|was|(?:w|sh)ould be|must be)\b(?!n't|\s+(?:not|neither|never)\b)"
     r"[ \t]*(?:(?:therefore|thus|then|simply|hence|so|clearly|indeed|now),?[ \t]*)?:?"
-    r"|(?P<colon>[ \t]*[*_]*[ \t]*[:=]|[*_]*[ \t]*\n|[ \t]+(?=\\[\[(]|\$)))[\s*_:]*",
+    r"|(?P<colon>[ \t]*[*_]*[ \t]*[:=]|[*_]*[ \t]*\n|[ \t]+(?=\\[\[(]|\$)))[\s*_:]*(?:(?:\\\[|\$\$)\s*)?",
     re.IGNORECASE,
 )
 # Words before "answer" that belong to the statement, so that only these may stand between two statements.
@@ -78,7 +79,8 @@ _LEAD_IN = re.compile(
 )
 # "if the answer is 5", "to answer": nothing is stated.
 _NOT_ASSERTED = re.compile(
-    r"\b(?:if|whether|suppose|assum\w{1,9}|unless|to|not|cannot|can't)\s+(?:the\s+)?(?:(?:final|correct)\s+)?$",
+    r"\b(?:if|whether|suppose|assum\w{1,9}|unless|to|not|cannot|can't|doubt"
+    r"|(?:not|n't|never)\s+(?:think|believe|know|sure|certain))\s+(?:that\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?$",
     re.IGNORECASE,
 )
 # A period inside a number ends no sentence; a reason after the value ("17, since 8 + 9 = 17") is not part of it.
@@ -185,17 +187,18 @@ _NOT_THIS = re.compile(r"\bnot\b|n't\b|\binstead\b|\brather\b", re.IGNORECASE)
 # Parts of a last line without an anchor: list mark, bold number, sentences. A label ("Step 3") states nothing.
 _LIST_MARK = re.compile(r"\s*(?:[-*•>]|#+|\d+[.)])\s+(?=\S)")
 _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
-_SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(*$\\])")
+_SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(*$\\])|\s+(?=(?:Therefore|Thus|Hence|So),?\s)")
 _LABEL = re.compile(r"(?:step|part|case|section|page|figure|note|example|line|day)\s+\d", re.IGNORECASE)
 # "We find that $x > 3$.", "Therefore $x > 3$ is the solution.", "The matrix is \\( … \\)."
 _MATH_MODE = re.compile(r"\\[()\[\]]")
 _STATED_FORMULA = re.compile(
     r"(?:[^$]|\$[^$]*\$)*?(?:\b(?:is|are|equals?|get|obtain|have|gives?|yields?|that|therefore|thus|so|hence),?|:)\s*"
-    r"\$\$?(?P<formula>[^$]+)\$\$?(?:\s+(?:is|are) (?:the|our) (?:\w+ )?(?:answer|solution)s?)?[.!\s]*",
+    r"\$\$?(?P<formula>[^$]+)\$\$?"
+    r"(?:\s+(?:is|are) (?:the|our) (?:\w+ )?(?:answer|solution)s?|(?P<unit>[\w\s^]*))[.!\s]*",
     re.IGNORECASE,
 )
 _FINISHED = re.compile(r"[.!][\"')*_$]*$")
-_WORDS_THEN_DIGIT = re.compile(r"(?<!\\begin\{)(?<![\\a-zA-Z])(?!sqrt|pi|log|ln)[a-zA-Z]{2}.*\d")
+_WORDS_THEN_DIGIT = re.compile(r"(?<!\\begin\{)(?<![\\a-zA-Z])(?!sqrt|pi|log|ln|and\b|or\b)[a-zA-Z]{2}.*\d")
 
 
 def _together(text: str, first: Statement, second: Statement) -> bool:
@@ -234,7 +237,7 @@ def _last_line(text: str) -> Statement | None:
         return None
     stated = _STATED_FORMULA.fullmatch(_MATH_MODE.sub("$", content))
     if stated:
-        return Statement(stated["formula"], "last line", start, end)
+        return Statement(stated["formula"] + (stated["unit"] or ""), "last line", start, end)
     # An unfinished sentence was cut off before its number was whole, or before the one that matters.
     if len(bold) == 1 or "=" in content or _FINISHED.search(line) or not _WORDS_THEN_DIGIT.search(content):
         return Statement(content, "last line", start, end)

@@ -34,8 +34,11 @@ _NUMBER = re.compile(r"-?\d+")
 _MONEY = re.compile(r"[\s*]*\\?\$\s*(-?\d[\d,]*(?:\.\d+)?)[.\s*]*")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,)?\s*\\!\s*(?=\d{3}(?!\d))")
 # After another backslash it is no spacing command but the end of a matrix row: `1 \\ 2`.
-_SPACING = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![a-zA-Z])|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])")
-_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|mbox|emph)\s*\{([^{}]*)\}")
+_SPACING = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])")
+# `\text{m}` is a unit, where `m` alone is a variable.
+_UNIT_LETTER = re.compile(r"(?<=[\w})])[\s~\\,;]*\\(?:text|mathrm)\s*\{\s*([mghsL])\s*\}")
+_UNIT_NAMES = {"m": " meters", "g": " grams", "h": " hours", "s": " seconds", "L": " liters"}
+_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|textnormal|mbox|emph)\s*\{([^{}]*)\}")
 _BOX = re.compile(r"\\f?box(?:ed)?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _RELATION = re.compile(
     r"(?P<ne>\\not\s*=|(?<=\s)!=|\\ne(?:q(?:slant)?)?(?![a-zA-Z]))|(?P<le><=|\\le(?:q(?:slant)?)?(?![a-zA-Z]))"
@@ -43,6 +46,7 @@ _RELATION = re.compile(
 )
 _RELATIONS = {"ne": r"\neq ", "le": r"\le ", "ge": r"\ge ", "lt": "<", "gt": ">"}
 _DEGREES = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree")
+_PYTHON_POWER = re.compile(r"(?<=\b[a-zA-Z])\*\*(?=\d)|(?<=\))\*\*(?=\d)")
 _DRESSING = re.compile(r"\*\*|__|`|\$|\\[()\[\]]|[€£¥₹]")
 _FRAC = re.compile(r"\\[dtc]?frac\s*(?:(\d)\s*(\d)|(\d)\s*(?=\{)|(?=\{))")
 _FRAC_TAIL = re.compile(r"(\\frac\{[^{}]*\})\s*(\d)")
@@ -80,10 +84,13 @@ def clean(text: str) -> str:
         return f"{money[1]} dollars"
     if "\\" in text:
         text = _THOUSANDS.sub(",", text.replace(r"\$", "").replace(r"\%", "%")).replace(r"\!", "")
+        if "begin" not in text:  # escaped twice
+            text = text.replace(r"\\", "\\")
+        text = _UNIT_LETTER.sub(lambda unit: _UNIT_NAMES[unit[1]], text)
         text = undress(_DEGREES.sub(" degrees ", text), (_WORDS, _BOX)).replace(r"\varnothing", r"\emptyset")
         text = _FRAC_TAIL.sub(r"\1{\2}", _FRAC.sub(_full_frac, text))
     text = _RELATION.sub(lambda relation: _RELATIONS[relation.lastgroup or ""], text)
-    text = _DRESSING.sub("", text).replace("{,}", ",").strip()
+    text = _DRESSING.sub("", _PYTHON_POWER.sub("^", text)).replace("{,}", ",").strip()
     for _ in range(4):
         bare = text.strip("\"' \t\n").rstrip(",;: \t\n\\")
         if bare.endswith(".") and not bare.endswith(".."):  # 0.333... is no 0.333

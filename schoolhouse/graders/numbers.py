@@ -44,6 +44,8 @@ class Number:
             return False
         if self.percent == other.percent:
             return self.value == other.value
+        if (other if self.percent else self).unit & set(UNITS.values()):
+            return False
         percent, bare = (self.value, other.value) if self.percent else (other.value, self.value)
         return bare == percent / 100 or (bare == percent and abs(bare) >= 1)
 
@@ -126,7 +128,7 @@ UNITS = {
         "mm": "mm millimeter millimeters millimetre millimetres",
         "mi": "mi mile miles",
         "ft": "ft foot feet",
-        "in": "inch inches",
+        "in": "in inch inches",
         "yd": "yd yard yards",
         "kg": "kg kgs kilogram kilograms kilo kilos",
         "g": "g gram grams",

@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import resource
 import signal
 import sys
@@ -23,80 +22,14 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Lock
-from typing import Any
 
-import sympy
-from math_verify import LatexExtractionConfig, parse, verify
+from math_verify import parse, verify
 from pebble import ProcessExpired, ProcessPool
+
+from schoolhouse.graders.algebra import can_be_evaluated, same_value
 
 
 WORKER_MEMORY_BYTES = 1 << 30
-# 50 digits tell closed forms apart that 15 cannot: math-verify's default takes 2^-99 and 2^-98 for one number.
-DIGITS = 60
-
-_MIXED = re.compile(r"(?<![\d}])(\d+)\s*(\\frac\{\d+\}\{\d+\})")
-_DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])")
-_ONE_EXPRESSION = [LatexExtractionConfig(boxed_match_priority=-1)]
-
-
-def _exact_latex(text: str) -> str:
-    r"""Rewrite an expression so that math-verify reads it exactly.
-
-    Each step is for a case that math-verify alone gets wrong: `1,234\sqrt{2}`; `1\frac{1}{2}x` as a product; `0.1`
-    equal to `0.1000001`, since it compares decimals after rounding; `2 sqrt(3)` and `36 pi` without backslashes;
-    `\sqrt 10` as $\sqrt{1} \cdot 0$.
-    """
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text) if re.fullmatch(r"[^,]*\d,\d{3}[^,]*", text) else text
-    text = _MIXED.sub(r"(\1+\2)", text)
-    text = _DECIMAL.sub(lambda m: rf"\frac{{{m[1]}{m[2]}}}{{1{'0' * len(m[2])}}}", text)
-    text = re.sub(r"(?<![\\a-zA-Z])(pi|sqrt|log|ln|sin|cos|tan)(?![a-zA-Z])", r"\\\1", text)
-    text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
-    return re.sub(r"\\sqrt\s+(\d+)", r"\\sqrt{\1}", text)
-
-
-def _read(text: str) -> Any:
-    found = parse(f"${_exact_latex(text)}$", _ONE_EXPRESSION, fallback_mode="no_fallback", parsing_timeout=None)
-    return found[0] if found else None
-
-
-def _same_number(reference: sympy.Expr, answer: sympy.Expr) -> bool:
-    """Compare to 50 significant digits. math-verify compares absolute differences, where 10^-100 equals 10^-101."""
-    reference, answer = reference.doit(), answer.doit()
-    if reference == answer:
-        return True
-    if reference.is_Rational and answer.is_Rational:
-        return False
-    one, other = sympy.N(reference, DIGITS), sympy.N(answer, DIGITS)
-    if not (one.is_finite and other.is_finite):
-        return False
-    distance, size = abs(one - other), max(abs(one), abs(other))
-    if distance <= size * sympy.Float(10) ** (10 - DIGITS):
-        return True
-    # Both are next to zero, where relative precision is lost: only algebra can tell.
-    return bool(distance < sympy.Float(10) ** (20 - DIGITS) and sympy.simplify(reference - answer) == 0)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, sympy.Expr) and not value.free_symbols and not value.has(sympy.UnevaluatedExpr)
-
-
-def same_value(reference: str, answer: str) -> bool:
-    """Compare two cleaned expressions: numbers to 50 digits or exactly, everything else by math-verify."""
-    one = _read(reference)
-    other = None if one is None else _read(answer)
-    if one is None or other is None:
-        return False
-    if _is_number(one) and _is_number(other):
-        return _same_number(one, other)
-    return verify([one], [other], numeric_precision=DIGITS, timeout_seconds=None)
-
-
-def can_be_evaluated(reference: str, _answer: str) -> bool:
-    """Evaluate a reference alone: `True` if that comes to an end."""
-    value = _read(reference)
-    if _is_number(value):
-        sympy.N(value.doit(), DIGITS)
-    return True
 
 
 def math_verify_default(reference: str, answer: str) -> bool:

@@ -132,7 +132,9 @@ def is_prose(text: str) -> bool:
 
 def is_readable(text: str) -> bool:
     """Check if a cleaned answer is a number, perhaps among words, or numbers or an expression, perhaps with a unit."""
-    return bool(read_number(text) or read_list(text)) or not is_prose(split_unit(text)[0])
+    return bool(read_number(text) or (len(text) <= MAX_EXPRESSION and read_list(text))) or not is_prose(
+        split_unit(text)[0]
+    )
 
 
 def _is_parsable(text: str) -> bool:

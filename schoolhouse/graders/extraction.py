@@ -29,7 +29,7 @@ _NEXT_QUESTION = re.compile(
     re.IGNORECASE,
 )
 # GSM8K's calculator calls, `<<9*2=18>>`, would double each number.
-_HOPE = re.compile(r"\s*I hope (?:it|this|that) is correct\.?\s*$")
+_HOPE = re.compile(r"I hope (?:it|this|that) is correct\.?$")
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 
@@ -50,7 +50,7 @@ def readable_part(completion: str) -> str:
         text = text[:question]
     if "<<" in text:
         text = _CALCULATOR.sub("", text)
-    return plain(_HOPE.sub("", text).rstrip())
+    return plain(_HOPE.sub("", text.rstrip()).rstrip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ _NOT_THIS = re.compile(r"\bnot\b|n't\b|\binstead\b|\brather\b", re.IGNORECASE)
 # Parts of a last line without an anchor: list mark, bold number, sentences. A label ("Step 3") states nothing.
 _LIST_MARK = re.compile(r"\s*(?:[-*•>]|#+|\d+[.)])\s+(?=\S)")
 _BOLD = re.compile(r"\*\*([^*\n]*\d[^*\n]*)\*\*")
-_SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(*$\\])|\s+(?=(?:Therefore|Thus|Hence|So),?\s)")
+_SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(*$\\])|(?<!\s)\s+(?=(?:Therefore|Thus|Hence|So),?\s)")
 _LABEL = re.compile(r"(?:step|part|case|section|page|figure|note|example|line|day)\s+\d", re.IGNORECASE)
 # "We find that $x > 3$.", "Therefore $x > 3$ is the solution.", "The matrix is \\( … \\)."
 _MATH_MODE = re.compile(r"\\[()\[\]]")

@@ -138,6 +138,7 @@ def evaluate(
     from schoolhouse.evaluation.run_task import run_task
     from schoolhouse.evaluation.sample_cache import SampleCache
     from schoolhouse.evaluation.tables import print_results
+    from schoolhouse.graders.code import sandbox_layers
 
     base, adapter = arguments.model_name_or_path, arguments.adapter_name_or_path
     if tasks[0].task.model_type == "SEQ_CLS":
@@ -162,7 +163,7 @@ def evaluate(
             prepared, model, tokenizer, arguments, cache, hashes, sampling
         )
     command = shlex.join(["python", "eval/run.py", *argv])
-    document = build_results(base, adapter, Hashes(**hashes), command, sampling, results)
+    document = build_results(base, adapter, Hashes(**hashes), command, sampling, results, sandbox_layers())
     # Only now, so that samples of this run never lie beside the results of an earlier one.
     write_evaluation(folder, document, samples)
     print_results(document)

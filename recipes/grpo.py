@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from schoolhouse.core.run import Run
     from schoolhouse.data import load_training_data
+    from schoolhouse.graders.code import sandbox_layers
     from schoolhouse.rewards import reward_models
     from schoolhouse.training.callbacks import RunCallback, show_progress
     from schoolhouse.training.checks import config_errors, load_rewards, validate_grpo
@@ -121,7 +122,8 @@ def main(argv: list[str] | None = None) -> int:
             run.interrupt(trainer)
             return 128 + stop.stopped_by
         product = save_policy(trainer, run.folder, tokenizer)
-        run.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+        tokens = {"input": trainer.state.num_input_tokens_seen}
+        run.finish(trainer, product, tokens=tokens, sandbox=sandbox_layers())
     if target is not None and run.is_writer:
         push_after_training(run.folder, target)
     return 0

@@ -40,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.core.reward_models import member_folders
     from schoolhouse.core.run import Run
     from schoolhouse.data import load_training_data
+    from schoolhouse.graders.code import sandbox_layers
     from schoolhouse.rewards import reward_models
     from schoolhouse.training import PPOTrainer
     from schoolhouse.training.callbacks import RunCallback, show_progress
@@ -101,7 +102,8 @@ def main(argv: list[str] | None = None) -> int:
         # 5. Save the adapter: that of the step with the highest gold reward, where there is a gold scorer.
         product = save_policy(trainer, run.folder, tokenizer)
         overoptimization.keep_best(product, run.is_writer)
-        run.finish(trainer, product, tokens={"input": trainer.state.num_input_tokens_seen})
+        tokens = {"input": trainer.state.num_input_tokens_seen}
+        run.finish(trainer, product, tokens=tokens, sandbox=sandbox_layers())
     if target is not None and run.is_writer:
         push_after_training(run.folder, target)
     return 0

@@ -329,6 +329,14 @@ def test_the_revision_is_this_checkouts(monkeypatch, tmp_path):
     assert git_state() is None
 
 
+def test_results_name_the_layers_that_programs_ran_behind():
+    layers = {"seccomp": True, "landlock": False}
+    written = build_results("x", None, Hashes(model=""), "run.py", SamplingSettings(), {}, layers).to_json()
+    assert json.loads(json.dumps(written))["sandbox"] == layers
+    manifest = RunManifest(status="done", recipe="grpo", sandbox=layers)
+    assert RunManifest.model_validate_json(manifest.model_dump_json(by_alias=True)).sandbox == layers
+
+
 def test_redacted_is_recognisable():
     assert redact({"password": "x"}) == {"password": REDACTED}
 

@@ -65,6 +65,9 @@ def test_grpo_raises_the_pass_rate_on_every_seed(tmp_path, sft_adapter, recipe, 
         after = measure(folder / "eval", task, "--adapter_name_or_path", folder / "adapter")
         change = compare(before, after)[task]
         assert change["difference"] >= points / 100 and change["p_adjusted"] < p, (seed, change)
+        layers = json.loads((folder / "run.json").read_text())["sandbox"]
+        assert layers == json.loads((folder / "eval/results.json").read_text())["sandbox"]
+        assert bool(layers) is (task == "tiny_code")
         if task == "tiny_code":  # what the shown tests reward, the hidden ones accept as well
             samples = [json.loads(line) for line in next((folder / "eval/samples").glob("*.jsonl")).open()]
             fitted = [s["correct"] and s["metrics"]["hidden_passed"] is False for s in samples]

@@ -123,6 +123,7 @@ class RunManifest(_Record):
         peak_bytes: Largest resident memory of a process.
         product, product_hash: Folder of the trained weights, and the hash of its content.
         metrics: Last logged values.
+        sandbox: Layers of isolation on and off, where a reward ran programs.
         evaluations: Evaluations of the product.
     """
 
@@ -152,6 +153,7 @@ class RunManifest(_Record):
     product: Literal["adapter", "members", "model"] | None = None
     product_hash: str | None = None
     metrics: JsonObject = {}
+    sandbox: dict[str, bool] | None = None
     best: Best | None = None
     tokens: dict[str, int] | None = None
     dropped_rows: int | None = None

@@ -245,6 +245,8 @@ class EvaluationResults(Record):
             Command line of the run.
         sampling ([`SamplingSettings`]):
             How completions were drawn.
+        sandbox (`dict[str, bool]` or `None`):
+            Layers of isolation on and off, where a task ran programs.
         tasks (`dict[str, TaskResult]`):
             Name -> results.
     """
@@ -259,6 +261,7 @@ class EvaluationResults(Record):
     versions: dict[str, str] = {}
     command: str = ""
     sampling: SamplingSettings
+    sandbox: dict[str, bool] | None = None
     tasks: dict[str, TaskResult]
 
     def sampling_of(self, task: str) -> SamplingSettings:
@@ -274,6 +277,7 @@ def build_results(
     command: str,
     sampling: SamplingSettings,
     tasks: dict[str, TaskResult],
+    sandbox: dict[str, bool] | None = None,
 ) -> EvaluationResults:
     """Return the content of results.json, without tokens and with the home folder written as `~`."""
     return EvaluationResults(
@@ -285,6 +289,7 @@ def build_results(
         versions=versions(),
         command=redact_home(command),
         sampling=sampling,
+        sandbox=sandbox,
         tasks=tasks,
     )
 

@@ -12,7 +12,7 @@ from schoolhouse.graders.program import defines, extract_program
 from schoolhouse.sandbox import Job, Sandbox, entry_point_of
 
 
-__all__ = ["CodeGrade", "defines", "extract_program", "grade_programs", "shared_sandbox"]
+__all__ = ["CodeGrade", "defines", "extract_program", "grade_programs", "sandbox_layers", "shared_sandbox"]
 
 TIMEOUT_S = 5.0  # the slowest reference solution, MBPP's 123, took 2.4 s: room for a machine half as fast
 
@@ -87,3 +87,10 @@ def shared_sandbox() -> Sandbox:
     # No lock, since a fork could copy it while it is held: if two threads start at once, one of the two sandboxes
     # lives only for its first batch.
     return Sandbox()
+
+
+def sandbox_layers() -> dict[str, bool] | None:
+    """Return the layers of isolation that programs of this process ran behind, and those off; `None` if none ran."""
+    if not shared_sandbox.cache_info().currsize:
+        return None
+    return {name: bool(value) for name, value in shared_sandbox().layers.items()}

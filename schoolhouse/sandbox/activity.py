@@ -22,11 +22,14 @@ class Activity:
         threads (`int`):
             Its threads.
         awake (`bool`):
-            Whether one of them, or the test runner that it waits for, ran, was ready to run or waited for memory.
+            Whether one of them ran, was ready to run or waited for memory.
+        runner_awake (`bool`):
+            Whether the test runner did: a program sleeps until it is called.
     """
 
     threads: int
     awake: bool
+    runner_awake: bool
 
 
 def ask(parent: socket.socket, pidfd: int) -> Activity | None:
@@ -46,9 +49,13 @@ def answer(requests: socket.socket, test_runner: int) -> None:
         with contextlib.suppress(OSError):  # no /proc, one that hides processes, or a process that has just ended
             if program := re.search(r"^Pid:\s*(\d+)", Path(f"/proc/self/fdinfo/{descriptors[0]}").read_text(), re.M):
                 states = _states(program[1])
-                activity = Activity(len(states), any(state in "RD" for state in states + _states(test_runner)))
+                activity = Activity(len(states), _awake(states), _awake(_states(test_runner)))
         os.close(descriptors[0])
         requests.send(json.dumps(activity and asdict(activity)).encode())
+
+
+def _awake(states: list[str]) -> bool:
+    return any(state in "RD" for state in states)
 
 
 def _states(pid: str | int) -> list[str]:

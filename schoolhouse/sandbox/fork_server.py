@@ -174,11 +174,11 @@ def serve(control: socket.socket, layers: isolation.Isolation, parent: socket.so
         for descriptor in descriptors:
             os.close(descriptor)
         if child > 0:
-            report = watch(child, control, parent, request["cpu_s"], request["wall_s"])
+            report = watch(child, control, parent, request["limit_s"], request["delay_s"])
         control.send(json.dumps({"id": request["id"], **report}).encode())
 
 
-def watch(child: int, control: socket.socket, parent: socket.socket, limit_s: float, wall_s: float) -> dict[str, Any]:
+def watch(child: int, control: socket.socket, parent: socket.socket, limit_s: float, delay_s: float) -> dict[str, Any]:
     """
     Wait until a child ends, is no longer needed or has used up its time, then make sure that nothing of it is left.
 
@@ -189,20 +189,20 @@ def watch(child: int, control: socket.socket, parent: socket.socket, limit_s: fl
     Args:
         limit_s (`float`):
             Seconds to compute and to sleep.
-        wall_s (`float`):
-            Wall seconds after which a child is given up.
+        delay_s (`float`):
+            Seconds of waiting for a busy core after which a child is given up.
 
     Returns:
         `dict[str, Any]`: `end` (`"cpu"`, `"asleep"`, `"threads"`, `"died"` or `"done"`), `code` (exit code, negative
         for a signal) and `cpu_s`; or `error` alone.
     """
-    began = last = time.monotonic()
+    last = time.monotonic()
     clock = ~child << 3 | 2  # the kernel's identifier of the CPU clock of a process
     pidfd = os.pidfd_open(child)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.register(control, select.POLLIN)
-    end, asleep, cpu, error = "", 0.0, 0.0, ""
+    end, asleep, delayed, cpu, error = "", 0.0, 0.0, 0.0, ""
     while not end:
         # A look at moments that a program cannot foresee: it finds a sleeper awake as seldom as it is.
         wait_s = SAMPLE_S * (0.5 + os.urandom(1)[0] / 255)
@@ -218,17 +218,20 @@ def watch(child: int, control: socket.socket, parent: socket.socket, limit_s: fl
         now = time.monotonic()
         with contextlib.suppress(OSError):  # it has just died
             before, cpu = cpu, time.clock_gettime(clock)
-        if sample and not sample.awake:
-            asleep += max(0.0, now - last - (cpu - before))
+        idle = max(0.0, now - last - (cpu - before))
         last = now
+        if sample is None or sample.awake:
+            delayed += idle
+        elif not sample.runner_awake:
+            asleep += idle
         if sample and sample.threads > isolation.MAX_THREADS:
             end = "threads"
         elif cpu + asleep >= limit_s:
             end = "cpu" if asleep < cpu else "asleep"
-        elif now - began >= wall_s:
-            end = "asleep"
-            if sample:  # it is not the program that waits
-                error = f"this machine is too busy: a program of {limit_s} s did not end in {wall_s:.0f} s"
+        elif delayed >= delay_s:
+            end = "asleep"  # it may be, where nothing is known
+            if sample:
+                error = f"this machine is too busy: a program waited for its core for {delay_s:.0f} s"
     os.close(pidfd)
     os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
@@ -253,7 +256,7 @@ def run_child(
         for source, target in ((calls_socket, CONTROL), (output, 1), (output, 2)):  # 0 is /dev/null already
             os.dup2(source, target)
         os.closerange(CONTROL + 1, isolation.MAX_FILES)
-        layers.after_fork(request["cpu_s"], request["memory_mb"])
+        layers.after_fork(request["limit_s"], request["memory_mb"])
         code = converse(calls.read)
     except MemoryError:
         code = OUT_OF_MEMORY

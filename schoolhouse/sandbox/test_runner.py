@@ -41,8 +41,10 @@ from schoolhouse.sandbox.wire_format import (
 
 
 ROOT = str(Path(__file__).resolve().parents[2])
-# No token of the trainer's environment is passed on. A fixed hash seed gives the same program the same verdict.
+# No token of the trainer's environment is passed on. A fixed hash seed gives the same program the same verdict. With a
+# heap for each thread, of 64 MiB of addresses, a program of a dozen threads would be at its limit.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT["MALLOC_ARENA_MAX"] = "1"
 GRACE_S = 5.0  # wall seconds beyond a program's own limit after which a silent fork server counts as hung
 MAX_MEMORY = 2 << 30  # bytes of data of the test runner: a returned number may make a test ask for more
 
@@ -126,11 +128,12 @@ class ForkServer:
             self.stop()
             raise ForkServerLost(f"the fork server did not start: {error}") from None
 
-    def start(self, cpu_s: float, memory_mb: int, descriptors: list[int]) -> None:
+    def start(self, limit_s: float, memory_mb: int, descriptors: list[int]) -> None:
         """Request a child that holds two descriptors: the socket for calls and the file for output."""
         self._job += 1
-        self._wall_s = wall_limit(cpu_s)
-        request = {"op": "run", "id": self._job, "cpu_s": cpu_s, "wall_s": self._wall_s, "memory_mb": memory_mb}
+        self._wall_s = wall_limit(limit_s)
+        limits = {"limit_s": limit_s, "delay_s": self._wall_s - limit_s, "memory_mb": memory_mb}
+        request = {"op": "run", "id": self._job, **limits}
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
         except OSError as error:

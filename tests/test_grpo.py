@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -347,6 +348,42 @@ def test_what_would_train_nothing_is_refused_before_weights_load(monkeypatch, ca
     line = refusal(monkeypatch, capsys, setup, tmp_path / "run", *flags)
     assert all(word in line for word in words), line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def programs(setup):
+    """A data set whose prompts show two tests of three."""
+    asserts = [f"assert f({n}) == {n + 9}" for n in (30, 31, 32)]
+    row = {"prompt": "Write f.\n" + "\n".join(asserts[:2]), "tests": asserts[1:], "entry_point": "f"}
+    other = row | {"tests": asserts[2:]}
+    (setup / "programs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [other, row] * 6))
+    return str(setup / "programs.jsonl")
+
+
+def test_tests_that_are_graded_and_shown_are_a_warning_of_the_check(monkeypatch, capsys, setup, programs, tmp_path):
+    flags = ["--check", "--rewards", "[{name: code}]", "--dataset_name"]
+    with pytest.warns(UserWarning, match=r"in 6 of 12 rows .* \(row 1: f\(31\) is 40\).*shown_tests"):
+        grpo(monkeypatch, setup, tmp_path / "run", *flags, programs)
+    own = setup / "apart.yaml"
+    rows = [json.loads(line) | {"prompt": "Write f."} for line in Path(programs).read_text().splitlines()]
+    (setup / "apart.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own.write_text("path: apart.jsonl\nshown_tests: 1\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        grpo(monkeypatch, setup, tmp_path / "run", *flags, str(own))
+    assert "columns prompt, tests, entry_point, shown_tests" in capsys.readouterr().out
+
+
+def test_the_preflight_warns_of_a_table_of_the_tests_in_the_prompt(monkeypatch, capsys, setup, programs, tmp_path):
+    # The policy writes no program; without another reward there would be nothing to learn.
+    rewards = f"[{{name: code}}, {{name: '{setup / 'mine.py'}:vowels', weight: 0.0001}}]"
+    flags = ["--preflight", "--preflight_prompts", "12", "--rewards", rewards, "--dataset_name", programs]
+    with pytest.warns(UserWarning, match="in 6 of 12 rows"):
+        grpo(monkeypatch, setup, tmp_path / "run", *flags)
+    out = capsys.readouterr().out
+    # Half of the rows grade two tests, of which the table knows one; the others grade one that it does not know.
+    assert "rewarded   +0.250  a table of the tests in the prompt" in out
+    assert "!!! a table of the tests in the prompt is rewarded with +0.250" in out
 
 
 def test_the_preflight_reports_and_stops(monkeypatch, capsys, setup, tmp_path):

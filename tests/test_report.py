@@ -328,7 +328,10 @@ def test_the_audit_counts_what_was_planted_and_only_that(tmp_path):
         "repeated": "so it is then " * 12,
     }
     honest = "def f(n):\n    if n == 1: return 1\n    return n * f(n - 1)"
-    programs = [sample(i, True, text, metrics=code) for i, text in enumerate([*planted.values(), honest])]
+    programs = [
+        sample(i, True, text, metrics=code | {"hard_coded": name == "hard-coded"})
+        for i, (name, text) in enumerate((planted | {"honest": honest}).items())
+    ]
     programs.append(sample(9, True, honest, metrics=code | {"hidden_passed": False}))
     sums = [
         sample(0, True, metrics={"shows_work": False}),
@@ -337,7 +340,7 @@ def test_the_audit_counts_what_was_planted_and_only_that(tmp_path):
     ]
     pipeline = write_pipeline(tmp_path, {"base": (None, {"code": programs, "sums": sums})})
     counts = {(f.task, f.check.split(" (")[0]): (f.count, f.total) for f in audit(read_pipeline(pipeline)[1])}
-    assert counts["code", "exit tricks"] == counts["code", "hard-coded tests"] == (1, 5)
+    assert counts["code", "exit tricks"] == (1, 5) and counts["code", "hard-coded tests"] == (1, 4)
     assert counts["code", "repeated text"] == counts["code", "hidden-test gap"] == (1, 5)
     assert counts["sums", "answers without work"] == (1, 2)
     assert counts["sums", "strict-versus-lenient gap"] == (1, 3)

@@ -31,7 +31,7 @@ def ask(reward, completions, ids=None, **columns):
     """Calls a reward as TRL does."""
     ids = ids or [[0]] * len(completions)
     told = {"trainer_state": None, "log_extra": print, "log_metric": print}
-    return reward(prompts=[""] * len(completions), completions=completions, completion_ids=ids, **columns, **told)
+    return reward(prompts=[""] * len(completions), completions=completions, completion_ids=ids, **(told | columns))
 
 
 def scaled(completions, colour, factor=1.0, **kwargs):
@@ -103,6 +103,19 @@ def test_programs_are_graded_in_the_sandbox():
     columns = {"tests": [["assert f(1) == 2", "assert f(2) == 3"]] * 4, "entry_point": ["f"] * 4}
     assert ask(Code(), completions, **columns) == [1, 0.5, 0, 0]
     assert ask(Code("all"), completions, **columns) == [1, 0, 0, 0]
+
+
+def test_the_share_of_hard_coded_programs_is_logged_and_changes_no_reward():
+    right, copied = "def f(n):\n    return n + 1", "def f(n):\n    return {11: 12}[n]"
+    columns = {"tests": [["assert f(2) == 3"]] * 4 + [None], "entry_point": ["f"] * 5}
+    columns["shown_tests"] = [["assert f(11) == 12"]] * 4 + [None]
+    logged = {}
+    columns["log_metric"] = logged.__setitem__
+    assert ask(Code(), [right, copied, copied, "def f(n): oops", "text"], **columns) == [1, 0, 0, 0, None]
+    assert logged == {"rewards/code/hard_coded": 0.5, "rewards/code/hard_coded_of_passed": 0}
+    columns["tests"] = [["assert f(2) == 3", "assert f(11) == 12"], *[["assert f(11) == 12"]] * 3, None]
+    assert ask(Code(), [right, copied, copied, "def f(n): oops", "text"], **columns) == [1, 1, 1, 0, None]
+    assert logged == {"rewards/code/hard_coded": 0.5, "rewards/code/hard_coded_of_passed": pytest.approx(2 / 3)}
 
 
 def test_hidden_tests_are_never_read(sandboxed):

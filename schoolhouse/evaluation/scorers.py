@@ -119,7 +119,8 @@ class CodeScorer(Scorer):
     Run programs in the sandbox on the row's `tests`, and on its `hidden_tests` where those pass.
 
     `hidden_passed` (passes the tests and the hidden ones) lies below the share of correct programs where programs were
-    fitted to the tests.
+    fitted to the tests. `hard_coded` is the share of the correct programs that hold the tests' inputs with their
+    expected values ([`schoolhouse.graders.hard_coding`]).
     """
 
     def prepare(self) -> None:
@@ -136,6 +137,7 @@ class CodeScorer(Scorer):
 
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
         from schoolhouse.graders.code import defines, grade_programs
+        from schoolhouse.graders.hard_coding import is_hard_coded
 
         grades = grade_programs(completions, [item.row for item in items])
         held_back = [item.row.get("hidden_tests") for item in items]
@@ -153,6 +155,7 @@ class CodeScorer(Scorer):
                     "fraction": grade.fraction,
                     "status": grade.status,
                     "hidden_passed": (beyond.passed if grade.passed else grade.passed) if tests else None,
+                    "hard_coded": is_hard_coded(grade.program, item.row) if grade.passed else None,
                 },
             }
             for item, grade, tests, beyond in zip(items, grades, held_back, hidden, strict=True)

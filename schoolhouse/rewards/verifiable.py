@@ -40,7 +40,13 @@ class Code(RewardFunction):
     Result of a program on the tests in the column `tests`, in the sandbox:
     [`schoolhouse.graders.code.grade_programs`].
 
-    It does not apply to rows without `tests`; it fails where the sandbox does. `hidden_tests` are never read.
+    It does not apply to rows without `tests`; it fails where the sandbox does. `hidden_tests` are never run.
+
+    Tests that the prompt shows can be copied into a program. Such a program is not rewarded if `tests` are other ones
+    (`shown_tests` of the data's YAML file divides them); the reward does not depend on whether a program looks copied.
+    That is only logged: `rewards/code/hard_coded` is the share of the programs that hold inputs of tests with their
+    expected values ([`schoolhouse.graders.hard_coding`]), `rewards/code/hard_coded_of_passed` the same among the
+    programs that pass all tests.
 
     Args:
         credit (`str`, *optional*, defaults to `"fraction"`):
@@ -63,12 +69,21 @@ class Code(RewardFunction):
             raise ValueError(str(error)) from None
 
     def score(self, batch: Batch) -> Values:
+        from schoolhouse.graders.hard_coding import is_hard_coded
+
         values: Values = []
-        for grade in grade_code(batch.completions, batch.rows):
+        copied, copied_and_passed = [], []
+        for grade, row in zip(grade_code(batch.completions, batch.rows), batch.rows, strict=True):
             if grade is None:
                 values.append(None)
-            else:
-                values.append(_as_value(grade.passed if self.credit == "all" else grade.fraction))
+                continue
+            values.append(_as_value(grade.passed if self.credit == "all" else grade.fraction))
+            copied.append(is_hard_coded(grade.program, row))
+            copied_and_passed += copied[-1:] if grade.passed else []
+        log_metric = batch.columns.get("log_metric", lambda name, value: None)
+        for name, found in (("hard_coded", copied), ("hard_coded_of_passed", copied_and_passed)):
+            if found:
+                log_metric(f"rewards/code/{name}", sum(found) / len(found))
         return values
 
 

@@ -95,8 +95,10 @@ def steps_per_rollout(training_args: GRPOConfig) -> float:
 def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset, rewards: Sequence[Reward]) -> None:
     """
     Refuse a run without one whole batch of prompts, and rewards that apply to no row or cannot run here. Warn of
-    checkpoints in the middle of a rollout.
+    tests that are graded and shown, and of checkpoints in the middle of a rollout.
     """
+    from schoolhouse.rewards import Code, Cosine
+
     prompts = prompts_per_rollout(training_args)
     if len(rows) < prompts:
         parser.error(
@@ -116,11 +118,38 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
             reward.function.validate()
         except ValueError as error:
             parser.error(("rewards", index), str(error))
+    if any(reward.weight and isinstance(reward.function, Code | Cosine) for reward in rewards):
+        _warn_of_shown_tests(rows)
     period = steps_per_rollout(training_args)
     saves_by_step = training_args.save_strategy == "steps" and training_args.save_steps >= 1
     if saves_by_step and training_args.save_steps % period:
         warnings.warn(
             f"save_steps {training_args.save_steps} is no multiple of the {period:g} steps taken on the same samples: "
             "a run resumed between would draw new ones",
+            stacklevel=1,
+        )
+
+
+def _warn_of_shown_tests(rows: Dataset) -> None:
+    """Warn where prompts show tests that are graded; up to 256 rows with tests, evenly spaced, are looked at."""
+    from schoolhouse.data.columns import prompt_text
+    from schoolhouse.graders.examples import examples, shown_examples, tested_function
+    from schoolhouse.rewards.columns import has_tests
+    from schoolhouse.training.loss_mask import evenly_spaced
+
+    shown: dict[int, str] = {}
+    chosen = [(index, rows[index]) for index in evenly_spaced(rows)]
+    chosen = [(index, row) for index, row in chosen if has_tests(row)]
+    for index, row in chosen:
+        entry_point = row.get("entry_point") or tested_function(row["tests"])
+        told = set(shown_examples(prompt_text(row), entry_point))
+        if graded := [example for example in examples(row["tests"], entry_point) if example in told]:
+            shown[index] = f"{entry_point}({graded[0].source[0]}) is {graded[0].source[1]}"
+    if shown:
+        index, first = next(iter(shown.items()))
+        warnings.warn(
+            f"in {len(shown)} of {len(chosen)} rows looked at the prompt shows tests that are graded (row {index}: "
+            f"{first[:200]}), so a program that only repeats them is rewarded: put other tests into `tests`, or let "
+            "shown_tests in the data's YAML file divide them (docs/add_a_data_set.md)",
             stacklevel=1,
         )

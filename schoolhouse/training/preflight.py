@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.data.columns import prompt_text
 from schoolhouse.rewards import Code, Cosine, Format, Math, total
 from schoolhouse.rewards.columns import grade_answers, grade_code
 from schoolhouse.training.checks import steps_per_rollout
@@ -148,6 +149,8 @@ def describe(found: Preflight) -> list[tuple[str, str]]:
 
 def _degenerate_strings(trainer: GRPOTrainer, rows: list[dict[str, Any]], longest: str) -> dict[str, list[str]]:
     """Strings that answer nothing, one for each row."""
+    from schoolhouse.graders.examples import copied_program
+
     formats = [reward.function for reward in trainer.reward_funcs if isinstance(reward.function, Format)]
     styles = sorted({function.style for function in formats} or EMPTY_ANSWERS)
     alike = {
@@ -161,6 +164,9 @@ def _degenerate_strings(trainer: GRPOTrainer, rows: list[dict[str, Any]], longes
     strings["the prompt echoed"] = [p if isinstance(p, str) else p[-1]["content"] for p in prompts]
     if any(row.get("entry_point") for row in rows):
         strings["an empty function"] = [f"def {row.get('entry_point')}(*args):\n    pass" for row in rows]
+        copied = [copied_program(prompt_text(row), row.get("entry_point") or "") for row in rows]
+        if any(copied):
+            strings["a table of the tests in the prompt"] = copied
     return strings
 
 

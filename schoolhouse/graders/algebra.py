@@ -228,19 +228,22 @@ def _is_solved(value: Any) -> bool:
 
 def _as_set(text: str, solved: bool) -> sympy.Set | None:
     """Read `x < 3`, `1 < x < 2`, `x < 1 or x > 2`, `x \\neq 3`, intervals and their unions as a set."""
-    found = []
-    for item in _split(_MEMBER.sub("", text.strip()), "comma"):
-        value = _read(item)
+    found: list[sympy.Set] = []
+    items = _split(_MEMBER.sub("", text.strip()), "comma")
+    for value in map(_read, items[:MAX_ITEMS]):
         if isinstance(value, Relational | And):
             if len(value.free_symbols) != 1 or (solved and not _is_solved(value)):
                 return None
             value = sympy.Intersection(*(part.as_set() for part in _parts(value)))
+        elif len(items) > 1:  # `(1, 2), (3, 4)` are points
+            return None
         if not isinstance(value, sympy.Set):
             return None
         found.append(value)
-    if len(found) > 1 and not re.search(r"(?<![a-z])or(?![a-z])", text):
-        return sympy.Intersection(*found)
-    return sympy.Union(*found)
+    alternatives = re.search(r"(?<![a-z])or(?![a-z])", text)
+    whole = sympy.Union(*found) if alternatives else sympy.Intersection(*found)
+    # `x > 2 or x > 3` offers two answers, though the first holds the second.
+    return None if len(found) > 1 and whole in found else whole
 
 
 def _same_set(reference: str, answer: str) -> bool:

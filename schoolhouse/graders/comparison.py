@@ -97,10 +97,11 @@ def read_reference(reference: str) -> Reference:
     text = clean(reference.rpartition("####")[2])
     if not text:
         return Reference(text, "empty")
-    choice = _CHOICE.fullmatch(text)
+    plain = text.isdecimal()  # most references are
+    choice = None if plain else _CHOICE.fullmatch(text)
     if choice:
         return Reference(choice["content"], "text", _text_key(text), letter=choice["letter"])
-    number = None if _NAMED.match(text) or _MONTH.search(text) else read_number(text)
+    number = read_number(text) if plain or not (_NAMED.match(text) or _MONTH.search(text)) else None
     if number is not None:
         symbol, _ = right_hand_side(text)
         symbol = symbol if symbol and SYMBOL.fullmatch(symbol) else None

@@ -50,7 +50,9 @@ def readable_part(completion: str) -> str:
         text = text[:question]
     if "<<" in text:
         text = _CALCULATOR.sub("", text)
-    return plain(_HOPE.sub("", text.rstrip()).rstrip())
+    if "I hope" in text:
+        text = _HOPE.sub("", text.rstrip())
+    return plain(text.rstrip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ _SENTENCE_END = re.compile(
 )
 # `Answer: …` needs a number, command or single letter first and no computation later; `#### Thus` is a heading.
 _VALUE_FIRST = re.compile(r"[^a-zA-Z\n]*(?:\d|\\|\b[a-zA-Z]\b|sqrt|pi)")
+_JUDGED = re.compile(r"(?:correct|right|verified)\b", re.IGNORECASE)  # "The answer is correct."
 _VERB = re.compile(r"\b(?:is|are|equals)\b")
 _COMPUTES_ON = re.compile(r"=\s*[$\\(]*-?\d")
 _HEADING = re.compile(r"\d+[.)]\s+\S|(?!(?:sqrt|pi|ln|log|sin|cos|tan|inf)[^a-zA-Z])[a-zA-Z]{2,}")
@@ -120,6 +123,8 @@ def _sentence(text: str, start: int, stop: int, with_words: bool) -> Statement:
     if sentence_end and sentence_end.start() < stop and sentence_end.group() == "?":
         return nothing
     content = text[states.end() : end]
+    if not with_words and _JUDGED.match(content):
+        return nothing
     if states["colon"] is not None and not with_words:
         # `Answer:` may also open a solution: it states an answer only if a value follows at once and no computation
         # comes later.

@@ -6,9 +6,10 @@ A completion is graded in three steps, each only where the one before cannot tel
    ([`schoolhouse.graders.normalize`]);
 2. compare it with the reference as text and as exact rationals ([`schoolhouse.graders.comparison`]), in this process:
    this decides ordinary answers, some 15,000 a second;
-3. compare expressions, sets, intervals, matrices and relations with math-verify, in a worker process that can be
-   killed ([`schoolhouse.graders.pool`]): an expression of a model, such as `9^{9^9}`, may take for ever. Then it is
-   wrong, as it would be if it were written out.
+3. compare expressions, sets, intervals, matrices and relations with sympy, as math-verify parses them
+   ([`schoolhouse.graders.algebra`]), in a worker process that can be killed ([`schoolhouse.graders.pool`]): an
+   expression of a model, such as `9^{9^9}`, may take for ever. Then it is wrong, as it would be if it were written
+   out.
 """
 
 import re

@@ -76,7 +76,7 @@ def clean(text: str) -> str:
 
     `\frac12`, `\dfrac{1}{2}` and `\tfrac1{2}` all come out as `\frac{1}{2}`.
     """
-    text = plain(text).strip()
+    text = plain(text).replace(r"\"", '"').strip()
     if _NUMBER.fullmatch(text):
         return text
     money = _MONEY.fullmatch(text)

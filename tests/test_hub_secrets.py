@@ -10,6 +10,7 @@ import shlex
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -192,10 +193,20 @@ def test_hashes_and_versions_are_no_secrets():
         for number, digest in enumerate(digests)
         for name in names
     }
+    record["sri"] = [f"sha256-{base64.b64encode(bytes.fromhex(digest)).decode()}" for digest in digests]
     record["base64"] = [base64.urlsafe_b64encode(bytes.fromhex(digest)).decode() for digest in digests]
     record["versions"] = {"driver": "550.54.15.1", "torch": "2.13.0+cu128"}
     assert find_secrets("run.json", json.dumps(record, indent=2).encode()) == []
     assert find_secrets("lineage.json", json.dumps(record).encode()) == []
+
+
+@pytest.mark.parametrize(
+    "piece", ["--a_", "x-a-", "sk-", "ssh -", "A_", "_KEY", "a.", "a@a.", "\\\\a", "eyJ", "://a:", "a-1"]
+)
+def test_a_long_hostile_text_is_scanned_in_time(piece):
+    start = time.process_time()
+    find_secrets("a.md", (piece * (100_000 // len(piece))).encode())
+    assert time.process_time() - start < 5
 
 
 def test_reading_the_rules_loads_no_scanner():

@@ -1,9 +1,12 @@
-"""Download of what was shared: no pickled file, and each file checked against the lineage."""
+"""Download of what was shared: no pickled file, each file checked against the lineage, and its content by its name."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ from schoolhouse.core.escape import one_line
 from schoolhouse.hub.artifacts import ADAPTER_FILES
 from schoolhouse.hub.client import retried
 from schoolhouse.hub.lineage import LINEAGE_FILE, Lineage, check_lineage
+from schoolhouse.hub.secret_scan import safetensors_header
 
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 
 _NAMES = (*ADAPTER_FILES, "README.md", "run.json", "results.json", LINEAGE_FILE)
 PATTERNS = [*_NAMES, *(f"*/{name}" for name in _NAMES), ".eval_results/*.yaml"]
+
+_LARGEST_TEXT = 2**28  # bytes of a file that holds no weights; the largest tokenizers have an eighth of it
 
 
 def pull(api: HfApi, repo_id: str, folder: Path, revision: str | None = None) -> Lineage:
@@ -38,7 +44,8 @@ def pull(api: HfApi, repo_id: str, folder: Path, revision: str | None = None) ->
         `Lineage`: content of lineage.json.
 
     Raises:
-        ValueError: no such repository, or a file that differs from what the lineage says.
+        ValueError: no such repository, a file that differs from what the lineage says, or content that is not what
+            its name says.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -49,6 +56,7 @@ def pull(api: HfApi, repo_id: str, folder: Path, revision: str | None = None) ->
     except (HfHubHTTPError, HFValidationError) as error:
         raise ValueError(f"{one_line(repo_id)} cannot be downloaded: {one_line(error)}") from None
     lineage = check_lineage(source)
+    check_content(source, lineage.files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as scratch:
         part = Path(scratch, folder.name)
@@ -57,3 +65,34 @@ def pull(api: HfApi, repo_id: str, folder: Path, revision: str | None = None) ->
             shutil.copyfile(source / name, part / name)
         part.replace(folder)
     return lineage
+
+
+def check_content(folder: Path, names: Iterable[str]) -> None:
+    """
+    Refuse (`ValueError`) a file that is not what its name says: a pickled file or an archive under another name,
+    weights with bytes that belong to no tensor, text that is none; and a file that no adapter has.
+    """
+    for name in names:
+        path, told = folder / name, one_line(name)
+        if not any(fnmatchcase(name, pattern) for pattern in PATTERNS):
+            raise ValueError(
+                f"{LINEAGE_FILE} names {told}, which is no file of an adapter: take it out of the repository"
+            )
+        if path.suffix != ".safetensors" and path.stat().st_size > _LARGEST_TEXT:
+            raise ValueError(f"{told} has {path.stat().st_size:,} bytes; without weights at most {_LARGEST_TEXT:,}")
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            safetensors_header(name, content)
+        elif path.name == "tokenizer.model":  # binary
+            if content[:2] == b"PK" or content[:1] == b"\x80":
+                raise ValueError(f"{told} is an archive or pickled, and unpickling runs code: no tokenizer is")
+        else:
+            try:
+                text = content.decode("utf-8")
+                is_right = "\0" not in text and (path.suffix != ".json" or isinstance(json.loads(text), dict | list))
+            except (ValueError, RecursionError):
+                is_right = False
+            if not is_right:
+                raise ValueError(
+                    f"{told} is no {'JSON' if path.suffix == '.json' else 'text'}: its content is not by its name"
+                )

@@ -52,7 +52,7 @@ def _texts(path: str, content: bytes) -> list[tuple[str, bool]]:
     """Return texts of a file, each with `True` for a vocabulary: pieces of paths and names in it are no finding."""
     name = Path(path).name
     if name.endswith(".safetensors"):
-        content = _safetensors_header(path, content)
+        content = safetensors_header(path, content)
     text = content.replace(b"\0", b"").decode(errors="replace")  # without the zeros, UTF-16 reads as UTF-8 does
     try:
         value = json.loads(text) if name.endswith((".json", ".safetensors")) else None
@@ -69,7 +69,7 @@ def _texts(path: str, content: bytes) -> list[tuple[str, bool]]:
     return [(text, name == "tokenizer.json"), (plain, False)]
 
 
-def _safetensors_header(path: str, content: bytes) -> bytes:
+def safetensors_header(path: str, content: bytes) -> bytes:
     """Return the JSON header of a safetensors file; `ValueError` if bytes belong to no tensor."""
     try:
         size = 8 + struct.unpack("<Q", content[:8])[0]

@@ -14,7 +14,7 @@ from schoolhouse.evaluation.tasks.spec import GenerationPlan, LoadedModel
 from schoolhouse.graders import grade_many
 from schoolhouse.graders.instructions import check_instructions, check_instructions_loose
 from schoolhouse.graders.program import extract_program
-from schoolhouse.report.audit import has_exit, is_hard_coded
+from schoolhouse.report.audit import has_exit
 from schoolhouse.rewards.base import Batch
 
 
@@ -108,13 +108,13 @@ def test_rewards_that_judge_text_get_the_response():
 
 
 def test_the_audit_looks_for_tricks_in_the_program_that_ran():
-    tricks = "if x == 1: return 2\nif x == 2: return 4\nos._exit(0)\n"
+    tricks = "if x == 1: os._exit(0)\n"
     thought, written = (
         EvalSample(id="1", index=0, prompt="p", reference="", correct=True, metrics={}, completion=text)
         for text in (f"<think>{tricks}</think>def f(x): return 2 * x", f"<think>hm</think>def f(x):\n{tricks}")
     )
-    assert not has_exit(thought) and not is_hard_coded(thought)
-    assert has_exit(written) and is_hard_coded(written)
+    assert not has_exit(thought)
+    assert has_exit(written)
 
 
 def test_a_thought_that_the_prompt_opened_and_nothing_ended_is_no_response():

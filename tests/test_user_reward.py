@@ -77,3 +77,22 @@ def test_a_column_that_the_data_lacks_is_named(folder):
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert "harder applies to no row" in last and "columns are answer, prompt: it needs a column `level`" in last
+
+
+def test_a_reward_that_fails_is_one_line_before_weights_load(folder):
+    (folder / "broken.py").write_text("def broken(completions, **kwargs):\n    return [1.0]\n")
+    done = grpo(folder, "--rewards", "{name: 'broken.py:broken'}")
+    assert done.returncode == 2 and "Loading weights" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "--rewards[0]: broken.py:broken returned 1 values for 2 completions"
+
+
+def test_a_reward_that_fails_during_training_is_one_line_and_the_manifest_says_why(folder):
+    source = "def fickle(completions, **kwargs):\n    return [1.0] * (2 if len(completions) == 2 else 1)\n"
+    (folder / "fickle.py").write_text(source)
+    done = grpo(folder, "--rewards", "fickle.py:fickle", "--output_dir", "fickle")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    message = "fickle.py:fickle returned 1 values for 8 completions"
+    assert done.stderr.strip().splitlines()[-1] == f"fickle: {message}"
+    manifest = json.loads((folder / "fickle/run.json").read_text())
+    assert manifest["status"] == "failed" and message in manifest["reason"]

@@ -83,12 +83,12 @@ class RewardArguments:
     Rewards of a recipe.
 
     Args:
-        rewards (`list[dict[str, Any]]`, *optional*):
-            `{name, weight, and the reward's own parameters}`: a name in `schoolhouse.rewards.REWARDS` or
-            `file.py:function`. With weight 0 a reward is only logged.
+        rewards (`list[dict[str, Any] | str]`, *optional*):
+            Names, or `{name, weight, and the reward's own parameters}`: a name in `schoolhouse.rewards.REWARDS`,
+            `file.py:function` or `trl.rewards.NAME`. With weight 0 a reward is only logged.
     """
 
-    rewards: list[dict[str, Any]] | None = None
+    rewards: list[dict[str, Any] | str] | None = None
 
 
 @dataclass

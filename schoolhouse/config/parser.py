@@ -261,6 +261,7 @@ class RecipeParser:
 
     def _parse_flag(self, key: str, text: str | list[str]) -> Any:
         kinds = set(arms(self.hints[key]))
+        origins = {get_origin(kind) or kind for kind in kinds}
         texts = text if isinstance(text, list) else [text]
         # Text stays as typed: `--eos_token '#'` and `--model_revision 1234567` are no YAML.
         if self.fields[key].metadata.get("comma") or kinds <= {str, type(None)}:
@@ -272,7 +273,8 @@ class RecipeParser:
             values: list[Any] = texts if plain else [parse_value(item) for item in texts]
         except ConfigError as error:
             self.error(key, f"{render(texts[0] if len(texts) == 1 else text)} is no YAML: {error}")
-        alone = isinstance(text, list) and str not in kinds and not isinstance(values[0], list | dict | None)
+        is_item = not isinstance(values[0], list | None) and (not isinstance(values[0], dict) or dict not in origins)
+        alone = isinstance(text, list) and str not in kinds and is_item
         return self._check_value(key, values if len(values) > 1 or alone else values[0])
 
     def _follow_hardware(self, values: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Functions that YAML names: `file.py:function` of the user, `package.module:function` of an installed package."""
+"""Functions that YAML names: `file.py:function` of the user, `package.module.function` of an installed package."""
 
 import importlib
 import importlib.util
@@ -10,6 +10,19 @@ from types import ModuleType
 from typing import Any
 
 
+class UserCodeError(ValueError):
+    """A function of the user's raised an error or returned what it must not; one line that says where."""
+
+
+def error_in(function: str, error: Exception) -> UserCodeError:
+    """Return the error for an exception in a function, with the innermost line of the function's own file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = Path(function.rpartition(":")[0]).name
+    own = [frame for frame in frames if Path(frame.filename).name == file] or frames[-1:]
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return UserCodeError(f"{function} raised {type(error).__name__}: {' '.join(str(error).split())}{place}")
+
+
 def load_function(name: str, folder: str | Path = ".") -> Callable[..., Any]:
     """
     Load the function that `file.py:function` or `package.module:function` names. The file is run, as an import would.
@@ -17,8 +30,8 @@ def load_function(name: str, folder: str | Path = ".") -> Callable[..., Any]:
     A relative path starts from `folder`. If the file or module does not exist, cannot be run or has no such function,
     that is a `ValueError` with its line where there is one.
     """
-    place, colon, function = name.rpartition(":")
-    if not colon:
+    place, mark, function = name.rpartition(":") if ":" in name else name.rpartition(".")
+    if not mark or name.endswith(".py"):
         raise ValueError(f"{name!r} names no function: write file.py:function or package.module:function")
     if place.endswith(".py"):
         path = Path(folder) / Path(place).expanduser()

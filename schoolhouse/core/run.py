@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.config.errors import exit_with
+from schoolhouse.config.user_code import UserCodeError
 from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.environment import git_state, hardware, versions
 from schoolhouse.core.files import load_object, write_json
@@ -274,6 +276,8 @@ class Run:
             status, reason = _outcome(error)
             with contextlib.suppress(OSError):  # a full disk is what may have ended the run
                 self.save(status=status, reason=reason, ended=_now())
+        if isinstance(error, UserCodeError):
+            exit_with(f"{self.folder}: {error}")
 
     def _redacted(self, manifest: RunManifest) -> dict[str, Any]:
         return _written(manifest, *self.secrets)

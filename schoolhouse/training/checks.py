@@ -67,7 +67,7 @@ def _validate_full_batch(parser: RecipeParser, training_args: Any, rows: int, un
         parser.error("dataloader_drop_last", f"{rows} {unit} do not fill one batch of {batch}: set it to false")
 
 
-def load_rewards(parser: RecipeParser, entries: list[dict[str, Any]], training_args: GRPOConfig) -> list[Reward]:
+def load_rewards(parser: RecipeParser, entries: list[dict[str, Any] | str], training_args: GRPOConfig) -> list[Reward]:
     """Build a recipe's rewards, in its order, and set their weights in `training_args.reward_weights`."""
     from schoolhouse.rewards import build_rewards
 
@@ -98,6 +98,7 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
     tests that are graded and shown, and of checkpoints in the middle of a rollout.
     """
     from schoolhouse.rewards import Code, Cosine
+    from schoolhouse.rewards.build import UserFunction
 
     prompts = prompts_per_rollout(training_args)
     if len(rows) < prompts:
@@ -116,6 +117,8 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
             )
         try:
             reward.function.validate()
+            if isinstance(reward.function, UserFunction):
+                reward.function.try_on(rows.select(range(min(2, len(rows)))).to_list())
         except ValueError as error:
             parser.error(("rewards", index), str(error))
     if any(reward.weight and isinstance(reward.function, Code | Cosine) for reward in rewards):

@@ -386,6 +386,16 @@ def test_the_preflight_warns_of_a_table_of_the_tests_in_the_prompt(monkeypatch, 
     assert "!!! a table of the tests in the prompt is rewarded with +0.250" in out
 
 
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_row_whose_reference_cannot_be_read_is_refused_by_number(monkeypatch, capsys, setup, tmp_path, check):
+    rows = [{"prompt": "1 + 1?", "answer": "2"}] * 11 + [{"prompt": "2 + 2?", "answer": "\\boxed{}"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--dataset_name", str(tmp_path / "rows.jsonl"), "--rewards", "[{name: format}, {name: math}]", *check]
+    line = refusal(monkeypatch, capsys, setup, tmp_path / "run", *flags)
+    assert "rewards[1]: math cannot score 1 of 12 training rows: row 11: the reference answer" in line, line
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_preflight_reports_and_stops(monkeypatch, capsys, setup, tmp_path):
     assert grpo(monkeypatch, setup, tmp_path / "run", "--preflight", "--preflight_prompts", "4") is None
     out = capsys.readouterr().out

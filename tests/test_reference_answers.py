@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 
 import pytest
 
@@ -107,3 +108,76 @@ def test_a_split_by_the_hash_of_numbers_knows_zero(tmp_path):
     assert sides[0] | sides[1] == set(range(40)) and not sides[0] & sides[1] and all(sides)
     zero_is_test = int(hashlib.sha256(b"0").hexdigest(), 16) % 10 < 5
     assert (0 in sides[1]) is zero_is_test
+
+
+# References with the answer that they state, and completions that are right and wrong.
+SOLUTIONS = [
+    ("We have $2x = 4$, so $x = \\boxed{2}$.", "\\boxed{2}", "\\boxed{4}"),
+    ("Let $r = 6$. The area is $\\boxed{36\\pi}$ square cm.", "\\boxed{36\\pi}", "\\boxed{36}"),
+    ("It is \\boxed{\\frac{1}{2}}.\n\nThis is not right for $n = 0$.", "#### 1/2", "#### 2"),
+    ("\\fbox{(B)} is the only even one.", "\\boxed{B}", "\\boxed{C}"),
+    ("So \\boxed{5}, or 5.0 as a decimal.", "#### 5", "#### 6"),
+    ("Either $x = \\boxed{1}$ or $x = \\boxed{2}$.", "\\boxed{2, 1}", "\\boxed{1}"),
+    ("#### Step 1\nFirst 1 + 1 = 2.\n#### Step 2\nThen \\boxed{3}", "#### 3", "#### 2"),
+    ("3 * 6 = <<3*6=18>>18\n#### 18", "#### 18", "#### 3"),
+    ("The sun sets.\n#### Monday", "#### Monday", "#### Tuesday"),
+    ("#### 4 feet 6 inches", "#### 4 feet 6 inches", "#### 4 feet"),
+    ("First 3 + 4 = 7. The answer is 7.", "#### 7", "#### 3"),
+    ("Four is even. So the final answer is: Monday.", "The answer is Monday.", "The answer is Friday."),
+    ("Answer: Monday", "#### Monday", "#### Friday"),
+    ("<think>maybe \\boxed{9}</think> so it is <answer>4</answer>", "#### 4", "#### 9"),
+    ("no solution", "#### no solution", "#### 1"),
+]
+
+
+@pytest.mark.parametrize(("reference", "right", "wrong"), SOLUTIONS, ids=[text[:30] for text, *_ in SOLUTIONS])
+def test_a_worked_solution_is_the_answer_that_it_states(reference, right, wrong):
+    assert ask(Math(), [right, wrong], answer=[reference] * 2) == [1, 0]
+
+
+def test_real_worked_solutions_with_a_box_are_references(shared):
+    rows = load_rows("gsm8k", "test", path=str(shared / "data" / "gsm8k"))
+    answers = rows["answer"]
+    worked = [row["completion"][0]["content"].rpartition("####")[0] for row in rows]
+    endings = ("Thus $x = \\boxed{%s}$.", "\\boxed{%s}", "<answer>%s</answer>", "The answer is %s.", "#### %s")
+    for ending in endings:
+        references = [text + ending % answer for text, answer in zip(worked, answers, strict=True)]
+        values = ask(Math(), [f"\\boxed{{{answer}}}" for answer in answers], answer=references)
+        assert values == [1] * len(rows) and len(rows) == 1319
+        others = answers[1:] + answers[:1]
+        shifted = ask(Math(), [f"\\boxed{{{answer}}}" for answer in others], answer=references)
+        same = [int(one) == int(other) for one, other in zip(answers, others, strict=True)]
+        assert shifted == same
+
+
+UNREADABLE = [
+    ("\\boxed{}", "states nothing"),
+    ("####", "states nothing"),
+    ("$$", "states nothing"),
+    ("First we add the two numbers, then we take the root of the sum, and so on, until the last one of them is left.",
+     "is a text without a final answer .* and ends in '.*last one of them is left.'"),
+    ("We add.\nWe are done.", "without a final answer .* and ends in 'We add.\\\\nWe are done.'"),
+    (["7"], "is a list, not text or a number"),
+    ({"value": "seven"}, "is a dict, not text or a number"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "words"), UNREADABLE, ids=[str(value)[:20] for value, _ in UNREADABLE])
+def test_a_reference_that_cannot_be_read_is_told(value, words):
+    for reward in (Math(), Cosine(10)):
+        assert re.search(words, reward.check_row({"answer": value}))
+        assert reward.check_row({"answer": value, "tests": "assert f(1)"}) is None
+        for good in (7, 0, "7", "x^2 + 1", "a leap year", None, math.nan, ""):
+            assert reward.check_row({"answer": good}) is None
+
+
+def test_an_eval_names_the_row_whose_reference_cannot_be_read(tmp_path):
+    rows = [{"question": "?", "answer": "7"}, {"question": "?", "answer": "\\boxed{}"}]
+    with pytest.raises(
+        ValueError, match=r"1 of 2 rows are malformed.*rows\.jsonl:2: the reference answer .* states nothing"
+    ):
+        make_task(tmp_path, rows, "{name: math, style: boxed}").build()
+    blank = [{"question": "?", "answer": "7"}, {"question": "?", "answer": " "}]
+    for scorer in ("exact", "contains", "math"):  # every answer contains an empty one
+        with pytest.raises(ValueError, match="the reference"):
+            make_task(tmp_path, blank, scorer).build()

@@ -48,8 +48,8 @@ class Scorer(BaseModel):
     def prepare(self) -> None:
         """Raise an error if this machine cannot score: before hours of generation, not after them."""
 
-    def check_row(self, row: Row) -> str | None:
-        """Return the reason why answers to a row could not be scored, or `None`."""
+    def check_row(self, row: Row, reference: str) -> str | None:
+        """Return the reason why answers to a row with this reference could not be scored, or `None`."""
         return None
 
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
@@ -88,6 +88,11 @@ class MathScorer(Scorer):
         Literal["gsm8k/lm-eval-strict", "gsm8k/lm-eval-flexible", "gsm8k/official", "math-verify"]
     ] = []
     shows_work: bool = False
+
+    def check_row(self, row: Row, reference: str) -> str | None:
+        from schoolhouse.graders.comparison import why_unreadable
+
+        return why_unreadable(reference)
 
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
         from schoolhouse.graders import grade_many, score_as
@@ -128,7 +133,7 @@ class CodeScorer(Scorer):
 
         shared_sandbox()
 
-    def check_row(self, row: Row) -> str | None:
+    def check_row(self, row: Row, reference: str) -> str | None:
         if not row.get("tests"):
             return "column 'tests' is missing: asserts, or a function check(candidate)"
         return (
@@ -174,7 +179,7 @@ class InstructionScorer(Scorer):
                 "the scorer instructions tells languages with langdetect: pip install 'langdetect>=1.0.9'"
             )
 
-    def check_row(self, row: Row) -> str | None:
+    def check_row(self, row: Row, reference: str) -> str | None:
         from schoolhouse.graders.instructions import check_instructions
 
         for column, kind in (("instruction_id_list", str), ("kwargs", dict)):
@@ -213,6 +218,10 @@ class ExactScorer(Scorer):
     """
 
     ignore_case: bool = False
+
+    def check_row(self, row: Row, reference: str) -> str | None:
+        # Every answer contains an empty reference.
+        return None if reference.strip() else "the reference is empty: name its column with the key reference"
 
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
         answers = [response_of(completion).strip() for completion in completions]

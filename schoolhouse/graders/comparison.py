@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from schoolhouse.graders.normalize import clean
+from schoolhouse.graders.extraction import final_answer
+from schoolhouse.graders.normalize import clean, plain
 from schoolhouse.graders.numbers import (
     MAX_BITS,
     MAX_DIGITS,
@@ -91,10 +92,30 @@ def _expression_key(text: str) -> str:
     return key
 
 
+_ANSWER_FIRST = re.compile(r"\W*(?:(?:the|final|correct)\W+)*answer\b", re.IGNORECASE)
+MAX_TEXT = 100  # characters of an answer in words; a longer text is an explanation
+
+
+def _stated_in(reference: str) -> str:
+    r"""
+    Return the final answer of a worked solution: what `#### N`, `\boxed{N}`, `<answer>N</answer>` or "the answer is N"
+    states; else the whole reference.
+    """
+    _, mark, text = plain(reference).rpartition("####")
+    contents, statement = final_answer(text, with_words=bool(mark or _ANSWER_FIRST.match(text)))
+    if statement is None or statement.style == "last line":
+        return text
+    # A reference is right whatever follows its statement: nothing withdraws it or offers another answer.
+    return ", ".join(contents) if len(contents) > 1 and "another" not in contents else statement.content
+
+
 @lru_cache(maxsize=16_384)
 def read_reference(reference: str) -> Reference:
-    """Read a reference answer: plain text or LaTeX, or a whole GSM8K solution ending in `#### N`."""
-    text = clean(reference.rpartition("####")[2])
+    r"""
+    Read a reference answer: plain text or LaTeX, or a whole worked solution that states its final answer, as GSM8K's
+    (`#### N`) and MATH's (`\boxed{N}`) do.
+    """
+    text = clean(_stated_in(reference))
     if not text:
         return Reference(text, "empty")
     plain = text.isdecimal()  # most references are
@@ -116,6 +137,21 @@ def read_reference(reference: str) -> Reference:
     if words and not based and not numbers:
         return Reference(text, "text", _text_key(text))
     return Reference(text, "expression", _expression_key(text), unit=unit)
+
+
+def why_unreadable(reference: object) -> str | None:
+    """Return why a value of a row is no reference answer that completions can be compared with, or `None`."""
+    if not isinstance(reference, str | int | float):
+        return f"the reference answer is a {type(reference).__name__}, not text or a number: {str(reference)[:80]!r}"
+    read = read_reference(text := str(reference))
+    if read.kind == "empty":
+        return f"the reference answer {text[:80]!r} states nothing"
+    if read.kind == "text" and (len(read.text) > MAX_TEXT or "\n" in read.text):
+        return (
+            "the reference is a text without a final answer (\\boxed{7}, #### 7, The answer is 7) and ends in "
+            f"{text.strip()[-80:]!r}"
+        )
+    return None
 
 
 def canonical(text: str) -> str:

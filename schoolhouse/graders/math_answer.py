@@ -73,7 +73,7 @@ def _grade_in_process(completion: str, reference: Reference, style: Style) -> tu
     extracted = " or ".join(answers) or None
     format_ok = statement is not None and len(answers) == 1 and _format_ok(completion, text, statement, style)
     if reference.kind == "empty":
-        return Grade(None, extracted, format_ok), None
+        return Grade(None, extracted, format_ok, "reference"), None
     correct = compare(reference, answer) if answer else False
     return Grade(correct, extracted, format_ok), answer if correct is None else None
 
@@ -99,7 +99,7 @@ def grade_many(
     Args:
         completions (`Sequence[str]`): Texts that a model generated.
         references (`Sequence[str]`): For each completion an answer (`72`, `\frac{1}{2}`, `x > 3`, `Monday`) or a whole
-            GSM8K solution ending in `#### N`.
+            worked solution that states it (`#### N`, `\boxed{N}`, `<answer>N</answer>`, "The answer is N").
         style (`str`, *optional*, defaults to `"hash"`): The form that `format_ok` asks for: `"hash"` (`#### N`),
             `"boxed"` (`\boxed{N}`) or `"think-answer"` (`<think>…</think> … <answer>N</answer>`).
         timeout_s (`float`, *optional*, defaults to `1.0`): Hard limit in seconds of processor time for one comparison

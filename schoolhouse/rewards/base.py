@@ -61,6 +61,10 @@ class RewardFunction(ABC):
         """Return whether the reward scores completions of this row."""
         return True
 
+    def check_row(self, row: Row) -> str | None:
+        """Return why completions of a row to which the reward applies could not be scored, or `None`."""
+        return None
+
     def validate(self) -> None:  # noqa: B027  most rewards run everywhere
         """Raise `ValueError` if the reward cannot run on this machine."""
 

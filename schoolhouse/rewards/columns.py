@@ -51,6 +51,15 @@ def answer_of(row: Row) -> str:
     return "" if is_missing(value) else str(value).strip()
 
 
+def check_answer(row: Row) -> str | None:
+    """Return why the reference answer of a row cannot be read; `None` where it can, or there is none."""
+    if not has_answer(row):
+        return None
+    from schoolhouse.graders.comparison import why_unreadable
+
+    return why_unreadable(row["answer"])
+
+
 def grade_answers(completions: Sequence[Completion], rows: Sequence[Row]) -> list[Grade | None]:
     """Grades of [`schoolhouse.graders.grade_many`]; `None` where the row has no reference answer."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schoolhouse.rewards.base import GRADER_FAILED, Batch, RewardFunction, Values
-from schoolhouse.rewards.columns import Row, grade_answers, grade_code, has_answer, has_tests
+from schoolhouse.rewards.columns import Row, check_answer, grade_answers, grade_code, has_answer, has_tests
 
 
 def _as_value(verdict: float | None) -> float:
@@ -28,6 +28,9 @@ class Math(RewardFunction):
 
     def applies(self, row: Row) -> bool:
         return has_answer(row)
+
+    def check_row(self, row: Row) -> str | None:
+        return check_answer(row)
 
     def score(self, batch: Batch) -> Values:
         grades = grade_answers(batch.completions, batch.rows)
@@ -123,6 +126,9 @@ class Cosine(RewardFunction):
 
     def applies(self, row: Row) -> bool:
         return has_answer(row) or has_tests(row)
+
+    def check_row(self, row: Row) -> str | None:
+        return check_answer(row)
 
     def score(self, batch: Batch) -> Values:
         answers = Math().score(batch)

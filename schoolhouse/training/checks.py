@@ -94,8 +94,8 @@ def steps_per_rollout(training_args: GRPOConfig) -> float:
 
 def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset, rewards: Sequence[Reward]) -> None:
     """
-    Refuse a run without one whole batch of prompts, and rewards that apply to no row or cannot run here. Warn of
-    tests that are graded and shown, and of checkpoints in the middle of a rollout.
+    Refuse a run without one whole batch of prompts, rewards that apply to no row or cannot run here, and rows that a
+    reward cannot score. Warn of tests that are graded and shown, and of checkpoints in the middle of a rollout.
     """
     from schoolhouse.rewards import Code, Cosine
     from schoolhouse.rewards.build import UserFunction
@@ -121,6 +121,17 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
                 reward.function.try_on(rows.select(range(min(2, len(rows)))).to_list())
         except ValueError as error:
             parser.error(("rewards", index), str(error))
+    errors: dict[int, list[str]] = {}  # of each reward
+    for number, row in enumerate(rows):
+        for index, reward in enumerate(rewards):
+            if error := reward.function.check_row(row):
+                errors.setdefault(index, []).append(f"row {number}: {error}")
+    for index, found in errors.items():
+        parser.error(
+            ("rewards", index),
+            f"{rewards[index].__name__} cannot score {len(found)} of {len(rows)} training rows: "
+            f"{'; '.join(found[:3])}{'; ...' * (len(found) > 3)}: correct these rows or leave them out",
+        )
     if any(reward.weight and isinstance(reward.function, Code | Cosine) for reward in rewards):
         _warn_of_shown_tests(rows)
     period = steps_per_rollout(training_args)

@@ -105,7 +105,7 @@ class GenerateTask(Task):
         prompt, reference = prompt_of(self.prompt, row), text_of(self.reference, row) if self.reference else ""
         if not prompt:
             raise ValueError("the prompt is empty")
-        if wrong := self.scorer_with_parameters.check_row(row):
+        if wrong := self.scorer_with_parameters.check_row(row, reference):
             raise ValueError(wrong)
         return prompt, reference
 

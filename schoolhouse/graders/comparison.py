@@ -124,9 +124,10 @@ def read_reference(reference: str) -> Reference:
         return Reference(choice["content"], "text", _text_key(text), letter=choice["letter"])
     number = read_number(text) if plain or not (_NAMED.match(text) or _MONTH.search(text)) else None
     if number is not None:
-        symbol, _ = right_hand_side(text)
+        symbol, _ = (None, text) if plain else right_hand_side(text)
         symbol = symbol if symbol and SYMBOL.fullmatch(symbol) else None
-        return Reference(str(number), "number", str(number), number, symbol, number.unit)
+        key = str(number)
+        return Reference(key, "number", key, number, symbol, number.unit)
     bare, unit = split_unit(text)
     based, numbers, measures = _BASED.fullmatch(text), read_list(text), _MEASURES.search(text)
     if numbers or measures or is_prose(bare):  # `3x + 2 dollars` has a unit; `a leap year` is text
@@ -239,8 +240,8 @@ def compare(reference: Reference, text: str) -> bool | None:
         return _compare_choice(reference, text)
     if reference.kind == "text":
         return _text_key(text) == reference.key
-    exact, approximate, rounded = text.partition(r"\approx")
-    if approximate and any(map(str.isdigit, exact)):  # `2/3 \approx 0.67` states 2/3, or 0.67 where that was asked for
+    if r"\approx" in text and any(map(str.isdigit, text.partition(r"\approx")[0])):
+        exact, _, rounded = text.partition(r"\approx")  # `2/3 \approx 0.67` states 2/3, or 0.67 where that was asked
         verdict = compare(reference, exact.strip())
         return None if verdict is False and compare(reference, rounded.strip()) else verdict
     if reference.number is None:

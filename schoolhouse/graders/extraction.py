@@ -25,12 +25,17 @@ _END_OF_TURN = re.compile(
 )
 _NEXT_QUESTION = re.compile(
     r"\n[ \t>#*_]*(?:(?:next|new|another) )?(?:question|problem|instruction|user|human|q)[ \t]*\d*[ \t]*[*_]*:"
-    r"|\n[ \t]*#+[ \t]*(?:next |new )?(?:question|problem|instruction)\b[ \t]*\d*[ \t]*\n",
-    re.IGNORECASE,
+    r"|\n[ \t]*#+[ \t]*(?:next |new )?(?:question|problem|instruction)\b[ \t]*\d*[ \t]*\n"
 )
 # GSM8K's calculator calls, `<<9*2=18>>`, would double each number.
 _HOPE = re.compile(r"I hope (?:it|this|that) is correct\.?$")
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+
+
+def _lower(text: str) -> str:
+    """Text in lower case, at the same places: searching it is faster than ignoring case."""
+    lowered = text.lower()
+    return lowered if len(lowered) == len(text) else text
 
 
 def readable_part(completion: str) -> str:
@@ -41,18 +46,19 @@ def readable_part(completion: str) -> str:
     """
     text = response_of(completion)
     start = len(text) - len(text.lstrip())
-    for pattern in (_END_OF_TURN, _NEXT_QUESTION):
-        leak = pattern.search(text, start)
-        if leak:
-            text = text[: leak.start()]
+    leak = _END_OF_TURN.search(text, start)
+    text = text[: leak.start()] if leak else text
+    leak = _NEXT_QUESTION.search(_lower(text), start)
+    text = text[: leak.start()] if leak else text
     question = text.find("Question:", start + 1)
     if question >= 0:
         text = text[:question]
     if "<<" in text:
         text = _CALCULATOR.sub("", text)
-    if "I hope" in text:
-        text = _HOPE.sub("", text.rstrip())
-    return plain(text.rstrip())
+    text = text.rstrip()
+    if text.endswith(("correct", "correct.")):
+        text = _HOPE.sub("", text).rstrip()
+    return plain(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,7 @@ def _box(text: str, start: int) -> Statement | None:
 
 def _sentence(text: str, start: int, stop: int, with_words: bool) -> Statement:
     states, before = _STATES.match(text, start), text[max(0, start - 40) : start]
+    before = before[max(before.rfind("\n"), before.rfind(". ")) + 1 :]
     nothing = Statement("", "sentence", start, start)
     if not states or states.end() >= stop or _NOT_ASSERTED.search(before):
         return nothing
@@ -262,15 +269,12 @@ def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | No
     """
     if "<answer>" in text:
         return _tagged_answer(text, with_words)
-    lowered = text.lower()
-    if len(lowered) != len(text):
-        lowered = text
     last: Statement | None = None
     first: Statement | None = None
     contents: list[str] = []
     stop = len(text)
     # From the end backwards: the last statement counts, and those that are offered together with it.
-    for anchor in reversed([*_ANCHOR.finditer(lowered)][-200:]):
+    for anchor in reversed([*_ANCHOR.finditer(_lower(text))][-200:]):
         statement = _read_statement(text, anchor, stop, with_words)
         if statement is None:
             if last is None:  # cut off: it may be the beginning of another number
@@ -293,7 +297,7 @@ def final_answer(text: str, with_words: bool) -> tuple[list[str], Statement | No
     after = text[last.end : last.end + 400]
     if _OFFERED_AFTER.match(after) or (first.style == "boxed" and _OFFERED_BEFORE.search(text[: first.start][-40:])):
         contents.append("another")
-    elif _WITHDRAWN.search(after):
+    elif len(after) > 2 and _WITHDRAWN.search(after):
         confirmed = _NUMERAL.findall(after)[-1:] == _NUMERAL.findall(contents[-1])[-1:]  # "Wait, I check: 9 * 2 = 18."
         if not confirmed or _NOT_THIS.search(after):
             return [], last

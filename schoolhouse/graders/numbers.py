@@ -226,6 +226,7 @@ def split_unit(text: str) -> tuple[str, frozenset[str]]:
 
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=|[^{}]*\})|\\approx(?![a-zA-Z])")
 SYMBOL = re.compile(r"[a-zA-Z](?:_\{?\w\}?)?|\\[a-z]+")
+_SUM_OF_SYMBOLS = re.compile(r"\b[a-zA-Z]\s*[-+]|[-+]\s*[a-zA-Z]\b")
 SCALED_SYMBOL = re.compile(r"\d\*?[a-zA-Z]|\d[\s*]*[a-zA-Z](?![a-zA-Z])|[a-zA-Z}]\s*\^|/\s*\d|\\frac|\\sqrt")
 
 
@@ -247,6 +248,8 @@ def read_number(text: str) -> Number | None:
     if left is not None:
         letters = re.search(r"[a-zA-Z]", left)
         if not right or (letters and SCALED_SYMBOL.search(left)) or len(split_items(text)) > 1:
+            return None
+        if _SUM_OF_SYMBOLS.search(left) and text.count("=") == 1:  # `x + y = 5`
             return None
         text = right
     while len(text) > 1 and text[0] + text[-1] in ("()", "{}") and not re.search(r"[(){}]", text[1:-1]):

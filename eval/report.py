@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output_dir", required=True, help="folder for report.html and report.md")
     arguments = parser.parse_args(argv)
 
+    from schoolhouse.core.escape import one_line
     from schoolhouse.core.files import write_text
     from schoolhouse.report.contents import Report
     from schoolhouse.report.reading import read_pipeline, read_stages
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         write_text(folder / "report.md", render_markdown(report))
         write_text(folder / "report.html", render_html(report))
     except (ValueError, OSError) as error:
-        print("eval/report.py: error: " + " ".join(str(error).split()), file=sys.stderr)
+        print(f"eval/report.py: error: {one_line(error, 1000)}", file=sys.stderr)
         return 2
     counts = ", ".join(f"{len(report.changed(kind))} {kind}" for kind in ("improved", "worse"))
     print(f"{counts}, {len(report.changed('none'))} without evidence of change: {folder / 'report.html'}")

@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         tokenizer, tasks, hashes = prepare_all(arguments)
     except (ValueError, OSError, ImportError) as error:
-        print("eval/run.py: error: " + " ".join(str(error).split()), file=sys.stderr)
+        from schoolhouse.core.escape import one_line
+
+        print(f"eval/run.py: error: {one_line(error, 1000)}", file=sys.stderr)
         return 2
     if parser.check:
         print("\n".join(f"{prepared.task.name}: {len(prepared.items)} items" for prepared in tasks))

@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default: 0, greedy")
     arguments = parser.parse_args(argv)
 
+    from schoolhouse.core.escape import one_line
     from schoolhouse.pipeline.chat import AdapterChat, find_stages
 
     folders = [*arguments.folders, *filter(None, [arguments.pipeline])]
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         model, stages = find_stages(folders, arguments.model_name_or_path, adapters, arguments.stages)
         chat = AdapterChat(model, stages)
     except (ValueError, OSError) as error:
-        print(f"recipes/chat.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"recipes/chat.py: error: {one_line(error, 1000)}", file=sys.stderr)
         return 2
     options = {"max_new_tokens": arguments.max_new_tokens, "temperature": arguments.temperature}
     start = [{"role": "system", "content": arguments.system}] if arguments.system else []

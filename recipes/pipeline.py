@@ -10,6 +10,7 @@ checked before the first one is trained. A pipeline that was stopped or killed g
 import sys
 
 from schoolhouse.config.errors import FlagParser
+from schoolhouse.core.escape import one_line
 from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Stop
 from schoolhouse.pipeline.progress import View, print_plan
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             print("nothing to do: every stage is done and evaluated")
         print(f"the report: {pipeline.folder / 'report' / 'report.html'}")
     except (ValueError, OSError) as error:
-        print(f"recipes/pipeline.py: error: {error}", file=sys.stderr)
+        print(f"recipes/pipeline.py: error: {one_line(error, 1000)}", file=sys.stderr)
         return 2
     except StageFailed as error:
         print(f"recipes/pipeline.py: {error}", file=sys.stderr)

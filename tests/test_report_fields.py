@@ -1,4 +1,4 @@
-"""A hostile text in every field of every file that a report reads: it is shown as text, and nothing of it is markup."""
+"""A hostile text in every field of every file that a report reads: it is text there, and nothing of it is markup."""
 
 import json
 import re
@@ -6,12 +6,15 @@ from html.parser import HTMLParser
 
 import pytest
 from markdown_it import MarkdownIt
-from report_samples import write_full_pipeline
+from report_samples import sample, write_eval, write_full_pipeline
 
 from eval.report import main
+from schoolhouse.config.errors import exit_with
+from schoolhouse.evaluation.results import load_results
+from schoolhouse.evaluation.tables import print_results
 
 
-# The end of a tag, a tag with a script, a template, an entity, a table's cell, a link and a comment; names are cut at 60.
+# The end of a tag, a script, a template, an entity, a table's cell, a link and a comment. Names are cut at 60.
 MARK = "\"'></p><q onload=q>{{7}}&#60;`|[q](x:q)<!--"
 FILE_MARK = MARK.replace("/", "")  # of tasks, whose names are those of files
 # What is no free text: the report, or the reader's own types, ask for one of few values, a place, or a pair of ids.
@@ -104,3 +107,19 @@ def test_the_policy_allows_no_request_no_form_no_base_and_no_object(pages):
     assert rules["form-action"] == rules["base-uri"] == ["'none'"]  # `default-src` says nothing of these
     sources = [*rules["style-src"], *rules["script-src"]]
     assert all(re.fullmatch(r"'sha256-[\w+/=]+'", source) for source in sources)
+
+
+def test_names_with_escapes_of_a_terminal_are_printed_as_text(tmp_path, capsys):
+    name = "\x1b]0;owned\x07\x1b[31m\u202e[bold red]"
+    write_eval(tmp_path / "eval", {"sums": [sample(1, True)] * 2})
+    path = tmp_path / "eval/results.json"
+    results = json.loads(path.read_text())
+    results["tasks"] = {name: results["tasks"]["sums"] | {"by_level": {name: results["tasks"]["sums"]}}}
+    path.write_text(json.dumps(results))
+    print_results(load_results(tmp_path / "eval"))
+    main(["--stages", f"{name}={tmp_path / 'eval'}", f"{name}={tmp_path / 'eval'}", "--output_dir", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        exit_with(f"{name}: unknown key")
+    out, err = capsys.readouterr()
+    assert out.count("owned") >= 2 and err.count("owned") == 2 and "[bold red]" in out
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", out + err)

@@ -61,5 +61,7 @@ class FlagParser(argparse.ArgumentParser):
 
 def exit_with(error: str) -> NoReturn:
     """End the program with one line on stderr and status 2."""
-    print(" ".join(error.split()), file=sys.stderr)
+    # A name in a file may hold what a terminal obeys.
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(error.split()))
+    print(line, file=sys.stderr)
     raise SystemExit(2)

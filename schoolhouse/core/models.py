@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.escape import one_line
 from schoolhouse.core.files import load_object
 
 
@@ -53,6 +54,7 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
+    from schoolhouse.core.adapter_checks import check_chat_template
     from schoolhouse.core.chat_templates import ensure_chat_template
 
     source = model_name_or_path
@@ -60,7 +62,16 @@ def load_tokenizer(
         folder = adapter_folder(adapter_name_or_path)
         if (folder / "tokenizer_config.json").exists():
             source, revision = str(folder), None
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="left", trust_remote_code=False)
+    # Asked for code in the folder, transformers would offer to run it.
+    options: dict[str, Any] = {"revision": revision, "padding_side": "left", "trust_remote_code": False}
+    if source == model_name_or_path:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        except Exception as error:  # whatever it is, it comes from files that others may have written
+            raise ValueError(f"{source}: its tokenizer cannot be loaded: {one_line(repr(error))}") from None
+        check_chat_template(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return ensure_chat_template(tokenizer)
@@ -116,7 +127,11 @@ def load_model(
     if adapter_name_or_path:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter_folder(adapter_name_or_path)))
+        from schoolhouse.core.adapter_checks import check_adapter
+
+        folder = adapter_folder(adapter_name_or_path)
+        check_adapter(folder, model)
+        model = PeftModel.from_pretrained(model, str(folder))
     return model.to(device).eval()
 
 
@@ -160,7 +175,8 @@ def adapter_folder(adapter_name_or_path: str) -> Path:
     if not folder.is_dir() and not _is_local(adapter_name_or_path):
         from huggingface_hub import snapshot_download
 
-        patterns = ["adapter_config.json", "adapter_model*.safetensors", "*token*", "vocab.*", "merges.txt", "*.jinja"]
+        patterns = ["adapter_config.json", "adapter_model*.safetensors", "*token*.json", "tokenizer.model"]
+        patterns += ["vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "reward_statistics.json"]
         try:
             folder = Path(snapshot_download(adapter_name_or_path, allow_patterns=patterns, ignore_patterns=["*.bin"]))
         except OSError as error:

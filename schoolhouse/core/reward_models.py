@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.adapter_checks import check_adapter, check_chat_template
 from schoolhouse.core.chat_templates import Message
 from schoolhouse.core.files import load_object
 from schoolhouse.core.models import adapter_folder, adapter_hash, model_hash, native_dtype
@@ -70,7 +71,8 @@ def load_scorer(
     from trl.trainer.reward_trainer import suppress_seqcls_warning
 
     folders = member_folders(model)
-    tokenizer = AutoTokenizer.from_pretrained(folders[0], padding_side="right")
+    tokenizer = AutoTokenizer.from_pretrained(folders[0], padding_side="right", trust_remote_code=False)
+    check_chat_template(tokenizer)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     adapters = [validate_task_type(folder, "SEQ_CLS") for folder in folders] if is_adapter(folders[0]) else []
     if base is None:
@@ -94,6 +96,7 @@ def load_scorer(
     # Each member is one adapter on the same base; `score_ids` switches between them.
     scorer: Any = base
     for number, folder in enumerate(adapters):
+        check_adapter(Path(folder), scorer)
         name = str(number) if len(adapters) > 1 else "default"
         if number:
             scorer.load_adapter(folder, adapter_name=name)

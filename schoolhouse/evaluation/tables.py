@@ -4,6 +4,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from schoolhouse.core.escape import printable
 from schoolhouse.evaluation.compare import Comparison, TaskComparison
 from schoolhouse.evaluation.results import EvaluationResults, Interval, PreferenceReport
 
@@ -47,10 +48,10 @@ def print_table(heads: list[str], rows: list[list[str]], remarks: list[str]) -> 
     for head in heads:
         table.add_column(head, no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     console.print(table)
     for remark in remarks:
-        console.print(remark, soft_wrap=True)
+        console.print(printable(remark), soft_wrap=True)
 
 
 def _preference(report: PreferenceReport) -> list[str]:

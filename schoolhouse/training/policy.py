@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schoolhouse.core.adapter_checks import check_adapter
 from schoolhouse.core.chat_templates import template_tokens
 from schoolhouse.core.models import adapter_folder, load_tokenizer, weights_dtype
 
@@ -97,7 +98,9 @@ def load_policy(
     )
     set_seed(training_args.seed)
     if model_args.adapter_name_or_path is not None:
-        model = PeftModel.from_pretrained(model, adapter_folder(model_args.adapter_name_or_path), is_trainable=True)
+        folder = adapter_folder(model_args.adapter_name_or_path)
+        check_adapter(folder, model)
+        model = PeftModel.from_pretrained(model, folder, is_trainable=True)
     elif model_args.use_peft:
         model = get_peft_model(model, lora_config(model_args, tokenizer, answer_tokens))
     head = model.get_output_embeddings()

@@ -152,8 +152,10 @@ def _compose(text: str) -> Node | None:
         raise YamlError(line, f"character {chr(error.character)!r} may not stand in YAML") from None
     except MarkedYAMLError as error:
         raise _syntax_error(text, error) from None
-    except (YAMLError, ValueError, OverflowError) as error:  # the latter of a number in a directive or an escape
+    except YAMLError as error:
         raise YamlError(1, f"YAML syntax: {error}") from None
+    except (ValueError, OverflowError, LookupError, AssertionError):  # what ruamel.yaml lets through
+        raise YamlError(1, "YAML syntax: a number in a directive (`%YAML`) or in an escape is out of range") from None
 
 
 def _syntax_error(text: str, error: MarkedYAMLError) -> YamlError:

@@ -54,7 +54,6 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    from schoolhouse.core.adapter_checks import check_chat_template
     from schoolhouse.core.chat_templates import ensure_chat_template
 
     source = model_name_or_path
@@ -67,6 +66,8 @@ def load_tokenizer(
     if source == model_name_or_path:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     else:
+        from schoolhouse.core.adapter_checks import check_chat_template  # here, as a run without adapters needs it not
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
         except Exception as error:  # whatever it is, it comes from files that others may have written

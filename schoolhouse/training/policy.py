@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schoolhouse.core.adapter_checks import check_adapter
 from schoolhouse.core.chat_templates import template_tokens
 from schoolhouse.core.models import adapter_folder, load_tokenizer, weights_dtype
 
@@ -98,6 +97,8 @@ def load_policy(
     )
     set_seed(training_args.seed)
     if model_args.adapter_name_or_path is not None:
+        from schoolhouse.core.adapter_checks import check_adapter
+
         folder = adapter_folder(model_args.adapter_name_or_path)
         check_adapter(folder, model)
         model = PeftModel.from_pretrained(model, folder, is_trainable=True)

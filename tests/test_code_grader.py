@@ -215,9 +215,10 @@ def test_without_tests_there_is_no_verdict(tests):
     assert grade_programs([CODE], [{"tests": tests}]) == [CodeGrade(None, None, "unsupported", CODE)]
 
 
-def test_tests_that_need_a_class_of_the_program_give_no_verdict():
-    (grade,) = grade_programs(["class Pair: pass\n" + CODE], [{"tests": "assert double(Pair()) == 2"}])
+def test_tests_that_need_a_function_beside_the_entry_point_give_no_verdict():
+    (grade,) = grade_programs(["def pair(): pass\n" + CODE], [{"tests": "assert double(pair()) == 2"}])
     assert (grade.passed, grade.fraction, grade.status) == (None, None, "unsupported")
+    assert "'pair'" in grade.detail
 
 
 def test_a_program_cannot_pass_by_force():

@@ -28,12 +28,14 @@ class CodeGrade:
         fraction (`float` or `None`): Share of the tests that passed; `None` where `passed` is.
         status (`str`): One of `schoolhouse.sandbox.types.STATUSES`.
         program (`str`): The text that was run.
+        detail (`str`): One line on the verdict. It may quote the program: escape it where it is shown.
     """
 
     passed: bool | None
     fraction: float | None
     status: str
     program: str
+    detail: str = ""
 
 
 def grade_programs(
@@ -74,7 +76,9 @@ def grade_programs(
         grades.append(CodeGrade(None, None, "unsupported", program))
     if jobs:
         for index, verdict in zip(jobs, shared_sandbox().run(list(jobs.values())), strict=True):
-            grades[index] = CodeGrade(verdict.passed, verdict.fraction, verdict.status, grades[index].program)
+            grades[index] = CodeGrade(
+                verdict.passed, verdict.fraction, verdict.status, grades[index].program, verdict.detail
+            )
     return grades
 
 

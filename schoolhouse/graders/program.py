@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from schoolhouse.core.escape import response_of
-from schoolhouse.sandbox.types import bound_names
+from schoolhouse.sandbox.types import bound_names, root_name
 
 
 # A fence opens a block at the beginning of a line or, as models also write it, behind some words.
@@ -72,12 +72,6 @@ def extract_program(completion: str, prompt: str | None, entry_point: str) -> st
         candidates = _continued(prompt, text, last)
     programs = (_without_prose(lines, name) for lines in candidates)
     return next((program for program in programs if defines(program, name)), last)
-
-
-def root_name(entry_point: str) -> str:
-    """Return the name that a program defines for an entry point: `Solution` of `Solution().solve`."""
-    found = re.match(r"\w+", entry_point)
-    return found.group() if found else entry_point
 
 
 def defines(program: str, entry_point: str) -> bool:

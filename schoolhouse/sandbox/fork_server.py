@@ -25,18 +25,14 @@ import signal
 import socket
 import sys
 import time
-import types
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from schoolhouse.sandbox import activity, isolation
-from schoolhouse.sandbox.wire_format import NotPlain, read_trusted, to_plain, write_answer
+from schoolhouse.sandbox.calls import CONTROL, converse
 
 
-CONTROL = 3  # in the fork server the socket to the test runner, in a child the socket for calls
-LOADED = write_answer({"loaded": True})
 OUT_OF_MEMORY = 71  # exit code of a child that had too little memory left to send a message
 
 # Modules that programs use most: their import costs nothing.
@@ -253,7 +249,7 @@ def run_child(
     code = 70
     try:
         calls_socket, output = descriptors
-        for source, target in ((calls_socket, CONTROL), (output, 1), (output, 2)):  # 0 is /dev/null already
+        for source, target in ((calls_socket, CONTROL), (output, 1), (0, 2)):  # 0 is /dev/null already
             os.dup2(source, target)
         os.closerange(CONTROL + 1, isolation.MAX_FILES)
         layers.after_fork(request["limit_s"], request["memory_mb"])
@@ -264,71 +260,6 @@ def run_child(
         pass
     finally:
         os._exit(code)
-
-
-def converse(read: Callable[[int], bytes]) -> int:
-    """
-    Read the program, run it, and answer calls of its entry point until the test runner closes the socket.
-
-    From the test runner come first program, prelude and entry point, then one call after the other. Returns the exit
-    code.
-    """
-
-    def send(message: dict[str, Any]) -> None:
-        try:
-            frame = write_answer(message)
-        except NotPlain as error:
-            frame = write_answer({"id": message.get("id"), "bad": str(error)})
-        while frame:
-            frame = frame[os.write(CONTROL, frame) :]
-
-    program, prelude, entry_point = read_trusted(read)
-    module = types.ModuleType("solution")
-    sys.modules[module.__name__] = module
-    sys.argv = ["program.py"]
-    try:
-        exec(compile(prelude, "<prelude>", "exec"), module.__dict__)
-        module.__dict__.pop(entry_point, None)  # the stub of the prompt is not the program's answer
-        try:
-            code = compile(program, "<program>", "exec")
-        except (SyntaxError, ValueError) as error:
-            send({"syntax": describe(error)})
-            return 1
-        exec(code, module.__dict__)
-        function = module.__dict__.get(entry_point)
-        if not callable(function):
-            raise NameError(f"the program defines no function {entry_point!r}")
-    except SystemExit as error:
-        send({"exit": str(error.code)[:100]})
-        return 1
-    except MemoryError:
-        raise
-    except BaseException as error:
-        send({"error": type(error).__name__, "detail": describe(error)})
-        return 1
-    os.write(CONTROL, LOADED)
-    while call := read_trusted(read):
-        number, positional, keywords = call
-        try:
-            answer = {"id": number, "value": to_plain(function(*positional, **keywords))}
-        except NotPlain as error:
-            answer = {"id": number, "bad": str(error)}
-        except SystemExit as error:
-            answer = {"id": number, "exit": str(error.code)[:100]}
-        except MemoryError:
-            raise
-        except BaseException as error:
-            answer = {"id": number, "error": type(error).__name__, "detail": describe(error)}
-        send(answer)
-    return 0
-
-
-def describe(error: BaseException) -> str:
-    """Describe an exception in one line, whatever its own methods do."""
-    try:
-        return f"{type(error).__name__}: {error}"[:200]
-    except BaseException:
-        return "an exception that cannot be printed"
 
 
 if __name__ == "__main__":

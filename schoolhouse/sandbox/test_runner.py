@@ -7,8 +7,8 @@ The test runner holds the tests and sends the program only calls with arguments.
 only ever read as the result of a call. How the process ended is asked of the kernel, through the fork server.
 """
 
-import builtins
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -28,6 +28,16 @@ from typing import Any, NoReturn
 from schoolhouse.sandbox.fork_server import OUT_OF_MEMORY
 from schoolhouse.sandbox.isolation import MAX_THREADS, hide_memory
 from schoolhouse.sandbox.prepared_tests import Tests, Unsupported, prepare
+from schoolhouse.sandbox.remote import (
+    Remote,
+    RemoteCoroutine,
+    RemoteFunction,
+    RemoteIterator,
+    RemoteObject,
+    exception_of,
+    status_of_error,
+    write_back,
+)
 from schoolhouse.sandbox.types import Job, Status, Verdict
 from schoolhouse.sandbox.wire_format import (
     NotPlain,
@@ -47,19 +57,6 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"
 ENVIRONMENT["MALLOC_ARENA_MAX"] = "1"
 GRACE_S = 5.0  # wall seconds beyond a program's own limit after which a silent fork server counts as hung
 MAX_MEMORY = 2 << 30  # bytes of data of the test runner: a returned number may make a test ask for more
-
-# Exceptions of a program that the tests see as such. StopIteration is not one: it would end a test's `all(map(...))`.
-ERRORS = {
-    name: kind
-    for name, kind in vars(builtins).items()
-    if isinstance(kind, type)
-    and issubclass(kind, Exception)
-    and not issubclass(kind, StopIteration | StopAsyncIteration)
-}
-
-
-class ProgramError(Exception):
-    """An exception of the program that the tests cannot name."""
 
 
 class NoResult(BaseException):
@@ -174,13 +171,15 @@ class ForkServer:
 
 
 class Program:
-    """An untrusted program in its process. The tests call this object as the program's entry point."""
+    """An untrusted program in its process, and what is asked of it."""
 
-    def __init__(self, fork_server: ForkServer, job: Job) -> None:
+    def __init__(self, fork_server: ForkServer, job: Job, tests: Tests) -> None:
+        self.tests = tests
         self.calls = 0
         self.failures: list[tuple[Status, str]] = []
         self.unsupported = ""
         self.outcome: Outcome | None = None
+        self._remotes: dict[tuple[int, str], Any] = {}
         self._fork_server = fork_server
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(wall_limit(job.timeout_s) + GRACE_S)
@@ -195,36 +194,79 @@ class Program:
             theirs.close()
         prelude = "" if job.program.startswith(job.prelude) else job.prelude
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: the next read finds out how
-            self._socket.sendall(write_trusted((job.program, prelude, job.entry_point)))
+            self._socket.sendall(write_trusted((job.program, prelude, tests.names)))
 
-    def __call__(self, *positional: Any, **keywords: Any) -> Any:
+    def names(self) -> dict[str, RemoteFunction]:
+        """Return what the tests take from the program."""
+        return {name: RemoteFunction(self, number, made=True) for number, name in enumerate(self.tests.names)}
+
+    def request(
+        self, operation: str, *arguments: Any, keywords: dict[str, Any] | None = None, made: bool = False
+    ) -> Any:
+        """
+        Have the program carry out an operation and return the result.
+
+        Args:
+            operation (`str`):
+                As in [`~schoolhouse.sandbox.calls.Objects.answer`].
+            arguments (`Any`), keywords (`dict[str, Any]`, *optional*):
+                Its arguments.
+            made (`bool`, *optional*, defaults to `False`):
+                Whether the tests make an object with it.
+
+        Raises:
+            NoResult: If there is none that can be used.
+            Exception: That of the program.
+        """
         if self.outcome:
-            self._fail("exit", "the process is gone", Ended)
+            self.fail("exit", "the process is gone", Ended)
         self.calls += 1
         # A random number for each question, so that no answer can be written before its question.
         number = secrets.token_hex(8)
         try:
-            arguments = from_plain(to_plain(list(positional))), from_plain(to_plain(keywords))
+            document = to_plain([list(arguments), keywords or {}], self._node)
         except TooBig as error:
-            self._fail("bad_return", f"a returned value became an argument: {error}")
+            self.fail("bad_return", f"a returned value became an argument: {error}")
         except NotPlain as error:
             self.unsupported = f"the tests pass {error}"
             raise Ended from None
+        changed = operation == "call" and self.tests.in_place
+        own = bool(self.tests.classes or self.tests.attributes)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(write_trusted((number, *arguments)))
+            self._socket.sendall(write_trusted((number, operation, document, changed, own)))
         answer = self._receive()
         if answer.get("id") != number:
             self._end("protocol", "an answer to no question")
-        if "value" in answer:
-            try:
-                return from_plain(answer["value"])
-            except NotPlain as error:
-                self._fail("bad_return", str(error))
+        try:
+            if changed and "arguments" in answer:
+                write_back([list(arguments), keywords or {}], from_plain(answer["arguments"], self._named))
+            if "value" in answer:
+                return from_plain(answer["value"], functools.partial(self._named, own=own, made=made))
+        except NotPlain as error:
+            self.fail("bad_return", str(error))
         if "bad" in answer:
-            self._fail("bad_return", str(answer["bad"]))
+            self.fail("bad_return", str(answer["bad"]))
         if "exit" in answer:
-            self._fail("exit", f"SystemExit: {answer['exit']}")
-        raise exception_of(str(answer.get("error")), str(answer.get("detail")))
+            self.fail("exit", f"SystemExit: {answer['exit']}")
+        raised = exception_of(answer)
+        if operation == "next" and str(answer.get("error")).startswith("['builtins.StopIteration'"):
+            raise StopIteration(*raised.args)
+        raise raised
+
+    def _node(self, value: Any) -> Any:
+        """Return the node of an object that the program keeps, `None` for a value."""
+        return {"h": [value._number]} if isinstance(value, Remote) else None
+
+    def _named(self, node: Any, own: bool = True, made: bool = False) -> Any:
+        """Return the object for a node of the program's."""
+        number, kind = node
+        if type(number) is not int:
+            raise NotPlain("an object without a number")
+        if kind == "object" and not own:
+            raise NotPlain("an object of the program's own")
+        if (number, kind) not in self._remotes:
+            self._remotes[number, kind] = REMOTE[kind](self, number, made)
+        return self._remotes[number, kind]
 
     def load(self) -> tuple[Status, str] | None:
         """Wait until the program has run its definitions; return the failure if it did not get that far."""
@@ -239,7 +281,7 @@ class Program:
         if "exit" in answer:
             return "exit", f"SystemExit: {answer['exit']}"
         if "error" in answer:
-            return status_of_error(str(answer["error"])), str(answer.get("detail"))
+            return status_of_error(exception_of(answer)), str(answer.get("detail"))
         return "protocol", "a message that answers nothing"
 
     def finish(self) -> Outcome:
@@ -264,34 +306,31 @@ class Program:
         except NotPlain as error:
             self._end("protocol", str(error))
         if answer is None:
-            self._fail(*how_it_ended(self.finish(), os.fstat(self._output).st_size), Ended)
+            self.fail(*how_it_ended(self.finish(), os.fstat(self._output).st_size), Ended)
         if not isinstance(answer, dict):
             self._end("protocol", "a message that is no object")
         return answer
 
-    def _fail(self, status: Status, detail: str, kind: type[NoResult] = NoResult) -> NoReturn:
+    def fail(self, status: Status, detail: str, kind: type[NoResult] = NoResult) -> NoReturn:
+        """Record that a use of the program had no result."""
         self.failures.append((status, detail))
         raise kind
 
+    def refuse(self, detail: str) -> NoReturn:
+        """Record a use of an object of the program's that proves nothing."""
+        self.fail("bad_return", detail)
+
     def _end(self, status: Status, detail: str) -> NoReturn:
         self.finish()
-        self._fail(status, detail, Ended)
+        self.fail(status, detail, Ended)
 
 
-def exception_of(name: str, detail: str) -> Exception:
-    """Return the exception that the tests see for one of the program, with the status that it leads to."""
-    try:
-        error = ERRORS.get(name, ProgramError)(detail)
-    except TypeError:  # an exception that wants more arguments
-        error = ProgramError(detail)
-    error.status = status_of_error(name)  # type: ignore[attr-defined]  # for Tally.fail
-    return error
-
-
-def status_of_error(name: str) -> Status:
-    """Return the status of a program that raised an exception of this name."""
-    by_name: dict[str, Status] = {"PermissionError": "denied", "MemoryError": "memory"}
-    return by_name.get(name, "exception")
+REMOTE = {
+    "object": RemoteObject,
+    "function": RemoteFunction,
+    "iterator": RemoteIterator,
+    "coroutine": RemoteCoroutine,
+}
 
 
 def how_it_ended(outcome: Outcome, printed: int) -> tuple[Status, str]:
@@ -356,7 +395,8 @@ class Tally:
             )
         name = type(error).__name__
         status: Status = getattr(error, "status", "wrong_answer")
-        self.program.failures.append((status, f"{name}: {error}" if str(error) else name))
+        detail = getattr(error, "detail", "") or (f"{name}: {error}" if str(error) else name)
+        self.program.failures.append((status, detail))
 
 
 def run_job(fork_server: ForkServer, job: Job) -> Verdict:
@@ -370,14 +410,14 @@ def run_job(fork_server: ForkServer, job: Job) -> Verdict:
         tests = prepare(job.tests, job.prelude, job.entry_point)
     except Unsupported as error:
         return verdict("unsupported", None, str(error))
-    program = Program(fork_server, job)
+    program = Program(fork_server, job, tests)
     try:
         if failure := program.load():
             return verdict(failure[0], 0.0, failure[1], program.finish().cpu_s)
         tally = Tally(program)
         try:
             with cpu_limit(job.timeout_s + 1):
-                run_tests(tests, program, tally, job.entry_point)
+                run_tests(tests, program, tally)
         except NoResult:
             pass
         except TestsTooSlow:
@@ -403,7 +443,7 @@ def run_job(fork_server: ForkServer, job: Job) -> Verdict:
     return verdict("passed", 1.0, f"{total or 1} tests", cpu_s)
 
 
-def run_tests(tests: Tests, program: Program, tally: Tally, entry_point: str) -> None:
+def run_tests(tests: Tests, program: Program, tally: Tally) -> None:
     """Execute the tests in a fresh namespace, with the same random numbers each time."""
     namespace: dict[str, Any] = {
         "__name__": "tests",
@@ -411,7 +451,7 @@ def run_tests(tests: Tests, program: Program, tally: Tally, entry_point: str) ->
     }
     random.seed(0)
     exec(tests.prelude, namespace)
-    namespace |= {entry_point: program, "__test__": tally}
+    namespace |= {**program.names(), "__test__": tally}
     exec(tests.code, namespace)
     if tests.check and tally.begun.isdisjoint(
         range(tests.in_check)

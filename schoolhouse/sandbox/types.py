@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -129,6 +130,12 @@ def entry_point_of(tests: str) -> str:
     if not names:
         raise ValueError("the tests call no function by name; give `entry_point`")
     return next((name for name in names if not hasattr(builtins, name)), names[0])
+
+
+def root_name(entry_point: str) -> str:
+    """Return the name that a program defines for an entry point: `Solution` of `Solution().solve`."""
+    found = re.match(r"\w+", entry_point)
+    return found.group() if found else entry_point
 
 
 def bound_names(tree: ast.AST) -> set[str]:

@@ -1,27 +1,57 @@
 """Messages between the process of an untrusted program and the test runner.
 
-Only values of exact builtin types are sent. A value is a JSON document in which every type that JSON lacks is an
-object with one tag: `{"t": [...]}` is a tuple, `{"i": "0x..."}` a large integer. Nothing is unpickled and no class is
-named, so a returned object cannot bring its own `__eq__`, `__class__` or `__reduce__`. Only the trusted direction,
-from the test runner to the program, uses `marshal`: it is built in, so a fresh process need not import it.
+Only values of exact types of the standard library are sent. A value is a JSON document in which every type that JSON
+lacks is an object with one tag: `{"t": [...]}` is a tuple, `{"i": "0x..."}` a large integer, `{"x": ["range", 1, 3]}`
+a value made by a type of `_TYPES`. Nothing is unpickled and no other class is named, so a returned object cannot bring
+its own `__eq__`, `__class__` or `__reduce__`. What cannot be sent stays where it is, and `{"h": [...]}` names it. Only
+the trusted direction, from the test runner to the program, uses `marshal`: it is built in, so a fresh process need not
+import it.
 """
 
+import functools
 import json
 import marshal
 import struct
-from collections import Counter, OrderedDict, defaultdict
+import types
+from array import array
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PosixPath, PurePosixPath
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 
 MAX_FRAME = 2 << 20  # bytes of one message from a program
 MAX_DEPTH = 100  # containers within containers
+MAX_DIGITS = 100_000  # bits of a fraction's parts, exponent of a decimal: more makes plain arithmetic on them slow
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 _HEADER = struct.Struct(">I")
 _SCALARS = frozenset({type(None), bool, str, float})
 _SEQUENCES: dict[type, str] = {tuple: "t", set: "s", frozenset: "f"}
-_DICTS = frozenset({dict, Counter, defaultdict, OrderedDict})
+_BUILTIN_TYPES: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        bytearray,
+        list,
+        tuple,
+        dict,
+        set,
+        frozenset,
+        range,
+        type(None),
+    )
+}
 
 
 class NotPlain(ValueError):
@@ -32,12 +62,124 @@ class TooBig(NotPlain):
     """A value of the right types, but too large or too deep."""
 
 
-def to_plain(value: Any) -> Any:
+def _fraction(numerator: int, denominator: int) -> Fraction:
+    if max(numerator.bit_length(), denominator.bit_length()) > MAX_DIGITS:
+        raise TooBig(f"a fraction of more than {MAX_DIGITS} bits")
+    return Fraction(numerator, denominator)
+
+
+def _decimal(text: str) -> Decimal:
+    if type(text) is not str or len(text) > MAX_DIGITS:
+        raise TooBig(f"a decimal of more than {MAX_DIGITS} digits")
+    value = Decimal(text)
+    if value.is_finite() and abs(value.adjusted()) > MAX_DIGITS:
+        raise TooBig(f"a decimal with an exponent beyond {MAX_DIGITS}")
+    return value
+
+
+def _filled(mapping: dict[Any, Any], pairs: list[Any]) -> Any:
+    for key, value in pairs:  # in a Python loop, as in `from_plain`
+        mapping[key] = value
+    return mapping
+
+
+@functools.lru_cache(maxsize=256)
+def _named_tuple(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)  # refuses names that are no identifiers
+
+
+def _pairs(mapping: dict[Any, Any]) -> list[list[Any]]:
+    return [[key, value] for key, value in mapping.items()]
+
+
+# Type -> its name on the wire, the parts that make a value of it, and what makes it of these.
+_TYPES: dict[type, tuple[str, Callable[[Any], list[Any]], Callable[..., Any]]] = {
+    deque: ("deque", lambda v: [list(v), v.maxlen], deque),
+    OrderedDict: ("OrderedDict", lambda v: [_pairs(v)], lambda pairs: _filled(OrderedDict(), pairs)),
+    Counter: ("Counter", lambda v: [_pairs(v)], lambda pairs: _filled(Counter(), pairs)),
+    defaultdict: (
+        "defaultdict",
+        lambda v: [getattr(v.default_factory, "__name__", ""), _pairs(v)],
+        lambda name, pairs: _filled(defaultdict(_BUILTIN_TYPES.get(name)), pairs),
+    ),
+    Fraction: ("Fraction", lambda v: [v.numerator, v.denominator], _fraction),
+    Decimal: ("Decimal", lambda v: [str(v)], _decimal),
+    date: ("date", lambda v: [v.year, v.month, v.day], date),
+    time: (
+        "time",
+        lambda v: [v.hour, v.minute, v.second, v.microsecond, v.tzinfo, v.fold],
+        lambda *parts: time(*parts[:5], fold=parts[5]),
+    ),
+    datetime: (
+        "datetime",
+        lambda v: [v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond, v.tzinfo, v.fold],
+        lambda *parts: datetime(*parts[:8], fold=parts[8]),
+    ),
+    timedelta: ("timedelta", lambda v: [v.days, v.seconds, v.microseconds], timedelta),
+    timezone: ("timezone", lambda v: [v.utcoffset(None)], timezone),
+    ZoneInfo: ("ZoneInfo", lambda v: [v.key], ZoneInfo),
+    range: ("range", lambda v: [v.start, v.stop, v.step], range),
+    slice: ("slice", lambda v: [v.start, v.stop, v.step], slice),
+    array: ("array", lambda v: [v.typecode, v.tolist()], array),
+    UUID: ("UUID", lambda v: [v.hex], UUID),
+    PosixPath: ("PosixPath", lambda v: [str(v)], PosixPath),
+    PurePosixPath: ("PurePosixPath", lambda v: [str(v)], PurePosixPath),
+    types.SimpleNamespace: (
+        "SimpleNamespace",
+        lambda v: [vars(v)],
+        lambda fields: types.SimpleNamespace(**fields),
+    ),
+    type(...): ("Ellipsis", lambda v: [], lambda: ...),
+    type({}.keys()): (
+        "dict_keys",
+        lambda v: [list(v)],
+        lambda keys: _filled({}, [(key, None) for key in keys]).keys(),
+    ),
+    type({}.values()): ("dict_values", lambda v: [list(v)], lambda values: dict(enumerate(values)).values()),
+    type({}.items()): ("dict_items", lambda v: [list(v)], lambda items: _filled({}, items).items()),
+}
+_MAKERS = {name: make for name, _, make in _TYPES.values()} | {
+    "namedtuple": lambda name, fields, items: _named_tuple(name, tuple(fields))._make(items),
+    "type": lambda name: _BUILTIN_TYPES[name],
+}
+# Builtin bases, and what copies the content of a value of a subclass whatever methods that has.
+_BASES: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    bytes: lambda v: bytes.__getitem__(v, slice(None)),
+    bytearray: lambda v: bytearray.__getitem__(v, slice(None)),
+    list: lambda v: list.__getitem__(v, slice(None)),
+    tuple: lambda v: tuple.__getitem__(v, slice(None)),
+    dict: lambda v: dict(dict.items(v)),
+    set: lambda v: set(set.__iter__(v)),
+    frozenset: lambda v: frozenset(frozenset.__iter__(v)),
+    deque: lambda v: deque(deque.__iter__(v)),
+}
+
+
+def content(value: Any) -> Any:
+    """Return what a value of a subclass of a builtin type holds, as that type; `NotPlain` for any other object."""
+    kind = type(value)
+    for base, copy in _BASES.items():
+        if issubclass(kind, base):
+            return copy(value)
+    raise NotPlain(f"a value of type {kind.__name__!r}; only types of the standard library can be passed or returned")
+
+
+def to_plain(value: Any, handle: Callable[[Any], Any] | None = None) -> Any:
     """
     Return a value as a document that `json.dumps` accepts.
 
     A value is made of `None`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `bytearray`, `list`, `tuple`, `set`,
-    `frozenset` and `dict`. `Counter`, `defaultdict` and `OrderedDict` become `dict`, a named tuple becomes `tuple`.
+    `frozenset`, `dict` and the types of `_TYPES`. A named tuple keeps its names. A value of another subclass of a
+    builtin type is sent as that type.
+
+    Args:
+        value (`Any`):
+            The value.
+        handle (`Callable[[Any], Any]`, *optional*):
+            Function that names other objects: it returns a node `{"h": [...]}`, or `None`.
 
     Raises:
         NotPlain: For any other type.
@@ -67,26 +209,40 @@ def to_plain(value: Any) -> Any:
             return [walk(item, depth) for item in value]
         if kind in _SEQUENCES:
             return {_SEQUENCES[kind]: [walk(item, depth) for item in value]}
-        if kind in _DICTS:
+        if kind is dict:
             return {"d": [[walk(key, depth), walk(item, depth)] for key, item in value.items()]}
         if kind is complex:
             return {"c": [value.real, value.imag]}
         if kind is bytes or kind is bytearray:
             return {"b" if kind is bytes else "y": value.hex()}
-        if issubclass(kind, tuple) and hasattr(kind, "_fields"):
-            return {"t": [walk(item, depth) for item in tuple.__iter__(value)]}
-        raise NotPlain(f"a value of type {kind.__name__!r}; only builtin types can be passed or returned")
+        if kind in _TYPES:
+            name, parts, _ = _TYPES[kind]
+            return {"x": [name, *[walk(part, depth) for part in parts(value)]]}
+        if kind is type and _BUILTIN_TYPES.get(value.__name__) is value:
+            return {"x": ["type", value.__name__]}
+        if handle and (node := handle(value)) is not None:
+            return node
+        if issubclass(kind, tuple) and type(fields := getattr(kind, "_fields", None)) is tuple:
+            items = [walk(item, depth) for item in tuple.__iter__(value)]
+            return {"x": ["namedtuple", kind.__name__, list(fields), items]}
+        return walk(content(value), depth)
 
     return walk(value, 0)
 
 
-def from_plain(document: Any) -> Any:
+def from_plain(document: Any, named: Callable[[Any], Any] | None = None) -> Any:
     """
-    Return the value that `to_plain` wrote, every part of it of an exact builtin type. Every node is checked, since the
-    writer is not trusted.
+    Return the value that `to_plain` wrote, every part of it of an exact type of the standard library. Every node is
+    checked, since the writer is not trusted.
 
     Sets and dicts are filled in a Python loop on purpose: keys that are chosen to collide make this slow, and a signal
     handler can interrupt only between byte codes.
+
+    Args:
+        document (`Any`):
+            The document.
+        named (`Callable[[Any], Any]`, *optional*):
+            Function that returns the object of a node `{"h": [...]}`, given its content.
 
     Raises:
         NotPlain: For an unknown tag, a malformed node, an unhashable key or too many levels.
@@ -124,11 +280,18 @@ def from_plain(document: Any) -> Any:
         if tag == "c":
             real, imaginary = content
             return complex(real, imaginary)
+        if tag == "x":
+            name, *parts = content
+            return _MAKERS[name](*[walk(part, depth) for part in parts])
+        if tag == "h" and named:
+            return named(content)
         raise NotPlain(f"an unknown tag {tag[:20]!r}")
 
     try:
         return walk(document, 0)
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except NotPlain:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, OSError) as error:
         raise NotPlain(f"a malformed value: {error}") from None
 
 

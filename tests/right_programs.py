@@ -178,6 +178,14 @@ PROGRAMS = [
      "get", "d[k]", "d[str(k)]"),
     ("prints a lot to stderr", "import sys\ndef f(x):\n    for _ in range(30):\n        print('x' * 100_000, file=sys.stderr)\n    return x + 1", "assert f(1) == 2", "f", "x + 1", "x"),
     ("prints to stdout", "def f(x):\n    print('debug', x)\n    return x + 1\nprint(f(3))", "assert f(1) == 2", "f", "x + 1", "x"),
+    ("coroutine", "import asyncio\nasync def double(x):\n    await asyncio.sleep(0)\n    return 2 * x\n",
+     "import asyncio\nassert asyncio.run(double(2)) == 4\nasync def both():\n    return await asyncio.gather(double(1), double(3))\nassert asyncio.run(both()) == [2, 6]",
+     "double", "2 * x", "3 * x"),
+    ("asyncio within", "import asyncio\ndef run(xs):\n    async def one(x):\n        await asyncio.sleep(0.001)\n        return x * x\n    async def all():\n"
+     "        return await asyncio.gather(*map(one, xs))\n    return asyncio.run(all())", "assert run([1, 2]) == [1, 4]", "run", "x * x", "x + x"),
+    ("zoneinfo", "from datetime import datetime\nfrom zoneinfo import ZoneInfo\ndef berlin(h):\n    return datetime(2024, 1, 1, h, tzinfo=ZoneInfo('Europe/Berlin'))",
+     "import datetime\nassert berlin(12) == datetime.datetime(2024, 1, 1, 11, tzinfo=datetime.timezone.utc)\nassert str(berlin(1).tzinfo) == 'Europe/Berlin'", "berlin",
+     "Europe/Berlin", "Europe/London"),
     # As models write it
     ("doctest", 'def add(a, b):\n    """Add.\n\n    >>> add(1, 2)\n    3\n    """\n    return a + b\n\nif __name__ == "__main__":\n    import doctest\n    doctest.testmod()',
      "assert add(1, 2) == 3", "add", "a + b", "a - b"),

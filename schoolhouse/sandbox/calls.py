@@ -64,14 +64,28 @@ def converse(read: Callable[[int], bytes]) -> int:
     return 0
 
 
+def warm_up() -> None:
+    """
+    Answer requests of our own, so that the interpreter has specialised this code before the fork. A child that did
+    would copy the pages that hold it.
+    """
+    values = [1, "a", None, 0.5, True, [1, (2,)], {"a": 1}, {1}]
+    objects = Objects([lambda *positional, **keywords: values])
+    for _ in range(20):
+        write_answer(objects.answer("", "", 0, ([values], {}), None, False, False))
+
+
 class Objects:
     """Objects of the program that the test runner knows by their numbers; the first are those that the tests name."""
 
     def __init__(self, named: list[Any]) -> None:
         self._objects = named
         self._numbers = {id(value): number for number, value in enumerate(named)}
+        self._own = False
 
-    def answer(self, number: str, operation: str, document: Any, changed: bool, own: bool) -> dict[str, Any]:
+    def answer(
+        self, number: str, operation: str, target: int, arguments: Any, document: Any, changed: bool, own: bool
+    ) -> dict[str, Any]:
         """
         Carry out a request.
 
@@ -79,21 +93,30 @@ class Objects:
             number (`str`):
                 What makes this the answer to this request.
             operation (`str`):
-                Name of a function of `operator` or `builtins`, `"content"` or `"await"`.
-            document (`Any`):
-                Its arguments, positional and by keyword, on the wire.
+                Name of a function of `operator` (behind `"reflected "` with its operands swapped) or `builtins`,
+                `"content"` or `"await"`; empty for a call.
+            target (`int`):
+                Number of the object that it is about.
+            arguments (`tuple[list[Any], dict[str, Any]]` or `None`), document (`Any`):
+                The other arguments, positional and by keyword: as they are, or on the wire.
             changed (`bool`):
                 Whether to send the arguments back, since the program may have changed them.
             own (`bool`):
                 Whether the result may be an object of the program's own class.
         """
         answer: dict[str, Any] = {"id": number}
+        self._own = own
         try:
-            positional, keywords = from_plain(document, lambda node: self._objects[node[0]])
-            value = _operation(operation)(*positional, **keywords)
-            answer["value"] = to_plain(value, functools.partial(self._name, own=own))
+            positional, keywords = arguments or from_plain(document, self._get)
+            subject = self._objects[target]
+            if operation:
+                value = _operation(operation)(subject, *positional, **keywords)
+            else:
+                value = subject(*positional, **keywords)
+            answer["value"] = to_plain(value, self._name)
             if changed:
-                answer["arguments"] = to_plain([positional, keywords], functools.partial(self._name, own=True))
+                self._own = True
+                answer["arguments"] = to_plain([list(positional), keywords], self._name)
         except NotPlain as error:
             answer["bad"] = str(error)
         except SystemExit as error:
@@ -104,17 +127,20 @@ class Objects:
             answer |= raised(error)
         return answer
 
-    def _name(self, value: Any, own: bool) -> Any:
+    def _get(self, node: list[int]) -> Any:
+        return self._objects[node[0]]
+
+    def _name(self, value: Any) -> Any:
         """Return the node of an object that stays here, `None` for one to be sent by value."""
         if isinstance(value, Coroutine):
             kind = "coroutine"
         elif isinstance(value, _FUNCTIONS):
             kind = "function"
-        elif own and id(value) in self._numbers:
+        elif self._own and id(value) in self._numbers:
             kind = "object"
         elif isinstance(value, Iterator) and type(value).__module__ != "solution":
             kind = "iterator"
-        elif own:
+        elif self._own:
             kind = "object"
         elif isinstance(value, Iterator):
             kind = "iterator"
@@ -135,7 +161,8 @@ def _operation(name: str) -> Callable[..., Any]:
         import asyncio
 
         return asyncio.run
-    return getattr(operator, name, None) or getattr(builtins, name)
+    function = getattr(operator, name.removeprefix("reflected "), None) or getattr(builtins, name)
+    return (lambda own, other: function(other, own)) if name.startswith("reflected ") else function
 
 
 def _content(value: Any) -> list[Any]:

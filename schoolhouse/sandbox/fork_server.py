@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from schoolhouse.sandbox import activity, isolation
-from schoolhouse.sandbox.calls import CONTROL, converse
+from schoolhouse.sandbox.calls import CONTROL, converse, warm_up
 
 
 OUT_OF_MEMORY = 71  # exit code of a child that had too little memory left to send a message
@@ -103,6 +103,7 @@ def main() -> None:
     random.seed(0)  # the same program gets the same verdict
     control = socket.socket(fileno=CONTROL)
     control.send(json.dumps({"layers": described}).encode())
+    warm_up()
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page of the fork server
     serve(control, layers, theirs)

@@ -47,7 +47,7 @@ class Remote:
         hidden = name.startswith("__") and name not in ("__name__", "__doc__", "__dict__", "__annotations__")
         if hidden or not (self._made or name in self._program.tests.attributes or name in self._methods):
             raise AttributeError(f"an object of the program's own has no {name!r}")
-        return self._program.request("getattr", self, name)
+        return self._program.request("getattr", self, (name,))
 
 
 class RemoteFunction(Remote):
@@ -58,13 +58,13 @@ class RemoteFunction(Remote):
     def __call__(self, *positional: Any, **keywords: Any) -> Any:
         tests = self._program.tests
         makes_object = self._number < len(tests.names) and tests.names[self._number] in tests.classes
-        return self._program.request("call", self, *positional, keywords=keywords, made=makes_object)
+        return self._program.request("", self, positional, keywords, makes_object)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._program.request("setattr", self, name, value)
+        self._program.request("setattr", self, (name, value))
 
     def __instancecheck__(self, instance: Any) -> bool:
-        return isinstance(instance, Remote) and bool(self._program.request("isinstance", instance, self))
+        return isinstance(instance, Remote) and bool(self._program.request("isinstance", instance, (self,)))
 
 
 class RemoteIterator(Remote):
@@ -105,7 +105,7 @@ class RemoteObject(RemoteFunction):
     __slots__ = ()
 
     def __delattr__(self, name: str) -> None:
-        self._program.request("delattr", self, name)
+        self._program.request("delattr", self, (name,))
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -124,20 +124,20 @@ class RemoteObject(RemoteFunction):
     def __contains__(self, item: Any) -> bool:
         if not self._made:
             self._program.refuse("an object of the program's own in the place of a container")
-        return bool(self._program.request("contains", self, item))
+        return bool(self._program.request("contains", self, (item,)))
 
     def __enter__(self) -> Any:
-        return self._program.request("call", self._program.request("getattr", self, "__enter__"), made=self._made)
+        return self._program.request("", self._program.request("getattr", self, ("__enter__",)), made=self._made)
 
     def __exit__(self, *error: object) -> None:  # whatever it returns, no failure of a test is suppressed
-        self._program.request("getattr", self, "__exit__")(None, None, None)
+        self._program.request("getattr", self, ("__exit__",))(None, None, None)
 
 
 def _method(operation: str, kind: type | None = None) -> Callable[..., Any]:
     """Return a method that asks for an operation whose result must be of a type, if any is given."""
 
     def method(self: RemoteObject, *arguments: Any) -> Any:
-        result = self._program.request(operation, self, *arguments)
+        result = self._program.request(operation, self, arguments)
         if kind and type(result) is not kind:
             self._program.refuse(f"{operation}() of an object gave no {kind.__name__}")
         return result
@@ -149,8 +149,7 @@ def _operator(operation: str, reflected: bool = False) -> Callable[..., Any]:
     """Return the method of a binary operator."""
 
     def method(self: RemoteObject, other: Any) -> Any:
-        operands = (other, self) if reflected else (self, other)
-        result = self._program.request(operation, *operands, made=self._made)
+        result = self._program.request("reflected " * reflected + operation, self, (other,), made=self._made)
         if not isinstance(result, Remote) and not (self._made and isinstance(other, RemoteObject)):
             self._program.refuse(f"a value that an object made of a value of the tests, with {operation}")
         return result

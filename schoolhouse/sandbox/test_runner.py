@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from schoolhouse.sandbox.fork_server import OUT_OF_MEMORY
@@ -43,6 +44,7 @@ from schoolhouse.sandbox.wire_format import (
     NotPlain,
     TooBig,
     from_plain,
+    is_marshalable,
     read_answer,
     read_trusted,
     to_plain,
@@ -201,7 +203,12 @@ class Program:
         return {name: RemoteFunction(self, number, made=True) for number, name in enumerate(self.tests.names)}
 
     def request(
-        self, operation: str, *arguments: Any, keywords: dict[str, Any] | None = None, made: bool = False
+        self,
+        operation: str,
+        target: Remote,
+        arguments: tuple[Any, ...] = (),
+        keywords: dict[str, Any] = {},  # noqa: B006  # never changed
+        made: bool = False,
     ) -> Any:
         """
         Have the program carry out an operation and return the result.
@@ -209,8 +216,10 @@ class Program:
         Args:
             operation (`str`):
                 As in [`~schoolhouse.sandbox.calls.Objects.answer`].
-            arguments (`Any`), keywords (`dict[str, Any]`, *optional*):
-                Its arguments.
+            target ([`Remote`]):
+                What it is about.
+            arguments (`tuple`, *optional*, defaults to `()`), keywords (`dict[str, Any]`, *optional*):
+                Its other arguments.
             made (`bool`, *optional*, defaults to `False`):
                 Whether the tests make an object with it.
 
@@ -223,23 +232,26 @@ class Program:
         self.calls += 1
         # A random number for each question, so that no answer can be written before its question.
         number = secrets.token_hex(8)
-        try:
-            document = to_plain([list(arguments), keywords or {}], self._node)
-        except TooBig as error:
-            self.fail("bad_return", f"a returned value became an argument: {error}")
-        except NotPlain as error:
-            self.unsupported = f"the tests pass {error}"
-            raise Ended from None
-        changed = operation == "call" and self.tests.in_place
+        as_they_are, document = ((arguments, keywords) if is_marshalable((arguments, keywords)) else None), None
+        if as_they_are is None:
+            try:
+                document = to_plain([list(arguments), keywords], self._node)
+            except TooBig as error:
+                self.fail("bad_return", f"a returned value became an argument: {error}")
+            except NotPlain as error:
+                self.unsupported = f"the tests pass {error}"
+                raise Ended from None
+        changed = not operation and self.tests.in_place
         own = bool(self.tests.classes or self.tests.attributes)
+        message = (number, operation, target._number, as_they_are, document, changed, own)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(write_trusted((number, operation, document, changed, own)))
+            self._socket.sendall(write_trusted(message))
         answer = self._receive()
         if answer.get("id") != number:
             self._end("protocol", "an answer to no question")
         try:
             if changed and "arguments" in answer:
-                write_back([list(arguments), keywords or {}], from_plain(answer["arguments"], self._named))
+                write_back([list(arguments), keywords], from_plain(answer["arguments"], self._named))
             if "value" in answer:
                 return from_plain(answer["value"], functools.partial(self._named, own=own, made=made))
         except NotPlain as error:
@@ -367,20 +379,8 @@ class Tally:
         self.begun: set[int] = set()
         self.failed: set[int] = set()
 
-    @contextlib.contextmanager
-    def __call__(self, number: int) -> Iterator[None]:
-        self.begun.add(number)
-        failures = len(self.program.failures)
-        try:
-            yield
-        except Exception as error:
-            self.fail(error)
-        except BaseException as error:
-            self.failed.add(number)
-            if type(error) is not NoResult:
-                raise
-        if len(self.program.failures) > failures:  # also of a test that catches everything
-            self.failed.add(number)
+    def __call__(self, number: int) -> "Statement":
+        return Statement(self, number, len(self.program.failures))
 
     @property
     def passed(self) -> int:
@@ -397,6 +397,26 @@ class Tally:
         status: Status = getattr(error, "status", "wrong_answer")
         detail = getattr(error, "detail", "") or (f"{name}: {error}" if str(error) else name)
         self.program.failures.append((status, detail))
+
+
+@dataclass(slots=True)
+class Statement:
+    """One run of a test statement, as a context manager: a failure is recorded, and the next statement runs."""
+
+    tally: Tally
+    number: int
+    failures: int
+
+    def __enter__(self) -> None:
+        self.tally.begun.add(self.number)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if isinstance(error, Exception):
+            self.tally.fail(error)
+        # Also of a test that catches everything: none of its calls may have had no result.
+        if error is not None or len(self.tally.program.failures) > self.failures:
+            self.tally.failed.add(self.number)
+        return isinstance(error, Exception) or type(error) is NoResult
 
 
 def run_job(fork_server: ForkServer, job: Job) -> Verdict:

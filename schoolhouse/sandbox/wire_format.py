@@ -22,7 +22,6 @@ from fractions import Fraction
 from pathlib import PosixPath, PurePosixPath
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 
 MAX_FRAME = 2 << 20  # bytes of one message from a program
@@ -77,6 +76,12 @@ def _decimal(text: str) -> Decimal:
     return value
 
 
+def _time_zone(key: str) -> Any:
+    from zoneinfo import ZoneInfo  # few programs need it, and every fork would pay for its import
+
+    return ZoneInfo(key)  # refuses keys that lead out of the folders of time zones
+
+
 def _filled(mapping: dict[Any, Any], pairs: list[Any]) -> Any:
     for key, value in pairs:  # in a Python loop, as in `from_plain`
         mapping[key] = value
@@ -117,7 +122,6 @@ _TYPES: dict[type, tuple[str, Callable[[Any], list[Any]], Callable[..., Any]]] =
     ),
     timedelta: ("timedelta", lambda v: [v.days, v.seconds, v.microseconds], timedelta),
     timezone: ("timezone", lambda v: [v.utcoffset(None)], timezone),
-    ZoneInfo: ("ZoneInfo", lambda v: [v.key], ZoneInfo),
     range: ("range", lambda v: [v.start, v.stop, v.step], range),
     slice: ("slice", lambda v: [v.start, v.stop, v.step], slice),
     array: ("array", lambda v: [v.typecode, v.tolist()], array),
@@ -141,6 +145,7 @@ _TYPES: dict[type, tuple[str, Callable[[Any], list[Any]], Callable[..., Any]]] =
 _MAKERS = {name: make for name, _, make in _TYPES.values()} | {
     "namedtuple": lambda name, fields, items: _named_tuple(name, tuple(fields))._make(items),
     "type": lambda name: _BUILTIN_TYPES[name],
+    "ZoneInfo": _time_zone,
 }
 # Builtin bases, and what copies the content of a value of a subclass whatever methods that has.
 _BASES: dict[type, Callable[[Any], Any]] = {
@@ -156,6 +161,18 @@ _BASES: dict[type, Callable[[Any], Any]] = {
     frozenset: lambda v: frozenset(frozenset.__iter__(v)),
     deque: lambda v: deque(deque.__iter__(v)),
 }
+
+
+def is_marshalable(value: Any, depth: int = 0) -> bool:
+    """Check if `marshal` carries a value exactly: it would make `bytes` of a `bytearray`, and knows no other types."""
+    kind = type(value)
+    if kind in _SCALARS or kind is int:
+        return True
+    if kind in (list, tuple, set, frozenset) and depth < MAX_DEPTH:
+        return all(is_marshalable(item, depth + 1) for item in value)
+    if kind is dict and depth < MAX_DEPTH:
+        return is_marshalable([*value], depth) and is_marshalable([*value.values()], depth)
+    return kind is complex or kind is bytes
 
 
 def content(value: Any) -> Any:
@@ -220,6 +237,8 @@ def to_plain(value: Any, handle: Callable[[Any], Any] | None = None) -> Any:
             return {"x": [name, *[walk(part, depth) for part in parts(value)]]}
         if kind is type and _BUILTIN_TYPES.get(value.__name__) is value:
             return {"x": ["type", value.__name__]}
+        if (kind.__module__, kind.__name__) == ("zoneinfo", "ZoneInfo"):
+            return {"x": ["ZoneInfo", value.key]}
         if handle and (node := handle(value)) is not None:
             return node
         if issubclass(kind, tuple) and type(fields := getattr(kind, "_fields", None)) is tuple:

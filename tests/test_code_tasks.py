@@ -188,10 +188,10 @@ def test_a_program_fitted_to_the_tests_fails_the_hidden_ones():
 
 
 def test_results_tell_pass_at_k_statuses_hidden_tests_and_levels():
-    ungraded = TRIPLE.row | {"tests": "assert triple(Three()) == 9"}
+    ungraded = TRIPLE.row | {"tests": "assert triple(three()) == 9"}
     items = [DOUBLE] * 4 + [TRIPLE] * 4 + [Item("ungraded", "?", "", row=ungraded)] * 4
     answers = [RIGHT, FITTED, "def double(x:", "def double(x):\n    return 0"]
-    answers += ["def triple(x):\n    while True:\n        x += 1 / 0"] * 4 + ["class Three: pass"] * 4
+    answers += ["def triple(x):\n    while True:\n        x += 1 / 0"] * 4 + ["def three(): pass"] * 4
     lines = [
         EvalSample(id=item.id, prompt="?", reference="", level=item.row["level"], completion=answer, **score)
         for item, answer, score in zip(items, answers, load_task("mbpp").score(answers, items), strict=True)

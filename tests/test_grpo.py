@@ -396,6 +396,21 @@ def test_a_row_whose_reference_cannot_be_read_is_refused_by_number(monkeypatch, 
     assert not (tmp_path / "run").exists()
 
 
+def test_rows_that_no_program_can_pass_are_told_before_weights_load(monkeypatch, capsys, setup, tmp_path):
+    monkeypatch.setattr("schoolhouse.training.policy.load_policy", lambda *_: pytest.fail("weights were loaded"))
+    bad = {"prompt": "f", "tests": "assert f(lambda x: x) == 2", "entry_point": "f", "answer": "def f(g): return 2"}
+    good = bad | {"tests": "assert f(1) == 2"}
+    data = tmp_path / "rows.jsonl"
+    flags = ("--dataset_name", str(data), "--rewards", "[{name: code}]")
+    data.write_text("".join(json.dumps(row) + "\n" for row in [bad] * 4))
+    line = refusal(monkeypatch, capsys, setup, tmp_path / "run", *flags)
+    assert "rewards[0]: code can reward no row: 4 of 4 rows: the tests pass a value of type 'function'" in line
+    data.write_text("".join(json.dumps(row) + "\n" for row in [good, bad, good, good, bad]))
+    with pytest.warns(UserWarning, match="code can never reward 2 of 5 rows: the tests pass .*row 1, 4"):
+        grpo(monkeypatch, setup, tmp_path / "run", *flags, "--check")
+    assert "code, weight 1, applies to 5 rows, and can never reward 2 of 5 rows: the tests" in capsys.readouterr().out
+
+
 def test_the_preflight_reports_and_stops(monkeypatch, capsys, setup, tmp_path):
     assert grpo(monkeypatch, setup, tmp_path / "run", "--preflight", "--preflight_prompts", "4") is None
     out = capsys.readouterr().out

@@ -1,7 +1,9 @@
 """Right programs pass, wrong variants of them do not, and objects that lie about themselves gain nothing."""
 
+import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from right_programs import PROGRAMS, completions
@@ -21,6 +23,16 @@ def test_right_programs_pass_and_their_wrong_variants_fail():
     assert len(PROGRAMS) >= 60 and len({row[0] for row in PROGRAMS}) == len(PROGRAMS)
     wrong = [(row[0], row[4], grade) for row, grade in zip(rows, grades, strict=True) if grade.passed is not row[4]]
     assert wrong == []
+
+
+def test_programs_of_public_reports_get_their_verdict():
+    lines = Path(__file__).with_name("fixtures").joinpath("programs.jsonl").read_text().splitlines()
+    cases = [json.loads(line) for line in lines]
+    grades = grade_programs([case["completion"] for case in cases], cases)
+    assert len(cases) == 8
+    assert [(c["name"], g.passed) for c, g in zip(cases, grades, strict=True)] == [
+        (c["name"], c["passes"]) for c in cases
+    ]
 
 
 # A program that does not know the answer, and whose objects claim whatever is asked.

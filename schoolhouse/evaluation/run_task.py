@@ -1,5 +1,6 @@
 """One task put to one model: items are prepared before weights load, then asked, scored and summarised."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ from schoolhouse.evaluation.tasks.spec import GenerationPlan, LoadedModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ def prepare(
     several greedy samples, or a prompt that exceeds the context are a `ValueError`.
     """
     items = task.build(arguments.limit, path)
+    if isinstance(task, GenerateTask):
+        _warn_of_unsupported(task, items)
     plan = _plan(task, items, arguments, tokenizer) if isinstance(task, GenerateTask) else None
     if plan:
         check_context(config, plan.prompts, plan.sampling.max_new_tokens)
@@ -96,6 +102,16 @@ def run_task(
     if report := task.report(loaded, items, samples):
         more["preference"] = report
     return samples, result.model_copy(update=more)
+
+
+def _warn_of_unsupported(task: GenerateTask, items: list[Item]) -> None:
+    reasons = task.scorer_with_parameters.unsupported(items)
+    found = [f"{item.id} ({reason})" for item, reason in zip(items, reasons, strict=True) if reason]
+    if found:
+        logger.warning(
+            f"{task.name}: on {len(found)} of {len(items)} items no answer can be right: "
+            f"{'; '.join(found[:3])}{'; …' if found[3:] else ''}"
+        )
 
 
 def _plan(

@@ -52,6 +52,10 @@ class Scorer(BaseModel):
         """Return the reason why answers to a row with this reference could not be scored, or `None`."""
         return None
 
+    def unsupported(self, items: Sequence[Item]) -> list[str]:
+        """Return for each item why no answer to it can be scored, `""` where one can."""
+        return [""] * len(items)
+
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
         """
         Score answers, all at once for graders that work in parallel.
@@ -125,13 +129,19 @@ class CodeScorer(Scorer):
 
     `hidden_passed` (passes the tests and the hidden ones) lies below the share of correct programs where programs were
     fitted to the tests. `hard_coded` is the share of the correct programs that hold the tests' inputs with their
-    expected values ([`schoolhouse.graders.hard_coding`]).
+    expected values ([`schoolhouse.graders.hard_coding`]). An item whose tests no program can be run on has the status
+    `unsupported` and no verdict; the metric `unsupported_because` of its samples says why.
     """
 
     def prepare(self) -> None:
         from schoolhouse.graders.code import shared_sandbox
 
         shared_sandbox()
+
+    def unsupported(self, items: Sequence[Item]) -> list[str]:
+        from schoolhouse.graders.code import unsupported_reasons
+
+        return unsupported_reasons([{"answer": item.reference, **item.row} for item in items])
 
     def check_row(self, row: Row, reference: str) -> str | None:
         if not row.get("tests"):
@@ -159,6 +169,7 @@ class CodeScorer(Scorer):
                 "metrics": {
                     "fraction": grade.fraction,
                     "status": grade.status,
+                    "unsupported_because": grade.detail if grade.status == "unsupported" else None,
                     "hidden_passed": (beyond.passed if grade.passed else grade.passed) if tests else None,
                     "hard_coded": is_hard_coded(grade.program, item.row) if grade.passed else None,
                 },

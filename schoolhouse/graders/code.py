@@ -3,16 +3,21 @@
 The same verdict scores an eval and becomes a reward. The program is run as it was found; nothing is repaired.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from schoolhouse.graders.program import defines, extract_program
-from schoolhouse.sandbox import Job, Sandbox, entry_point_of
+from schoolhouse.sandbox import Job, Sandbox
+from schoolhouse.sandbox.prepared_tests import empty_program
 
 
-__all__ = ["CodeGrade", "defines", "extract_program", "grade_programs", "sandbox_layers", "shared_sandbox"]
+__all__ = [
+    "CodeGrade", "defines", "extract_program", "grade_programs", "sandbox_layers", "shared_sandbox",
+    "unsupported_reasons",
+]  # fmt: skip
 
 TIMEOUT_S = 5.0  # the slowest reference solution, MBPP's 123, took 2.4 s: room for a machine half as fast
 
@@ -66,13 +71,11 @@ def grade_programs(
     grades: list[CodeGrade] = []
     jobs: dict[int, Job] = {}
     for completion, item in zip(completions, items, strict=True):
-        tests = item.get("tests") or ""
-        tests = tests if isinstance(tests, str) else "\n".join(tests)
-        entry_point = item.get("entry_point") or (entry_point_of(tests) if tests else "")
+        job = job_of("", item, timeout_s) if item.get("tests") else None
+        entry_point = job.entry_point if job else item.get("entry_point") or ""
         program = extract_program(completion, item.get("stub"), entry_point)
-        if tests:
-            prelude = item.get("prelude") or ""
-            jobs[len(grades)] = Job(program, tests, entry_point, prelude, timeout_s=timeout_s)
+        if job:
+            jobs[len(grades)] = dataclasses.replace(job, program=program)
         grades.append(CodeGrade(None, None, "unsupported", program))
     if jobs:
         for index, verdict in zip(jobs, shared_sandbox().run(list(jobs.values())), strict=True):
@@ -80,6 +83,48 @@ def grade_programs(
                 verdict.passed, verdict.fraction, verdict.status, grades[index].program, verdict.detail
             )
     return grades
+
+
+def unsupported_reasons(items: Sequence[Mapping[str, Any]], timeout_s: float = TIMEOUT_S) -> list[str]:
+    """
+    Find the items on whose tests no program can be graded, by running the reference solution in `answer`, or an empty
+    program where there is none.
+
+    Args:
+        items (`Sequence[Mapping[str, Any]]`):
+            As in [`grade_programs`], with `answer` (`str`, *optional*), a program that passes.
+        timeout_s (`float`, *optional*, defaults to `5.0`):
+            CPU seconds for one program.
+
+    Returns:
+        `list[str]`: for each item the reason, `""` where programs can be graded.
+    """
+    reasons = [""] * len(items)
+    for index, item in enumerate(items):
+        try:
+            job_of("", item, timeout_s)
+        except ValueError as error:
+            reasons[index] = str(error)
+    known = [index for index, reason in enumerate(reasons) if not reason]
+    answers = [items[index].get("answer") for index in known]
+    programs = [
+        answer if answer and isinstance(answer, str) else empty_program(job_of("", items[index], timeout_s))
+        for index, answer in zip(known, answers, strict=True)
+    ]
+    grades = grade_programs(programs, [items[index] for index in known], timeout_s)
+    for index, answer, grade in zip(known, answers, grades, strict=True):
+        if grade.status == "unsupported":
+            reasons[index] = grade.detail
+        elif answer and grade.passed is False:
+            reasons[index] = f"the reference solution fails its tests: {grade.status}, {grade.detail}"
+    return reasons
+
+
+def job_of(program: str, item: Mapping[str, Any], timeout_s: float) -> Job:
+    """Return the run of a program on the tests of an item; `ValueError` where they name no function."""
+    tests = item.get("tests") or ""
+    tests = tests if isinstance(tests, str) else "\n".join(tests)
+    return Job(program, tests, item.get("entry_point") or "", item.get("prelude") or "", timeout_s=timeout_s)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,6 +68,13 @@ class RewardFunction(ABC):
 
     def validate(self) -> None:  # noqa: B027  most rewards run everywhere
         """Raise `ValueError` if the reward cannot run on this machine."""
+
+    def unsupported(self, rows: Sequence[Row]) -> list[str]:
+        """
+        Return for each row that the reward applies to why no completion of it can be rewarded, `""` where one can.
+        [`validate`] must have passed.
+        """
+        return [""] * len(rows)
 
     @abstractmethod
     def score(self, batch: Batch) -> Values:

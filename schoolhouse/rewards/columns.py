@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]  # a row of the training data: its columns have whatever type the data has
 Completion = str | list[dict[str, Any]]  # plain text, or messages
 T = TypeVar("T")
+_CODE_KEYS = ("tests", "entry_point", "prelude", "stub")  # `hidden_tests` are for the eval
 
 
 def text_of(completion: Completion) -> str:
@@ -77,10 +78,20 @@ def grade_code(completions: Sequence[Completion], rows: Sequence[Row]) -> list[C
     def grade(texts: list[str], asked: list[Row]) -> list[CodeGrade]:
         from schoolhouse.graders.code import grade_programs
 
-        keys = ("tests", "entry_point", "prelude", "stub")  # `hidden_tests` are for the eval
-        return grade_programs(texts, [{key: row.get(key) for key in keys} for row in asked])
+        return grade_programs(texts, [{key: row.get(key) for key in _CODE_KEYS} for row in asked])
 
     return _where(has_tests, grade, completions, rows)
+
+
+def unsupported_tests(rows: Sequence[Row]) -> list[str]:
+    """Reasons of [`schoolhouse.graders.code.unsupported_reasons`]; `""` where the row has no tests."""
+
+    def find(texts: list[str], asked: list[Row]) -> list[str]:
+        from schoolhouse.graders.code import unsupported_reasons
+
+        return unsupported_reasons([{key: row.get(key) for key in (*_CODE_KEYS, "answer")} for row in asked])
+
+    return [reason or "" for reason in _where(has_tests, find, [""] * len(rows), rows)]
 
 
 def _where(

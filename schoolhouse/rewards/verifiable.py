@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from schoolhouse.rewards.base import GRADER_FAILED, Batch, RewardFunction, Values
-from schoolhouse.rewards.columns import Row, check_answer, grade_answers, grade_code, has_answer, has_tests
+from schoolhouse.rewards.columns import (
+    Row,
+    check_answer,
+    grade_answers,
+    grade_code,
+    has_answer,
+    has_tests,
+    unsupported_tests,
+)
 
 
 def _as_value(verdict: float | None) -> float:
@@ -71,6 +80,9 @@ class Code(RewardFunction):
         except SandboxError as error:
             raise ValueError(str(error)) from None
 
+    def unsupported(self, rows: Sequence[Row]) -> list[str]:
+        return unsupported_tests(rows)
+
     def score(self, batch: Batch) -> Values:
         from schoolhouse.graders.hard_coding import is_hard_coded
 
@@ -129,6 +141,9 @@ class Cosine(RewardFunction):
 
     def check_row(self, row: Row) -> str | None:
         return check_answer(row)
+
+    def unsupported(self, rows: Sequence[Row]) -> list[str]:
+        return unsupported_tests(rows)
 
     def score(self, batch: Batch) -> Values:
         answers = Math().score(batch)

@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from types import CodeType, CoroutineType, FunctionType, GeneratorType
 
-from schoolhouse.sandbox.types import bound_names, root_name
+from schoolhouse.sandbox.types import Job, bound_names, root_name
 
 
 _VALUE_TYPES = (
@@ -122,6 +122,19 @@ def prepare(tests: str, prelude: str, entry_point: str) -> Tests:
     )
 
 
+def empty_program(job: Job) -> str:
+    """Return a program that defines what the tests of a job take from it, and does nothing."""
+    try:
+        tests = prepare(job.tests, job.prelude, job.entry_point)
+    except Unsupported:
+        return ""
+    return "".join(
+        f"class {name}:\n    def __init__(self, *a, **k): pass\n" if name in tests.classes
+        else f"def {name}(*a, **k): pass\n"
+        for name in tests.names
+    )  # fmt: skip
+
+
 def _asserts(tree: ast.AST, asserting: Set[str]) -> bool:
     """Check if a syntax tree asserts something, or calls one of these functions that do."""
     return any(
@@ -206,9 +219,13 @@ class _Uses:
             elif isinstance(node, ast.withitem):
                 used_as_object.add(self._maker(node.context_expr))
             elif isinstance(node, ast.Compare) and any(isinstance(operator, _ORDERS) for operator in node.ops):
-                compared |= {self._maker(side) for side in (node.left, *node.comparators)}
+                makers = [self._maker(side) for side in (node.left, *node.comparators)]
+                compared |= set(makers)
+                used_as_object |= {name for name in makers if makers.count(name) > 1}
             elif isinstance(node, ast.BinOp):
-                computed |= {self._maker(node.left), self._maker(node.right)}
+                left, right = self._maker(node.left), self._maker(node.right)
+                computed |= {left, right}
+                used_as_object |= {left} & {right}
         for name in filter(_is_class_name, set(self._aliases.values())):
             if name in attributes or name in used_as_object or name not in compared | computed:
                 self.classes.add(name)

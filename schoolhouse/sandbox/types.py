@@ -40,9 +40,11 @@ class Job:
             Untrusted source text.
         tests (`str`):
             Trusted source text: `assert` statements that call `entry_point`, or a function `check(candidate)` as in
-            HumanEval. It runs in the test runner's process and never reaches the program's.
+            HumanEval. It runs in the test runner's process and never reaches the program's. It may call classes of the
+            program too, and use what they make, but not leave a comparison to them.
         entry_point (`str`, *optional*, defaults to `""`):
-            Name of the function that the tests call. Without one it is read from the tests.
+            Name of the function or class that the tests call, or an expression such as `Solution().solve`, with which
+            `check` is called. Without one it is read from the tests.
         prelude (`str`, *optional*, defaults to `""`):
             Trusted source text that runs before the program and before the tests (imports, helpers of the prompt).
         timeout_s (`float`, *optional*, defaults to `3.0`):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.config.errors import ConfigError
@@ -92,10 +94,50 @@ def steps_per_rollout(training_args: GRPOConfig) -> float:
     return passes / training_args.gradient_accumulation_steps
 
 
+MAX_TRIED = 1000  # rows whose tests are tried before training: seconds on two cores
+
+
+@dataclass(frozen=True)
+class UnsupportedRows:
+    """
+    Rows that a reward applies to and can never reward.
+
+    Args:
+        reasons (`dict[int, str]`): Row number -> why.
+        tried (`int`), applies_to (`int`): Rows looked at, evenly spaced, of those that the reward applies to.
+    """
+
+    reasons: dict[int, str]
+    tried: int
+    applies_to: int
+
+    def __str__(self) -> str:
+        whole = "" if self.tried == self.applies_to else f", {self.tried:,} of them tried"
+        examples: dict[str, list[int]] = {}
+        for row, reason in self.reasons.items():
+            examples.setdefault(reason, []).append(row)
+        first = sorted(examples.items(), key=lambda pair: -len(pair[1]))[:3]
+        why = "; ".join(
+            f"{reason} (row {', '.join(map(str, rows[:3]))}{', …' * (len(rows) > 3)})" for reason, rows in first
+        )
+        return f"{len(self.reasons):,} of {self.applies_to:,} rows{whole}: {why}"
+
+
+def find_unsupported(reward: Reward, rows: Dataset) -> UnsupportedRows | None:
+    """Find rows that a reward applies to and can never reward, such as by tests that no program can be run on."""
+    every = rows.to_list()
+    applies = [number for number, row in enumerate(every) if reward.function.applies(row)]
+    chosen = applies[:: math.ceil(len(applies) / MAX_TRIED) or 1]
+    reasons = reward.function.unsupported([every[number] for number in chosen])
+    found = {number: reason for number, reason in zip(chosen, reasons, strict=True) if reason}
+    return UnsupportedRows(found, len(chosen), len(applies)) if found else None
+
+
 def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset, rewards: Sequence[Reward]) -> None:
     """
-    Refuse a run without one whole batch of prompts, rewards that apply to no row or cannot run here, and rows that a
-    reward cannot score. Warn of tests that are graded and shown, and of checkpoints in the middle of a rollout.
+    Refuse a run without one whole batch of prompts, rewards that apply to no row, cannot run here or can reward no row,
+    and rows that a reward cannot score. Warn of rows that cannot be rewarded, of tests that are graded and shown, and of
+    checkpoints in the middle of a rollout.
     """
     from schoolhouse.rewards import Code, Cosine
     from schoolhouse.rewards.build import UserFunction
@@ -121,6 +163,10 @@ def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset
                 reward.function.try_on(rows.select(range(min(2, len(rows)))).to_list())
         except ValueError as error:
             parser.error(("rewards", index), str(error))
+        if reward.weight and (unsupported := find_unsupported(reward, rows)):
+            if len(unsupported.reasons) == unsupported.tried:
+                parser.error(("rewards", index), f"{reward.__name__} can reward no row: {unsupported}")
+            warnings.warn(f"{reward.__name__} can never reward {unsupported}; leave them out", stacklevel=1)
     errors: dict[int, list[str]] = {}  # of each reward
     for number, row in enumerate(rows):
         for index, reward in enumerate(rewards):

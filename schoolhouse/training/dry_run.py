@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from schoolhouse.core.chat_templates import template_tokens
-from schoolhouse.training.checks import prompts_per_rollout, steps_per_rollout
+from schoolhouse.training.checks import find_unsupported, prompts_per_rollout, steps_per_rollout
 from schoolhouse.training.loss_mask import encode, evenly_spaced, frequent, mark
 from schoolhouse.training.memory import estimate_memory
 from schoolhouse.training.untrained_tokens import EmbeddingRows
@@ -136,13 +136,18 @@ def dry_run_grpo(
             ("", f"{epoch} steps an epoch, {run} in all"),
             *(
                 ("reward", f"{reward.__name__}, weight {reward.weight:g}, applies to "
-                           f"{sum(reward.function.applies(row) for row in every):,} rows")
+                           f"{sum(reward.function.applies(row) for row in every):,} rows{_unsupported(reward, rows)}")
                 for reward in rewards
             ),
             *_biased_ratio(training_args),
             ("never read", never_read(model_args, tokenizer)),
         ]
     )  # fmt: skip
+
+
+def _unsupported(reward: Reward, rows: Dataset) -> str:
+    found = find_unsupported(reward, rows) if reward.weight else None
+    return f", and can never reward {found}" if found else ""
 
 
 def training_steps(rows: int, training_args: TrainingArguments) -> tuple[int, int]:

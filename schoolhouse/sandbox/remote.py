@@ -10,17 +10,33 @@ from __future__ import annotations
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn, Protocol
 
+from schoolhouse.sandbox.prepared_tests import Tests
 from schoolhouse.sandbox.types import Status
 from schoolhouse.sandbox.wire_format import NotPlain, from_plain
 
 
-if TYPE_CHECKING:
-    from schoolhouse.sandbox.test_runner import Program
-
-
 _MUTABLE = frozenset({list, tuple, dict, set, bytearray, deque, OrderedDict, Counter, defaultdict})
+
+
+class Program(Protocol):
+    """What these objects need of [`~schoolhouse.sandbox.test_runner.Program`]."""
+
+    tests: Tests
+
+    def request(
+        self,
+        operation: str,
+        target: Remote,
+        arguments: tuple[Any, ...] = (),
+        keywords: dict[str, Any] = {},  # noqa: B006
+        made: bool = False,
+    ) -> Any:
+        """Have the program carry out an operation."""
+
+    def refuse(self, detail: str) -> NoReturn:
+        """Record a use of an object that proves nothing."""
 
 
 class Remote:

@@ -26,6 +26,7 @@ ROWS = [
     ("s = Stack()\ns.push(1)\nassert s.pop() == 1", None, ""),
     ("assert total([Pair(1, 2)]) == 3", None, ""),
     ("assert Vector(1, 2) + Vector(1, 1) == Vector(2, 3)", None, "'Vector'"),
+    ("assert Version('1.2') < Version('1.10')", None, "'Version'"),
     ("assert f(lambda x: x) == 2", None, "function"),
     ("assert apply(f, 1) == 2", None, "'apply'"),
     ("import numpy_like\nassert f(1) == numpy_like.array(2)", None, "numpy_like"),

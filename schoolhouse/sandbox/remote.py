@@ -50,20 +50,22 @@ class Remote:
             attributes and operators; of any other object only attributes that no value has, its items and its text.
     """
 
-    __slots__ = ("_made", "_number", "_program")
-    _methods: frozenset[str] = frozenset()
+    __slots__ = ("_remote_made", "_remote_number", "_remote_program")
+    _remote_methods: frozenset[str] = frozenset()
 
     def __init__(self, program: Program, number: int, made: bool = False) -> None:
-        object.__setattr__(self, "_program", program)
-        object.__setattr__(self, "_number", number)
-        object.__setattr__(self, "_made", made)
+        object.__setattr__(self, "_remote_program", program)
+        object.__setattr__(self, "_remote_number", number)
+        object.__setattr__(self, "_remote_made", made)
 
     def __getattr__(self, name: str) -> Any:
         # `__deepcopy__` and the like are asked for by the interpreter, not by the tests.
         hidden = name.startswith("__") and name not in ("__name__", "__doc__", "__dict__", "__annotations__")
-        if hidden or not (self._made or name in self._program.tests.attributes or name in self._methods):
+        if hidden or not (
+            self._remote_made or name in self._remote_program.tests.attributes or name in self._remote_methods
+        ):
             raise AttributeError(f"an object of the program's own has no {name!r}")
-        return self._program.request("getattr", self, (name,))
+        return self._remote_program.request("getattr", self, (name,))
 
 
 class RemoteFunction(Remote):
@@ -72,28 +74,28 @@ class RemoteFunction(Remote):
     __slots__ = ()
 
     def __call__(self, *positional: Any, **keywords: Any) -> Any:
-        tests = self._program.tests
-        makes_object = self._number < len(tests.names) and tests.names[self._number] in tests.classes
-        return self._program.request("", self, positional, keywords, makes_object)
+        tests = self._remote_program.tests
+        makes_object = self._remote_number < len(tests.names) and tests.names[self._remote_number] in tests.classes
+        return self._remote_program.request("", self, positional, keywords, makes_object)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._program.request("setattr", self, (name, value))
+        self._remote_program.request("setattr", self, (name, value))
 
     def __instancecheck__(self, instance: Any) -> bool:
-        return isinstance(instance, Remote) and bool(self._program.request("isinstance", instance, (self,)))
+        return isinstance(instance, Remote) and bool(self._remote_program.request("isinstance", instance, (self,)))
 
 
 class RemoteIterator(Remote):
     """An iterator or generator."""
 
     __slots__ = ()
-    _methods = frozenset({"send", "close", "throw"})
+    _remote_methods = frozenset({"send", "close", "throw"})
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        return self._program.request("next", self)
+        return self._remote_program.request("next", self)
 
 
 class RemoteCoroutine(Remote, Coroutine[Any, Any, Any]):
@@ -102,7 +104,7 @@ class RemoteCoroutine(Remote, Coroutine[Any, Any, Any]):
     __slots__ = ()
 
     def send(self, value: Any) -> Any:
-        raise StopIteration(self._program.request("await", self))
+        raise StopIteration(self._remote_program.request("await", self))
 
     def throw(self, *error: Any) -> Any:
         raise error[0]
@@ -111,7 +113,7 @@ class RemoteCoroutine(Remote, Coroutine[Any, Any, Any]):
         pass
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self._program.request("await", self)
+        return self._remote_program.request("await", self)
         yield
 
 
@@ -121,14 +123,14 @@ class RemoteObject(RemoteFunction):
     __slots__ = ()
 
     def __delattr__(self, name: str) -> None:
-        self._program.request("delattr", self, (name,))
+        self._remote_program.request("delattr", self, (name,))
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
         if isinstance(other, RemoteObject):
-            self._program.refuse("two objects of the program's own, and only its own == could compare them")
-        held = self._program.request("content", self)
+            self._remote_program.refuse("two objects of the program's own, and only its own == could compare them")
+        held = self._remote_program.request("content", self)
         return type(held) is list and len(held) == 1 and held[0] == other
 
     def __ne__(self, other: object) -> bool:
@@ -138,24 +140,26 @@ class RemoteObject(RemoteFunction):
         return id(self)
 
     def __contains__(self, item: Any) -> bool:
-        if not self._made:
-            self._program.refuse("an object of the program's own in the place of a container")
-        return bool(self._program.request("contains", self, (item,)))
+        if not self._remote_made:
+            self._remote_program.refuse("an object of the program's own in the place of a container")
+        return bool(self._remote_program.request("contains", self, (item,)))
 
     def __enter__(self) -> Any:
-        return self._program.request("", self._program.request("getattr", self, ("__enter__",)), made=self._made)
+        return self._remote_program.request(
+            "", self._remote_program.request("getattr", self, ("__enter__",)), made=self._remote_made
+        )
 
     def __exit__(self, *error: object) -> None:  # whatever it returns, no failure of a test is suppressed
-        self._program.request("getattr", self, ("__exit__",))(None, None, None)
+        self._remote_program.request("getattr", self, ("__exit__",))(None, None, None)
 
 
 def _method(operation: str, kind: type | None = None) -> Callable[..., Any]:
     """Return a method that asks for an operation whose result must be of a type, if any is given."""
 
     def method(self: RemoteObject, *arguments: Any) -> Any:
-        result = self._program.request(operation, self, arguments)
+        result = self._remote_program.request(operation, self, arguments)
         if kind and type(result) is not kind:
-            self._program.refuse(f"{operation}() of an object gave no {kind.__name__}")
+            self._remote_program.refuse(f"{operation}() of an object gave no {kind.__name__}")
         return result
 
     return method
@@ -165,16 +169,18 @@ def _operator(operation: str, reflected: bool = False) -> Callable[..., Any]:
     """Return the method of a binary operator."""
 
     def method(self: RemoteObject, other: Any) -> Any:
-        result = self._program.request("reflected " * reflected + operation, self, (other,), made=self._made)
-        if not isinstance(result, Remote) and not (self._made and isinstance(other, RemoteObject)):
-            self._program.refuse(f"a value that an object made of a value of the tests, with {operation}")
+        result = self._remote_program.request(
+            "reflected " * reflected + operation, self, (other,), made=self._remote_made
+        )
+        if not isinstance(result, Remote) and not (self._remote_made and isinstance(other, RemoteObject)):
+            self._remote_program.refuse(f"a value that an object made of a value of the tests, with {operation}")
         return result
 
     return method
 
 
 def _ordering(self: RemoteObject, other: Any) -> Any:
-    self._program.refuse("objects that only the program's own operators could order")
+    self._remote_program.refuse("objects that only the program's own operators could order")
 
 
 for _name, _kind in {"len": int, "bool": bool, "str": str, "repr": str, "int": int, "float": float}.items():

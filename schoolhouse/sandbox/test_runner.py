@@ -243,7 +243,7 @@ class Program:
                 raise Ended from None
         changed = not operation and self.tests.in_place
         own = bool(self.tests.classes or self.tests.attributes)
-        message = (number, operation, target._number, as_they_are, document, changed, own)
+        message = (number, operation, target._remote_number, as_they_are, document, changed, own)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(write_trusted(message))
         answer = self._receive()
@@ -267,7 +267,7 @@ class Program:
 
     def _node(self, value: Any) -> Any:
         """Return the node of an object that the program keeps, `None` for a value."""
-        return {"h": [value._number]} if isinstance(value, Remote) else None
+        return {"h": [value._remote_number]} if isinstance(value, Remote) else None
 
     def _named(self, node: Any, own: bool = True, made: bool = False) -> Any:
         """Return the object for a node of the program's."""

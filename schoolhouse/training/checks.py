@@ -135,9 +135,9 @@ def find_unsupported(reward: Reward, rows: Dataset) -> UnsupportedRows | None:
 
 def validate_grpo(parser: RecipeParser, training_args: GRPOConfig, rows: Dataset, rewards: Sequence[Reward]) -> None:
     """
-    Refuse a run without one whole batch of prompts, rewards that apply to no row, cannot run here or can reward no row,
-    and rows that a reward cannot score. Warn of rows that cannot be rewarded, of tests that are graded and shown, and of
-    checkpoints in the middle of a rollout.
+    Refuse a run without one whole batch of prompts, rewards that apply to no row, cannot run here or reward no row,
+    and rows that a reward cannot score. Warn of rows that cannot be rewarded, of tests that are graded and shown, and
+    of checkpoints in the middle of a rollout.
     """
     from schoolhouse.rewards import Code, Cosine
     from schoolhouse.rewards.build import UserFunction

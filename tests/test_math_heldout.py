@@ -44,6 +44,10 @@ ON_PURPOSE = {
     "a sign that is wrong": [("1 - \\frac{1}{e}", "$1 + \\frac{1}{e}$")],
     "an equation that is false": [("\\frac{10}{9}", "Answer $ \\frac{1}{2} \\$ = \\frac{10}{9} $")],
     "names of functions of other variables": [("W(n) = 1 \\text{ and } W(n) = -1", "W(x)=1orW(x)=-1")],
+    "LaTeX that a control character broke": [
+        ("\\begin{pmatrix}\x0crac{1}{2}\\end{pmatrix}", "$\\begin{pmatrix}\x0crac{1}{2}\\end{pmatrix}$")
+    ],
+    "boxes that nothing joins, one with a unit": [("\\boxed{35 cm} ++++ \\boxed{4}", "${35 cm,4}$")],
     "a solution that says that it is wrong": [("28", "The answer is 28. The solution provided is incorrect.")],
 }
 

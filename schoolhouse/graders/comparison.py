@@ -102,6 +102,8 @@ def _stated_in(reference: str) -> str:
     states; else the whole reference.
     """
     _, mark, text = plain(reference).rpartition("####")
+    if text.strip().isdecimal():  # most references are
+        return text
     contents, statement = final_answer(text, with_words=bool(mark or _ANSWER_FIRST.match(text)))
     if statement is None or statement.style == "last line":
         return text

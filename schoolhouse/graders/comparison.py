@@ -101,9 +101,10 @@ def _stated_in(reference: str) -> str:
     Return the final answer of a worked solution: what `#### N`, `\boxed{N}`, `<answer>N</answer>` or "the answer is N"
     states; else the whole reference.
     """
-    _, mark, text = plain(reference).rpartition("####")
+    _, mark, text = reference.rpartition("####")
     if text.strip().isdecimal():  # most references are
         return text
+    text = plain(text)
     contents, statement = final_answer(text, with_words=bool(mark or _ANSWER_FIRST.match(text)))
     if statement is None or statement.style == "last line":
         return text
@@ -120,13 +121,13 @@ def read_reference(reference: str) -> Reference:
     text = clean(_stated_in(reference))
     if not text:
         return Reference(text, "empty")
-    plain = text.isdecimal()  # most references are
-    choice = None if plain else _CHOICE.fullmatch(text)
+    integer = text.isdecimal()
+    choice = None if integer else _CHOICE.fullmatch(text)
     if choice:
         return Reference(choice["content"], "text", _text_key(text), letter=choice["letter"])
-    number = read_number(text) if plain or not (_NAMED.match(text) or _MONTH.search(text)) else None
+    number = read_number(text) if integer or not (_NAMED.match(text) or _MONTH.search(text)) else None
     if number is not None:
-        symbol, _ = (None, text) if plain else right_hand_side(text)
+        symbol, _ = (None, text) if integer else right_hand_side(text)
         symbol = symbol if symbol and SYMBOL.fullmatch(symbol) else None
         key = str(number)
         return Reference(key, "number", key, number, symbol, number.unit)

@@ -55,7 +55,13 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.graders.code import sandbox_layers
     from schoolhouse.rewards import reward_models
     from schoolhouse.training.callbacks import RunCallback, show_progress
-    from schoolhouse.training.checks import config_errors, load_rewards, validate_grpo
+    from schoolhouse.training.checks import (
+        config_errors,
+        in_chat_template,
+        load_rewards,
+        validate_evaluation,
+        validate_grpo,
+    )
     from schoolhouse.training.grpo import GRPOTrainer
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
     from schoolhouse.training.preflight import preflight
@@ -72,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     validate_grpo(parser, training_args, data.train, rewards)
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
+    data = in_chat_template(parser, data, tokenizer, data_args.conversational)
+    validate_evaluation(parser, training_args, data)
     if parser.check:
         from schoolhouse.training.dry_run import dry_run_grpo
 

@@ -44,7 +44,13 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.rewards import reward_models
     from schoolhouse.training import PPOTrainer
     from schoolhouse.training.callbacks import RunCallback, show_progress
-    from schoolhouse.training.checks import config_errors, load_rewards, validate_grpo
+    from schoolhouse.training.checks import (
+        config_errors,
+        in_chat_template,
+        load_rewards,
+        validate_evaluation,
+        validate_grpo,
+    )
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
 
     # 1. Rewards, prompts and tokenizer. Mistakes end here, before weights load.
@@ -56,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     validate_grpo(parser, training_args, data.train, rewards)
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
+    data = in_chat_template(parser, data, tokenizer, data_args.conversational)
+    validate_evaluation(parser, training_args, data)
     if parser.check:
         from schoolhouse.training.dry_run import dry_run_grpo
 

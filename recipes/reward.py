@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.core.run import Run
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback, show_progress
-    from schoolhouse.training.checks import config_errors, validate_pairs
+    from schoolhouse.training.checks import config_errors, in_chat_template, validate_evaluation, validate_pairs
     from schoolhouse.training.pairs import encode_pairs
     from schoolhouse.training.policy import load_training_tokenizer, save_policy
     from schoolhouse.training.reward import RewardTrainer, open_members, reference_statistics
@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         data = load_training_data(data_args, training_args.seed, kinds=("preference",))
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
+    data = in_chat_template(parser, data, tokenizer, data_args.conversational)
+    validate_evaluation(parser, training_args, data)
     pairs = encode_pairs(data.train, tokenizer, training_args, preference_args.use_margin)
     validate_pairs(parser, training_args, pairs, preference_args.num_members)
     if parser.check:

@@ -36,7 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     from schoolhouse.core.run import Run, tokens_trained
     from schoolhouse.data import load_training_data
     from schoolhouse.training.callbacks import RunCallback, show_progress
-    from schoolhouse.training.checks import config_errors, validate_sft
+    from schoolhouse.training.checks import (
+        config_errors,
+        default_to_assistant_loss,
+        in_chat_template,
+        validate_evaluation,
+        validate_sft,
+    )
     from schoolhouse.training.policy import load_policy, load_training_tokenizer, save_policy
     from schoolhouse.training.sft import SFTTrainer
 
@@ -46,7 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         data = load_training_data(data_args, training_args.seed, kinds=("messages", "prompt-completion", "text"))
     with config_errors(parser, "model_name_or_path"):
         tokenizer = load_training_tokenizer(model_args, training_args)
+    data = in_chat_template(parser, data, tokenizer, data_args.conversational)
+    default_to_assistant_loss(parser, training_args, data.train, tokenizer)
     validate_sft(parser, training_args, data.train)
+    validate_evaluation(parser, training_args, data)
     if parser.check:
         from schoolhouse.training.dry_run import dry_run_sft
 
@@ -81,17 +90,17 @@ def main(argv: list[str] | None = None) -> int:
         #    joins rows to sequences of `max_length`, so that nearly no padding is computed; position ids start anew
         #    with each row.
         stop = RunCallback(run)
-        trainer = SFTTrainer(
-            load_policy(model_args, training_args, tokenizer, needed),
-            args=training_args,
-            train_dataset=data.train,
-            eval_dataset=data.test if training_args.eval_strategy != "no" else None,
-            processing_class=masking_tokenizer,
-            callbacks=[stop],
-        )
+        with config_errors(parser):
+            trainer = SFTTrainer(
+                load_policy(model_args, training_args, tokenizer, needed),
+                args=training_args,
+                train_dataset=data.train,
+                eval_dataset=data.test if training_args.eval_strategy != "no" else None,
+                processing_class=masking_tokenizer,
+                callbacks=[stop],
+            )
         show_progress(trainer, run)
-        dropped = 0 if training_args.packing else len(data.train) - len(trainer.train_dataset)
-        if dropped:
+        if dropped := trainer.dropped_rows.get("train", 0):
             warnings.warn(f"{dropped} rows keep no trained token within max_length and are left out", stacklevel=1)
 
         # 5. Train: cross-entropy of the next token, averaged over the targets of a batch.

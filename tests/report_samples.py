@@ -6,9 +6,8 @@ import random
 from dataclasses import asdict
 from types import SimpleNamespace
 
-from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.files import write_json, write_json_lines
-from schoolhouse.core.manifest import RunManifest
+from schoolhouse.core.manifest import DataSource, RunManifest
 from schoolhouse.evaluation.results import EvalSample, Hashes, SamplingSettings, build_results
 from schoolhouse.evaluation.statistics.preference import calibration
 from schoolhouse.evaluation.summary import summarise

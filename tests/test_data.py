@@ -7,11 +7,11 @@ import math
 import subprocess
 import sys
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset, DatasetDict
 
+from schoolhouse.config.arguments import DataArguments
 from schoolhouse.core.fingerprint import fingerprint
 from schoolhouse.data import load_training_data
 from schoolhouse.data.loading import LoadReport, load_table
@@ -37,13 +37,6 @@ def write(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return str(path)
-
-
-def arguments(**given):
-    names = ("name", "path", "config", "revision", "columns")
-    defaults = {f"dataset_{name}": None for name in names} | {"datasets": None}
-    defaults |= {"max_train_rows": None, "max_eval_rows": None, "drop_overlap": False}
-    return SimpleNamespace(**{**defaults, "dataset_train_split": "train", "dataset_test_split": "test", **given})
 
 
 @pytest.fixture(autouse=True)
@@ -275,7 +268,7 @@ def hub(monkeypatch):
 def test_a_hub_data_set_is_read_by_split_config_and_revision(hub):
     given = {"dataset_name": "user/name", "dataset_config": "main", "dataset_revision": "v1"}
     given |= {"dataset_train_split": "train_sft", "dataset_test_split": "test_sft"}
-    loaded = load_training_data(arguments(**given), seed=0)
+    loaded = load_training_data(DataArguments(**given), seed=0)
     assert loaded.train.to_list() == [turn(1)] and loaded.test.to_list() == [turn(2)]
     assert {args for args, _ in hub} == {("user/name", "main")} and {kw["revision"] for _, kw in hub} == {"v1"}
     assert [(source.location, source.revision) for source in loaded.sources] == [("user/name", "v1")] * 2
@@ -283,17 +276,17 @@ def test_a_hub_data_set_is_read_by_split_config_and_revision(hub):
 
 def test_a_missing_hub_split_lists_those_there_are(hub):
     with pytest.raises(ValueError, match="user/name has no split 'train'; it has train_sft, test_sft"):
-        load_training_data(arguments(dataset_name="user/name"), seed=0)
+        load_training_data(DataArguments(dataset_name="user/name"), seed=0)
     assert load_table("user/name", "train_sft[:10%]").to_list() == [turn(1)]
 
 
 def test_the_default_test_split_may_be_missing_but_a_chosen_one_may_not(tmp_path):
     path = write(tmp_path / "mine.jsonl", map(chat, range(3)))
     for given in ({"dataset_path": path}, {"dataset_name": path}, {"datasets": [{"path": path}]}):
-        assert load_training_data(arguments(**given), seed=0).test is None
-    assert load_training_data(arguments(dataset_path=path, dataset_test_split=None), seed=0).test is None
+        assert load_training_data(DataArguments(**given), seed=0).test is None
+    assert load_training_data(DataArguments(dataset_path=path, dataset_test_split=None), seed=0).test is None
     with pytest.raises(ValueError, match="not read as split 'validation'"):
-        load_training_data(arguments(dataset_path=path, dataset_test_split="validation"), seed=0)
+        load_training_data(DataArguments(dataset_path=path, dataset_test_split="validation"), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +300,7 @@ def test_the_default_test_split_may_be_missing_but_a_chosen_one_may_not(tmp_path
 )
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest(name, message):
     with pytest.raises(ValueError, match=message):
-        load_training_data(arguments(dataset_name=name), seed=0)
+        load_training_data(DataArguments(dataset_name=name), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +314,13 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest(name, message):
 )
 def test_a_contradictory_choice_of_data_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        load_training_data(arguments(**given), seed=0)
+        load_training_data(DataArguments(**given), seed=0)
 
 
 def test_the_record_is_json_and_counts_what_was_left_out(tmp_path):
     path = write(tmp_path / "train.jsonl", [*map(chat, range(120)), "{"])
     write(tmp_path / "test.jsonl", map(chat, range(110, 130)))
-    loaded = load_training_data(arguments(dataset_path=str(tmp_path), max_eval_rows=15), seed=0)
+    loaded = load_training_data(DataArguments(dataset_path=str(tmp_path), max_eval_rows=15), seed=0)
     train, test = (json.loads(source.model_dump_json()) for source in loaded.sources)
     assert train["malformed"] == 1 and train["malformed_rows"][0].startswith(f"{path}:121: ")
     assert (train["rows"], test["rows"]) == (len(loaded.train), len(loaded.test)) == (120, 15)
@@ -338,17 +331,17 @@ def test_the_record_is_json_and_counts_what_was_left_out(tmp_path):
 
 def test_overlap_with_eval_sets_is_reported_and_dropped_when_asked(tmp_path, caplog):
     path = write(tmp_path / "mine.jsonl", map(chat, range(10)))
-    kept = load_training_data(arguments(dataset_path=path), 0, eval_sets={"mine": ["Question 3!", "question 33"]})
+    kept = load_training_data(DataArguments(dataset_path=path), 0, eval_sets={"mine": ["Question 3!", "question 33"]})
     assert len(kept.train) == 10 and kept.sources[0].overlap["mine"].train_rows == 1
     assert "1 of 10 training prompts" in caplog.text
     dropped = load_training_data(
-        arguments(dataset_path=path, drop_overlap=True), 0, eval_sets={"mine": ["question 3"]}
+        DataArguments(dataset_path=path, drop_overlap=True), 0, eval_sets={"mine": ["question 3"]}
     )
     assert dropped.train.to_list() == [chat(number) for number in range(10) if number != 3]
     assert dropped.sources[0].dropped_overlap == 1
     with pytest.raises(ValueError, match="drop_overlap leaves no training row"):
         everything = [f"question {number}" for number in range(10)]
-        load_training_data(arguments(dataset_path=path, drop_overlap=True), 0, eval_sets={"mine": everything})
+        load_training_data(DataArguments(dataset_path=path, drop_overlap=True), 0, eval_sets={"mine": everything})
 
 
 def mixture(tmp_path, sizes, weights, seed=0, **given):
@@ -356,7 +349,7 @@ def mixture(tmp_path, sizes, weights, seed=0, **given):
     for name, size, weight in zip("abc", sizes, weights, strict=False):
         path = write(tmp_path / f"{name}.jsonl", [{"text": f"{name}{number}"} for number in range(size)])
         entries.append({"path": path} | ({} if weight is None else {"weight": weight}))
-    return load_training_data(arguments(datasets=entries, **given), seed)
+    return load_training_data(DataArguments(datasets=entries, **given), seed)
 
 
 @pytest.mark.parametrize("limit", [None, 100])
@@ -415,14 +408,14 @@ def test_data_sets_of_different_kinds_do_not_mix(tmp_path):
         second = write(tmp_path / f"{name}.jsonl", [row])
         message = rf"chats.jsonl' has messages \(conversational\), '.*{name}.jsonl' has {columns}"
         with pytest.raises(ValueError, match=message):
-            load_training_data(arguments(datasets=[{"path": first}, {"path": second}]), seed=0)
+            load_training_data(DataArguments(datasets=[{"path": first}, {"path": second}]), seed=0)
 
 
 def test_extra_columns_and_message_keys_may_differ_within_a_mixture(tmp_path, caplog):
     first = write(tmp_path / "a.jsonl", [chat(1) | {"answer": "1", "id": 1, "source": "mine"}])
     call = {"role": "assistant", "content": "b", "tool_calls": [{"name": "f"}]}
     second = write(tmp_path / "b.jsonl", [{"messages": [say("user", "a"), call], "id": "x"}])
-    loaded = load_training_data(arguments(datasets=[{"path": first}, {"path": second}]), seed=0)
+    loaded = load_training_data(DataArguments(datasets=[{"path": first}, {"path": second}]), seed=0)
     rows = sorted(loaded.train.to_list(), key=lambda row: row["source"])
     assert rows[0]["source"].endswith("b.jsonl") and rows[0]["answer"] is None and rows[0]["messages"][1] == call
     assert rows[1]["source"] == "mine" and rows[1]["answer"] == "1" and rows[1]["messages"] == chat(1)["messages"]
@@ -433,7 +426,7 @@ def test_max_rows_and_columns_apply_to_one_entry_of_a_mixture(tmp_path):
     first = write(tmp_path / "a.jsonl", [{"body": f"a{number}"} for number in range(9)])
     second = write(tmp_path / "b.jsonl", [{"text": f"b{number}"} for number in range(4)])
     entries = [{"path": first, "columns": {"text": "body"}, "max_rows": 2}, {"path": second}]
-    texts = load_training_data(arguments(datasets=entries), seed=0).train["text"]
+    texts = load_training_data(DataArguments(datasets=entries), seed=0).train["text"]
     assert sorted(texts) == ["a0", "a1", "b0", "b1", "b2", "b3"]
 
 
@@ -461,6 +454,6 @@ def test_importing_data_loads_no_heavy_library():
 @pytest.mark.parametrize("name", ["tiny/sft", "tiny/preferences"])
 def test_the_tiny_data_loads_without_a_network(name, caplog):
     caplog.set_level(logging.ERROR)
-    loaded = load_training_data(arguments(dataset_name=name, max_train_rows=50, max_eval_rows=10), seed=0)
+    loaded = load_training_data(DataArguments(dataset_name=name, max_train_rows=50, max_eval_rows=10), seed=0)
     assert (len(loaded.train), len(loaded.test)) == (50, 10)
     assert loaded.sources[0].location == "generated"

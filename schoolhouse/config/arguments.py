@@ -62,6 +62,12 @@ class DataArguments:
             Rows of the test split to use at most.
         drop_overlap (`bool`, *optional*, defaults to `False`):
             Leave out training rows whose prompt is one of the test split's; in a mixture each entry says so.
+        validation_split (`float` or `int`, *optional*):
+            Share or number of the training rows that are held out, and take the place of the test split. A hash of
+            the prompt decides, so the same rows are held out every time, and no prompt is on both sides.
+        conversational (`bool`, *optional*):
+            Put prompts and answers that are text into turns of the chat template; by default where the model has a
+            template of its own.
     """
 
     dataset_name: str | None = None
@@ -75,6 +81,8 @@ class DataArguments:
     max_train_rows: int | None = None
     max_eval_rows: int | None = None
     drop_overlap: bool = False
+    validation_split: float | int | None = None
+    conversational: bool | None = None
 
 
 @dataclass

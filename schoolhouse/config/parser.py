@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_origin, get_type_hints
 
-from schoolhouse.config.console import quiet_libraries
+from schoolhouse.config.console import set_up_console
 from schoolhouse.config.errors import ConfigError, FlagParser, KeyPath, exit_with, key_label, nearest, render
 from schoolhouse.config.key_rules import LORA_KEYS, REMOVED, RENAMED, apply_renames, check_bounds, refuse_conflicts
 from schoolhouse.config.paths import adapter_settings, check_locations
@@ -151,7 +151,7 @@ class RecipeParser:
             SystemExit: status 2 after one line on stderr.
         """
         argv = sys.argv[1:] if argv is None else argv
-        quiet_libraries()
+        set_up_console()
         known, unknown = self._flags.parse_known_args([self._spell_flag(text) for text in argv])
         texts = vars(known)
         if asked := texts.pop("help"):

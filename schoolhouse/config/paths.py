@@ -12,7 +12,7 @@ from schoolhouse.config.key_rules import LORA_KEYS
 # Two local folders that differ in one of these are certainly different bases; their weights are not read.
 _SHAPE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
 
-_DATA_FILES = (".json", ".jsonl", ".parquet", ".csv", ".yaml", ".yml")
+_DATA_FILES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".yaml", ".yml")
 
 # First parts of the paths that `shipped` knows.
 _SHIPPED = (("recipes",), ("data",), ("eval",), ("accelerate_config.yaml",))

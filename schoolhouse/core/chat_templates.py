@@ -63,6 +63,12 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokeni
     return tokenizer
 
 
+def has_own_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Check if a tokenizer's template is the model's, and not the fallback of [`ensure_chat_template`]."""
+    fallback = (TEMPLATES / "fallback.jinja").read_text(encoding="utf-8")
+    return str(tokenizer.chat_template).removeprefix("{{- bos_token }}") != fallback
+
+
 def training_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """
     Return the tokenizer's template with `{% generation %}` markers around the answers of the assistant and their EOS.

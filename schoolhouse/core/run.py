@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from schoolhouse.config.errors import exit_with
 from schoolhouse.config.user_code import UserCodeError
-from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.environment import git_state, hardware, versions
 from schoolhouse.core.files import load_object, write_json
 from schoolhouse.core.fingerprint import NOT_COMPUTED, digest, evaluation_fingerprint, file_hash, stage_fingerprints
@@ -26,6 +25,7 @@ from schoolhouse.core.manifest import (
     RUN_FILE,
     AdapterSource,
     Best,
+    DataSource,
     Evaluation,
     ModelSource,
     Resumption,

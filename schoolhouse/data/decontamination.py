@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from schoolhouse.core.data_source import Overlap
+from schoolhouse.core.manifest import Overlap
 from schoolhouse.data.columns import prompt_text
 
 

@@ -15,8 +15,8 @@ from schoolhouse.core.files import parse_json
 
 
 # Suffix of a file -> name of the reader in `datasets`.
-_READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-_KNOWN = ".jsonl, .json, .csv (each also .gz) or .parquet"
+_READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+_KNOWN = ".jsonl, .json, .csv, .tsv (each also .gz) or .parquet"
 # Environment variable: GiB that a compressed file may unpack to, 2 by default.
 MAX_UNPACKED = "SCHOOLHOUSE_MAX_UNPACKED_GB"
 _LONGEST_LINE = 1 << 28  # bytes
@@ -30,8 +30,13 @@ class MissingSplitError(ValueError):
 
 
 def file_type(path: Path) -> str | None:
-    """`"json"`, `"csv"` or `"parquet"` by the name of a file, `None` for any other."""
+    """`"json"`, `"csv"`, `"tsv"` or `"parquet"` by the name of a file, `None` for any other."""
     return _READERS.get(Path(path.name.removesuffix(".gz")).suffix)
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Check if a folder was written by `save_to_disk` of `datasets`."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
 def find_files(path: Path, split: str | None) -> list[Path]:
@@ -82,12 +87,15 @@ def read_json(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     with _Gunzipped.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         if file.name.removesuffix(".gz").endswith(".json"):
             text = stream.read()
-            if text.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
-                try:
-                    elements = parse_json(text)
-                except ValueError as error:
+            is_list = text.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
+            try:
+                value = parse_json(text)
+            except ValueError as error:
+                if is_list:
                     raise ValueError(f"{file} is not valid JSON: {error}") from None
-                for number, element in enumerate(elements):
+                value = None  # JSON Lines, whatever the name says
+            if value is not None:
+                for number, element in enumerate(_records(value)):
                     yield f"{file} row {number}", _row_or_reason(element)
                 return
             stream = io.BytesIO(text)
@@ -98,6 +106,20 @@ def read_json(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
                 raise ValueError(f"{file}:{number} is longer than {_LONGEST_LINE:,} bytes: write a row to a line")
             if line.removeprefix(codecs.BOM_UTF8).strip():
                 yield f"{file}:{number}", _parse(line)
+
+
+def _records(value: Any) -> list[Any]:
+    """Records of a JSON document: the document itself, or the only list of records in it, as in `{"data": [...]}`."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, dict):
+        return [value]
+    lists = {
+        name: part for name, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict)
+    }
+    # The turns of a single conversation are no records.
+    is_one = {"messages", "conversations"} & set(lists) or len(lists) != 1
+    return [value] if is_one else next(iter(lists.values()))
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:

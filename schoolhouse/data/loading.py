@@ -1,4 +1,4 @@
-"""Rows from the Hub, JSON Lines, JSON, CSV, Parquet or a folder of these.
+"""Rows from the Hub, JSON Lines, JSON, CSV, TSV, Parquet, a folder of these, or what `save_to_disk` wrote.
 
 A malformed row is named by file and line. More than 1 % of them is an error; fewer are left out with a warning, listed
 in the [`LoadReport`], which goes into the run manifest: none is dropped silently.
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from schoolhouse.core.escape import one_line
 from schoolhouse.data.columns import columns_of, form_of, require_kind, surplus_of, validate_row
-from schoolhouse.data.files import MissingSplitError, check_size, file_type, find_files, read_json
+from schoolhouse.data.files import MissingSplitError, check_size, file_type, find_files, is_saved_dataset, read_json
+from schoolhouse.data.forms import find_form, plain_messages, unread_columns
 
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ def open_table(
     from datasets.exceptions import DatasetGenerationError
 
     path = Path(location).expanduser()
-    if path.exists():
+    if is_saved_dataset(path):
+        rows = _saved_split(path, split)
+    elif path.exists():
         files = find_files(path, split)
         types = sorted({kind for file in files if (kind := file_type(file))})
         if len(types) > 1:
@@ -107,8 +110,10 @@ def open_table(
             return Table(location, [row for _, row in entries], [place for place, _ in entries])
         for file in files:
             check_size(file)
+        tabs = {"sep": "	"} if types == ["tsv"] else {}
+        reader = "csv" if tabs else types[0]
         try:
-            rows = load_dataset(types[0], data_files=[str(file) for file in files], split="train")
+            rows = load_dataset(reader, data_files=[str(file) for file in files], split="train", **tabs)
         except DatasetGenerationError as error:
             raise ValueError(f"{location} cannot be read as {types[0]}: {one_line(error.__cause__)}") from None
     elif location.startswith("https://"):
@@ -126,6 +131,17 @@ def open_table(
         if report is not None and commits and commits[0]:
             report.revision = commits[0][1]
     return Table(location, rows if max_rows is None else rows.select(range(min(max_rows, len(rows)))))
+
+
+def _saved_split(path: Path, split: str | None) -> "Dataset":
+    """A split of what `save_to_disk` wrote; a data set without splits is the train split."""
+    from datasets import Dataset, concatenate_datasets, load_from_disk
+
+    saved = load_from_disk(str(path))
+    splits = {"train": saved} if isinstance(saved, Dataset) else dict(saved)
+    if split is not None and split not in splits:
+        raise MissingSplitError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
+    return splits[split] if split is not None else concatenate_datasets(list(splits.values()))
 
 
 def read_rows(
@@ -204,6 +220,7 @@ def to_dataset(table: Table, kinds: Sequence[str] | None = None, report: LoadRep
     """
     from datasets import Dataset
 
+    table = _in_known_form(table, kinds) if kinds else table
     names = _columns(table)
     # Where no line could be read there are no columns to decide by: _valid_indices says what is wrong.
     kind = require_kind(table.label, names, kinds) if names else None
@@ -231,6 +248,39 @@ def to_dataset(table: Table, kinds: Sequence[str] | None = None, report: LoadRep
         return Dataset.from_list(rows, on_mixed_types="use_json")
     rows = table.rows if len(valid) == len(table.rows) else table.rows.select(valid)
     return rows.remove_columns(surplus_of(rows.column_names, required))
+
+
+def _in_known_form(table: Table, kinds: Sequence[str]) -> Table:
+    """Return the table with rows in TRL's columns and messages of text, where they are in another common form."""
+    names = _columns(table)
+    form = find_form(names, kinds)
+    is_list = isinstance(table.rows, list)
+    if form is None and not is_list and not any(_has_parts(feature) for feature in table.rows.features.values()):
+        return table
+    read: list[dict[str, Any] | str] = []
+    for row in table.rows:
+        try:
+            row = form.read(row) if form and isinstance(row, dict) else row
+            read.append({name: plain_messages(value) for name, value in row.items()} if isinstance(row, dict) else row)
+        except ValueError as error:
+            read.append(str(error))
+    result = Table(table.label, read, table.places)
+    first = next((index for index, row in enumerate(read) if isinstance(row, dict)), None)
+    if form and first is not None and read[first] != table.rows[first]:
+        logger.info("%s: read as %s: %s", table.label, form.name, form.reading)
+    if unread := unread_columns(_columns(result)):
+        logger.warning(
+            "%s: not read: %s; dataset_columns, or a YAML file that describes the data, can bring it into the prompt",
+            table.label,
+            ", ".join(unread),
+        )
+    return result
+
+
+def _has_parts(feature: Any) -> bool:
+    """Whether a column of an Arrow table holds messages whose content is no text."""
+    entry = getattr(feature, "feature", None)
+    return isinstance(entry, dict) and getattr(entry.get("content"), "dtype", None) not in (None, "string")
 
 
 def _valid_indices(table: Table, errors: list[str | None], report: LoadReport | None) -> list[int]:

@@ -1,6 +1,7 @@
 """Training data that a recipe names: one data set or a weighted mixture, with a record of each source."""
 
 import difflib
+import hashlib
 import itertools
 import logging
 import math
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from schoolhouse.core.data_source import DataSource
+from schoolhouse.config.errors import ConfigError
 from schoolhouse.core.fingerprint import fingerprint
+from schoolhouse.core.manifest import DataSource
 from schoolhouse.data.columns import TRL_COLUMNS, columns_of, form_of, prompt_text, require_kind, whole_text
 from schoolhouse.data.decontamination import EvalIndex, drop_overlap, exact_duplicates
 from schoolhouse.data.files import MissingSplitError, file_type
@@ -79,7 +81,7 @@ def load_training_data(
     mixed = bool(data_args.datasets)
     entries = _entries(data_args)
     tests, trains = [], []
-    test_split = data_args.dataset_test_split
+    test_split = None if data_args.validation_split is not None else data_args.dataset_test_split
     for entry in entries:
         if test_split is None:
             break
@@ -87,15 +89,19 @@ def load_training_data(
         try:
             tests.append(_load(entry, "test", test_split, max_rows, kinds))
         except MissingSplitError as error:
-            # "test" is the default, which a user's file need not have; the trainer says if it needs one.
+            # "test" is the default, which a user's file need not have; a recipe that needs one says so.
             if test_split != "test":
                 raise
-            logger.info("nothing to evaluate on: %s", error)
-    prompts = {f"{record.name}:{record.split}": list(map(prompt_text, rows)) for rows, record in tests}
-    index = EvalIndex({**prompts, **(eval_sets or {})})
+            logger.debug("nothing to evaluate on: %s", error)
+    loaded = []
     for entry in entries:
         max_rows = entry.get("max_rows") if mixed else data_args.max_train_rows
-        rows, record = _load(entry, "train", entry.get("split") or data_args.dataset_train_split, max_rows, kinds)
+        loaded.append(_load(entry, "train", entry.get("split") or data_args.dataset_train_split, max_rows, kinds))
+    if data_args.validation_split is not None:
+        loaded, tests = _hold_out(loaded, data_args.validation_split)
+    prompts = {f"{record.name}:{record.split}": list(map(prompt_text, rows)) for rows, record in tests}
+    index = EvalIndex({**prompts, **(eval_sets or {})})
+    for (rows, record), entry in zip(loaded, entries, strict=True):
         trains.append((_decontaminate(rows, record, index, entry.get("drop_overlap", False)), record))
     sources = [record for _, record in (*trains, *tests)]
     _require_one_kind([*trains, *tests])
@@ -165,6 +171,42 @@ def _load(
         sha256=fingerprint(rows),
         license=license,
     )
+
+
+def _hold_out(
+    parts: "list[tuple[Dataset, DataSource]]", size: float | int
+) -> "tuple[list[tuple[Dataset, DataSource]], list[tuple[Dataset, DataSource]]]":
+    """
+    Divide the rows into those to train on and those held out, by a hash of the prompt. A share compares the hash with
+    a fixed number, so rows that are added later leave the others where they were; a number of rows takes the smallest
+    hashes, and all rows of a prompt.
+    """
+    hashes = [[_unit_hash(prompt_text(row)) for row in rows] for rows, _ in parts]
+    every = sorted(itertools.chain.from_iterable(hashes))
+    is_share = isinstance(size, float)
+    if not (0 < size < 1 if is_share else 0 < size < len(every)):
+        allowed = "between 0 and 1, or a number of rows" if is_share else f"from 1 to {len(every) - 1}, or a share"
+        raise ConfigError(("validation_split",), f"must be {allowed}, got {size}")
+    bound = size if is_share else every[int(size) - 1]
+    kept, held = [], []
+    for (rows, record), values in zip(parts, hashes, strict=True):
+        sides = [value < bound if is_share else value <= bound for value in values]
+        for into, side, role in ((kept, False, "train"), (held, True, "test")):
+            part = rows.select([index for index, is_held in enumerate(sides) if is_held == side])
+            if len(part):
+                changed = {"role": role, "rows": len(part), "used_rows": len(part), "sha256": fingerprint(part)}
+                split = "validation_split" if side else record.split
+                into.append((part, record.model_copy(update={**changed, "split": split})))
+    if len(kept) < len(parts) or not held:
+        raise ConfigError(
+            ("validation_split",), f"{size} of {len(every)} rows leave nothing to train or to evaluate on"
+        )
+    return kept, held
+
+
+def _unit_hash(text: str) -> float:
+    """Hash of a text as a number from 0 to 1."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def _checked_location(name: str) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from schoolhouse.config.paths import shipped
-from schoolhouse.core.data_source import DataSource
 from schoolhouse.core.escape import code_span, fenced, markdown, one_line
+from schoolhouse.core.manifest import DataSource
 from schoolhouse.core.redaction import anonymize
 from schoolhouse.data import dataset_names, load_dataset_spec
 from schoolhouse.evaluation.results import Estimate, EvaluationResults, SamplingSettings, TaskResult, TaskSampling

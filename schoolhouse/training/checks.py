@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from schoolhouse.config.errors import ConfigError
+from schoolhouse.core.chat_templates import has_own_template, training_chat_template
+from schoolhouse.data.forms import in_turns
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
     from trl import GRPOConfig, RewardConfig, SFTConfig
 
     from schoolhouse.config.arguments import RecipeParser
+    from schoolhouse.data.mixture import LoadedData
     from schoolhouse.rewards import Reward
     from schoolhouse.training.pairs import Pairs
+
+logger = logging.getLogger(__name__)
+
+RENDERED_ROWS = 20_000  # at most as many rows, evenly spaced, are rendered before weights load
 
 
 @contextlib.contextmanager
@@ -32,6 +41,77 @@ def config_errors(parser: RecipeParser, *keys: str) -> Iterator[None]:
     except (ValueError, OSError) as error:
         path = error.path if isinstance(error, ConfigError) else ()
         parser.error(path or next((key for key in keys if key in parser.resolved), None), str(error))
+
+
+def in_chat_template(
+    parser: RecipeParser, data: LoadedData, tokenizer: PreTrainedTokenizerBase, conversational: bool | None
+) -> LoadedData:
+    """
+    Put texts into turns where the model has a chat template of its own or `conversational` asks for it, and refuse
+    rows that the template does not render.
+    """
+    from trl import is_conversational
+
+    columns = {"prompt", "completion", "chosen", "rejected"}
+    has_texts = any(isinstance(data.train[0].get(column), str) for column in columns)
+    if has_texts and (has_own_template(tokenizer) if conversational is None else conversational):
+        logger.info("texts become turns of the chat template; `conversational: false` keeps them plain")
+        test = data.test.map(in_turns) if data.test is not None else None
+        data = replace(data, train=data.train.map(in_turns), test=test)
+    if is_conversational(data.train[0]):
+        _validate_rendering(parser, data.train, tokenizer)
+    return data
+
+
+def _validate_rendering(parser: RecipeParser, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse the first row that the chat template refuses, or whose tool calls it leaves out."""
+    from jinja2 import TemplateError
+
+    from schoolhouse.data.columns import TRL_COLUMNS
+
+    columns = [column for column in TRL_COLUMNS if column in rows.column_names]
+    for index in range(0, len(rows), max(1, len(rows) // RENDERED_ROWS)):
+        row = rows[index]
+        sides = [row[column] for column in columns if column not in ("prompt", "text")]
+        for side in sides or [[]]:
+            messages = [*(row.get("prompt") or []), *side]
+            try:
+                text = str(tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False))
+            except (TemplateError, TypeError) as error:
+                parser.error(None, f"row {index} of the training data: the chat template refuses it: {error}")
+            calls = [call for message in messages for call in message.get("tool_calls") or ()]
+            for name in (str((call.get("function") or call).get("name")) for call in calls):
+                if name not in text:
+                    parser.error(
+                        "chat_template_path" if "chat_template_path" in parser.fields else None,
+                        f"row {index} of the training data calls the tool {name!r}, but the chat template leaves tool "
+                        "calls out, so an empty turn would be trained: use a template that renders them",
+                    )
+
+
+def default_to_assistant_loss(
+    parser: RecipeParser, training_args: SFTConfig, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Train the assistant's turns alone in conversations, where the recipe does not say otherwise."""
+    if "assistant_only_loss" in parser.resolved or "messages" not in rows.column_names:
+        return
+    try:
+        training_chat_template(tokenizer)
+    except ValueError:
+        logger.warning("all turns are trained, the user's too: no marked version of this chat template is known")
+        return
+    training_args.assistant_only_loss = parser.resolved["assistant_only_loss"] = True
+    logger.info("only the assistant's turns are trained; `assistant_only_loss: false` trains all")
+
+
+def validate_evaluation(parser: RecipeParser, training_args: TrainingArguments, data: LoadedData) -> None:
+    """Refuse an evaluation during training without rows to evaluate on."""
+    if training_args.eval_strategy != "no" and data.test is None:
+        parser.error(
+            "eval_strategy",
+            "the data has no test split to evaluate on: hold out a share with `validation_split: 0.05`, or set "
+            "`eval_strategy: 'no'`",
+        )
 
 
 def validate_sft(parser: RecipeParser, training_args: SFTConfig, rows: Dataset) -> None:

@@ -6,13 +6,14 @@ import math
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_samples import data_source, sample, write_eval, write_pipeline
+from report_samples import data_source, sample, write_eval, write_manifest, write_pipeline
 from scripts import exiting
 
 from eval.report import main as script_main
@@ -181,6 +182,72 @@ def test_what_is_missing_is_said(tmp_path):
         "it has no evaluation",
     ):
         assert words in text
+
+
+def report_of(pairs, folder):
+    main(["--stages", *(f"{name}={evaluation}" for name, evaluation in pairs), "--output_dir", str(folder)])
+    return [(folder / name).read_text() for name in ("report.html", "report.md")]
+
+
+def test_results_without_samples_are_shown_and_called_uncompared(tmp_path, capsys):
+    lines = [[sample(i, i < right) for i in range(40)] for right in (10, 30)]
+    pairs = [
+        (name, write_eval(tmp_path / name, {"sums": mine, "tales": mine}))
+        for name, mine in zip(("base", "sft"), lines, strict=True)
+    ]
+    shutil.rmtree(tmp_path / "base/samples")
+    for shown in report_of(pairs, tmp_path / "out"):
+        assert "0.250" in shown and "0.750" in shown
+        assert "Nothing was compared" in shown and not re.search("[^0-9.]0 (worse|improved|without)", shown)
+    out = capsys.readouterr().out
+    assert "no stage could be compared" in out and "base/samples/sums.jsonl does not exist" in out
+    assert out.count("\n") == 1 and "0 improved" not in out
+
+
+def test_one_task_without_samples_or_of_another_version_hides_no_other(tmp_path):
+    lines = [[sample(i, i < right) for i in range(40)] for right in (10, 30)]
+    tasks = ("sums", "tales", "plays", "empty")
+    pairs = [
+        (name, write_eval(tmp_path / name, dict.fromkeys(tasks, mine)))
+        for name, mine in zip(("base", "sft"), lines, strict=True)
+    ]
+    (tmp_path / "base/samples/tales.jsonl").unlink()
+    (tmp_path / "sft/samples/empty.jsonl").write_text("")
+    results = json.loads((tmp_path / "sft/results.json").read_text())
+    results["tasks"]["plays"]["version"] = 2
+    (tmp_path / "sft/results.json").write_text(json.dumps(results))
+    changes, notes = find_changes(read_stages([f"{name}={folder}" for name, folder in pairs])[1])
+    assert list(changes) == [("sft", "sums")] and changes["sft", "sums"].kind == "improved"
+    assert [note for note in notes if "plays" in note and "version" in note] and len(notes) == len(set(notes))
+    for shown in report_of(pairs, tmp_path / "out"):
+        assert shown.replace("\\", "").count("0.750") >= 4
+        assert "empty has results, and no samples" in shown and "tales.jsonl does not exist" in shown.replace("\\", "")
+
+
+def test_isolation_that_was_off_and_hard_coded_programs_are_said_at_the_top(tmp_path):
+    code = {"status": "passed", "hidden_passed": True}
+    programs = [sample(i, True, "def f(n): return n", metrics=code | {"hard_coded": i < 3}) for i in range(12)]
+    pipeline = write_pipeline(tmp_path, {"base": (None, {"code": programs}), "grpo": ("base", {"code": programs})})
+    layers = {"rlimits": True, "landlock": False, "netns": False}
+    results = json.loads((tmp_path / "base/eval/results.json").read_text()) | {"sandbox": layers}
+    (tmp_path / "base/eval/results.json").write_text(json.dumps(results))
+    write_manifest(tmp_path / "grpo", "grpo", sandbox=layers | {"netns": True})
+    log = [{"step": s, "reward": 0.5, "rewards/code/hard_coded_of_passed": 0.1 * s} for s in (1, 2)]
+    (tmp_path / "grpo/log.json").write_text(json.dumps(log))
+    main(["--pipeline", str(pipeline), "--output_dir", str(tmp_path / "out")])
+    for shown in ((tmp_path / "out" / name).read_text().replace("\\", "") for name in ("report.html", "report.md")):
+        top = re.sub("<[^>]*>", "", shown.split("Every stage, every task" if "# " in shown[:9] else 'id="table"')[0])
+        assert "base: programs of the evaluation ran without these layers of isolation: landlock, netns." in top
+        assert "grpo: programs of the training ran without these layers of isolation: landlock." in top
+        assert "base, code: 25.0% of the programs that pass hold inputs of the tests" in top
+        assert "grpo, training: 20.0% of the programs that pass" in top
+    whole = write_eval(
+        tmp_path / "whole", {"code": [line | {"metrics": code | {"hard_coded": False}} for line in programs]}
+    )
+    results = json.loads((whole / "results.json").read_text()) | {"sandbox": {"landlock": True}}
+    (whole / "results.json").write_text(json.dumps(results))
+    for shown in report_of([("base", whole), ("same", whole)], tmp_path / "out"):
+        assert "isolation" not in shown.split("provenance")[0] and "hold inputs" not in shown
 
 
 def planted(folder):

@@ -1,6 +1,6 @@
 """Paired comparison of two results: which tasks changed, and how much of a gain is form only."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,11 @@ class Comparison:
         return asdict(self) | {"tasks": {name: task.pop("test") | task for name, task in tasks.items()}}
 
 
-def compare_runs(before: str | Path, after: str | Path, family: int | None = None) -> Comparison:
+def compare_runs(
+    before: str | Path, after: str | Path, family: int | None = None, tasks: Collection[str] | None = None
+) -> Comparison:
     """
-    Compare two results in all tasks that they share, item by item.
+    Compare two results in the tasks that they share, item by item.
 
     One sample per item: exact McNemar test. Several samples, bits per byte, or items that share a source: paired
     bootstrap. p-values are adjusted over the tasks by Holm, and the smallest detectable effect is that of his first
@@ -117,12 +119,14 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
         family (`int`, *optional*):
             Number of tests among which the level is divided for the smallest detectable effects; by default the number
             of tasks in common.
+        tasks (`Collection[str]`, *optional*):
+            Compare these only.
 
     Raises:
         ValueError: if the results share no task, or a task's version or items differ.
     """
     first, second = load_results(before), load_results(after)
-    names = [name for name in first.tasks if name in second.tasks]
+    names = [name for name in first.tasks if name in second.tasks and (tasks is None or name in tasks)]
     if not names:
         raise ValueError(
             f"no task in common: {before} has {', '.join(first.tasks)}; {after} has {', '.join(second.tasks)}"
@@ -137,10 +141,10 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
         _check_items(name, *samples[name])
         tests[name] = _test(*samples[name], family=family or len(names))
     adjusted = holm({name: test.p_value for name, (test, _) in tests.items()})
-    tasks = {}
+    compared = {}
     for name, (test, method) in tests.items():
         olds, news = first.tasks[name].metrics, second.tasks[name].metrics
-        tasks[name] = TaskComparison(
+        compared[name] = TaskComparison(
             test=test,
             method=method,
             p_adjusted=adjusted[name],
@@ -153,7 +157,7 @@ def compare_runs(before: str | Path, after: str | Path, family: int | None = Non
             uncontaminated=_uncontaminated_test(*samples[name]),
             metrics={metric: (olds[metric], news[metric]) for metric in olds if metric in news},
         )
-    return Comparison(str(before), str(after), _notes(first, second), tasks)
+    return Comparison(str(before), str(after), _notes(first, second), compared)
 
 
 def form_share(before: Sequence[EvalSample], after: Sequence[EvalSample]) -> FormShare | None:

@@ -15,6 +15,9 @@ from schoolhouse.report.reading import StageReport
 from schoolhouse.report.text import number, p_value, percent_interval
 
 
+HARD_CODED = "rewards/code/hard_coded_of_passed"  # in the trainer's log
+
+
 @dataclass(frozen=True)
 class Change:
     """
@@ -89,22 +92,24 @@ def find_changes(stages: Sequence[StageReport]) -> tuple[dict[tuple[str, str], C
     """
     by_name = {stage.name: stage for stage in stages}
     pairs = [(stage, by_name[stage.parent]) for stage in stages if stage.parent is not None]
-    shared = {stage.name: stage.tasks.keys() & parent.tasks.keys() for stage, parent in pairs}
+    # Without the samples of both sides there is nothing to pair.
+    shared = {stage.name: [task for task in stage.samples if task in parent.samples] for stage, parent in pairs}
     family = sum(map(len, shared.values()))
     comparisons: dict[tuple[str, str], TaskComparison] = {}
     notes: list[str] = []
     for stage, parent in pairs:
-        if not shared[stage.name]:
+        if not stage.tasks.keys() & parent.tasks.keys():
             if stage.tasks:
                 notes.append(f"{stage.name} shares no task with {parent.name}: nothing to compare")
             continue
-        try:
-            comparison = compare_runs(parent.eval_folder, stage.eval_folder, family=family)
-        except ValueError as error:
-            notes.append(f"{stage.name} was not compared with {parent.name}: {error}")
-            continue
-        comparisons |= {(stage.name, task): found for task, found in comparison.tasks.items()}
-        notes += [f"{stage.name} against {parent.name}: {note}" for note in comparison.notes]
+        for task in shared[stage.name]:
+            try:
+                comparison = compare_runs(parent.eval_folder, stage.eval_folder, family=family, tasks=[task])
+            except ValueError as error:
+                notes.append(f"{stage.name} was not compared with {parent.name} in {task}: {error}")
+                continue
+            comparisons[stage.name, task] = comparison.tasks[task]
+            notes += [f"{stage.name} against {parent.name}: {note}" for note in comparison.notes]
     adjusted = holm({key: found.test.p_value for key, found in comparisons.items()}) if comparisons else {}
     changes = {}
     for (stage, task), p_adjusted in adjusted.items():
@@ -112,7 +117,7 @@ def find_changes(stages: Sequence[StageReport]) -> tuple[dict[tuple[str, str], C
         verdict = replace(found.test, p_value=p_adjusted).verdict().split(" (")[0]
         kind = verdict if p_adjusted <= LEVEL else "none"
         changes[stage, task] = Change(stage, by_name[stage].parent, task, kind, verdict, p_adjusted, found)
-    return changes, notes
+    return changes, list(dict.fromkeys(notes))
 
 
 @dataclass
@@ -139,6 +144,31 @@ class Report:
         self.changes, notes = find_changes(self.stages)
         self.findings = audit(self.stages)
         self.notes = [f"{stage.name}: {what}" for stage in self.stages for what in stage.missing] + notes
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to doubt verdicts on programs: isolation that was off, and programs that hold their tests."""
+        warnings = []
+        for stage in self.stages:
+            for what, record in (("evaluation", stage.results), ("training", stage.run)):
+                if off := [layer for layer, is_on in ((record and record.sandbox) or {}).items() if not is_on]:
+                    layers = f"these layers of isolation: {', '.join(off)}"
+                    warnings.append(f"{stage.name}: programs of the {what} ran without {layers}")
+            shares = {task: result.metrics.get("hard_coded") for task, result in stage.tasks.items()}
+            shares["training"] = next((entry[HARD_CODED] for entry in stage.log[::-1] if HARD_CODED in entry), None)
+            for where, share in shares.items():
+                if share:
+                    hold = "hold inputs of the tests with their expected values (hard-coded)"
+                    warnings.append(f"{stage.name}, {where}: {share:.1%} of the programs that pass {hold}")
+        return warnings
+
+    @property
+    def no_comparison(self) -> str:
+        """Reason why nothing was compared."""
+        if len(self.stages) == 1:
+            return "there is one stage, and nothing to compare it with"
+        reasons = f" ({self.notes[0]})" if self.notes else ""
+        return f"no stage could be compared with its parent, which takes the samples of both{reasons}"
 
     def changed(self, *kinds: str) -> list[Change]:
         """Return the changes of the given kinds (`"worse"`, `"improved"`, `"none"`), in the order of the kinds."""

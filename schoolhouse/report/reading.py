@@ -103,9 +103,9 @@ class StageReport:
         log (`list[dict[str, float]]`):
             The trainer's log, without values that are not finite numbers.
         tasks (`dict[str, TaskResult]`):
-            Results of the tasks whose samples can be read.
+            Results of each task.
         samples (`dict[str, list[EvalSample]]`):
-            Task -> graded samples.
+            Task -> graded samples, where they can be read.
         missing (`list[str]`):
             Data that could not be read, one sentence each.
     """
@@ -212,13 +212,15 @@ def _read_evaluation(stage: StageReport, folder: Path | None) -> None:
     except (ValueError, OSError) as error:
         stage.missing.append(str(error))
         return
-    for task, result in stage.results.tasks.items():
+    stage.tasks = stage.results.tasks
+    for task in stage.tasks:
         try:
-            stage.samples[task] = load_samples(folder, task)
+            if samples := load_samples(folder, task):
+                stage.samples[task] = samples
+            else:
+                stage.missing.append(f"{task} has results, and no samples beside them")
         except (ValueError, OSError) as error:
             stage.missing.append(str(error))
-        if stage.samples.get(task):
-            stage.tasks[task] = result
 
 
 def _read_training(stage: StageReport, folder: Path) -> None:

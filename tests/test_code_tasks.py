@@ -188,8 +188,8 @@ def test_a_program_fitted_to_the_tests_fails_the_hidden_ones():
 
 
 def test_results_tell_pass_at_k_statuses_hidden_tests_and_levels():
-    ungraded = TRIPLE.row | {"tests": "assert triple(three()) == 9"}
-    items = [DOUBLE] * 4 + [TRIPLE] * 4 + [Item("ungraded", "?", "", row=ungraded)] * 4
+    unsupported = TRIPLE.row | {"tests": "assert triple(three()) == 9"}
+    items = [DOUBLE] * 4 + [TRIPLE] * 4 + [Item("unsupported", "?", "", row=unsupported)] * 4
     answers = [RIGHT, FITTED, "def double(x:", "def double(x):\n    return 0"]
     answers += ["def triple(x):\n    while True:\n        x += 1 / 0"] * 4 + ["def three(): pass"] * 4
     lines = [
@@ -197,12 +197,13 @@ def test_results_tell_pass_at_k_statuses_hidden_tests_and_levels():
         for item, answer, score in zip(items, answers, load_task("mbpp").score(answers, items), strict=True)
     ]
     result = summarise(load_task("mbpp"), lines).to_json()
-    assert result["value"] == pytest.approx((2 / 4 + 0 + 0) / 3)
+    # No program could be right on the third item, so it is left out.
+    assert (result["n"], result["items"], result["value"]) == (2, 3, pytest.approx((2 / 4 + 0) / 2))
     assert {level: part["value"] for level, part in result["by_level"].items()} == {"1": 0.5, "2": 0.0}
     expected = {
-        "pass@1": 1 / 6,
-        "pass@2": (1 - 1 / 6 + 0 + 0) / 3,  # of six pairs of samples one has no right one
-        "pass@4": 1 / 3,
+        "pass@1": 1 / 4,
+        "pass@2": (1 - 1 / 6 + 0) / 2,  # of six pairs of samples one has no right one
+        "pass@4": 1 / 2,
         "status/passed": 2 / 12,
         "status/syntax": 1 / 12,
         "status/wrong_answer": 1 / 12,
@@ -211,7 +212,8 @@ def test_results_tell_pass_at_k_statuses_hidden_tests_and_levels():
         "hidden_passed": 1 / 4,
         "hard_coded": 1 / 2,  # of the two that pass
         "fraction": 2 / 8,
-        "ungraded": 4,
+        "ungraded": 0,
+        "unsupported": 1,
         "format_ok": 7 / 12,
     }
     assert {name: result["metrics"][name] for name in expected} == pytest.approx(expected)

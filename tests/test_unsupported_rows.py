@@ -69,7 +69,7 @@ def test_of_many_rows_a_thousand_are_tried():
     assert MAX_TRIED / 2 < found.tried <= MAX_TRIED
 
 
-def test_an_evaluation_names_the_items_and_counts_them_as_ungraded(caplog):
+def test_an_evaluation_names_the_items_and_gives_them_no_verdict(caplog):
     task = load_task("mbpp")
     rows = {"good": GOOD, "bad": "assert f(lambda x: x) == 2"}
     items = [Item(name, "?", "", row={"tests": tests, "entry_point": "f"}) for name, tests in rows.items()]

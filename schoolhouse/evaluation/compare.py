@@ -150,7 +150,12 @@ def compare_runs(
             p_adjusted=adjusted[name],
             verdict=replace(test, p_value=adjusted[name]).verdict().split(" (")[0],
             ungraded=len(
-                {one.id for side in samples[name] for one in side if one.has("correct") and one.correct is None}
+                {
+                    one.id
+                    for side in samples[name]
+                    for one in side
+                    if one.has("correct") and one.correct is None and not one.is_unsupported
+                }
             ),
             form=form_share(*samples[name]),
             win_rate=win_rate_by_utility(*samples[name]),

@@ -100,6 +100,11 @@ class EvalSample(Record):
     contaminated: bool | None = Field(default=None, validation_alias=AliasChoices("contaminated", "seen"))
 
     @property
+    def is_unsupported(self) -> bool:
+        """Whether no answer to the item could be graded, whatever it was: its tests run on no program."""
+        return self.metrics.get("status") == "unsupported"
+
+    @property
     def source(self) -> int | str:
         """Source that the item stands or falls with: its cluster, or itself."""
         return self.id if self.cluster is None else self.cluster
@@ -359,7 +364,8 @@ def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict
     Return one number per item, whose mean is the task's value: the unit of intervals and paired tests.
 
     `verdict` is the field that holds the verdict, `"correct"` or `"right_in_any_form"`. A sample whose verdict is
-    `None` counts as wrong; items whose samples do not have the field are left out.
+    `None` counts as wrong. Items whose samples do not have the field, and those on which no answer can be graded, are
+    left out: these are the same ones for every model.
 
     Bits per byte of a corpus are a ratio of sums, $R = \sum_i b_i / \sum_i s_i$ over documents of $b_i$ bits and $s_i$
     bytes, so documents have no values of their own that average to it. The delta method gives them: the linear
@@ -372,7 +378,7 @@ def item_values(samples: Sequence[EvalSample], verdict: str = "correct") -> dict
         ratio = bits.sum() / sizes.sum()
         values = ratio + (bits - ratio * sizes) / sizes.mean()
         return {sample.id: float(value) for sample, value in zip(samples, values, strict=True)}
-    groups = by_item([sample for sample in samples if sample.has(verdict)])
+    groups = by_item([sample for sample in samples if sample.has(verdict) and not sample.is_unsupported])
     return {name: sum(getattr(one, verdict) is True for one in group) / len(group) for name, group in groups.items()}
 
 

@@ -17,7 +17,8 @@ def summarise(task: Task, samples: Sequence[EvalSample]) -> TaskResult:
 
     The value is the mean over the items of the share of their samples that are correct (for one sample: the accuracy);
     for held-out text it is bits per byte of the whole corpus. Samples without a verdict count as wrong, since a model
-    could win by answers that cannot be graded, and are counted as `ungraded`. The interval is Wilson's for one sample
+    could win by answers that cannot be graded, and are counted as `ungraded`. Items whose tests run on no program are
+    left out, and counted as `unsupported`. The interval is Wilson's for one sample
     per item, otherwise a bootstrap over the items.
     """
     levels: dict[int | str, list[EvalSample]] = defaultdict(list)
@@ -69,7 +70,9 @@ def _metrics(samples: Sequence[EvalSample]) -> dict[str, int | float]:
         metrics["truncated"] = _mean([sample.finish_reason == "length" for sample in samples])
         metrics["mean_tokens"] = _mean([sample.tokens for sample in samples])
     if not samples[0].has("bits"):
-        metrics["ungraded"] = sum(sample.correct is None for sample in samples)
+        metrics["ungraded"] = sum(sample.correct is None and not sample.is_unsupported for sample in samples)
+        if left_out := {sample.id for sample in samples if sample.is_unsupported}:
+            metrics["unsupported"] = len(left_out)
     for name in dict.fromkeys(name for sample in samples for name in sample.metrics):
         values = [value for sample in samples if (value := sample.metrics.get(name)) is not None]
         # A list, such as one verdict per instruction, is pooled over all samples.
@@ -79,13 +82,13 @@ def _metrics(samples: Sequence[EvalSample]) -> dict[str, int | float]:
             metrics[name] = _mean(numbers)
         if name == "status":
             metrics |= {f"status/{kind}": count / len(pooled) for kind, count in Counter(pooled).most_common()}
-    return metrics | _of_k(samples)
+    return metrics | _of_k([sample for sample in samples if not sample.is_unsupported])
 
 
 def _of_k(samples: Sequence[EvalSample]) -> dict[str, float]:
     """Return pass@k, and maj@k where answers were extracted, for k = 1, 2, 4, ... of several samples per item."""
     groups = by_item(samples).values()
-    least = min(map(len, groups))
+    least = min(map(len, groups), default=1)
     if least == 1:
         return {}
     right = [sum(sample.correct is True for sample in group) for group in groups]

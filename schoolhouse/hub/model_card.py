@@ -225,6 +225,8 @@ def _failures_of_task(task: TaskResult, before: TaskResult | None) -> Iterator[s
         yield f"{1 - task.metrics['format_ok']:.0%} of the answers were not in the asked form"
     if task.metrics.get("ungraded"):
         yield f"{task.metrics['ungraded']} samples could not be graded and count as wrong"
+    if task.metrics.get("unsupported"):
+        yield f"{task.metrics['unsupported']} items are left out: their tests run on no program"
     if before and task.interval and before.interval:
         (low, high), (low_before, high_before) = task.interval, before.interval
         if max(low, low_before) <= min(high, high_before):

@@ -5,7 +5,9 @@
 Every key of the YAML can be overridden (`--learning_rate 1e-4`), and `--check` shows what would be trained without
 loading the model. The run folder `output_dir` gets the product in `adapter/` (`model/` with `use_peft: false`), the
 manifest in `run.json`, and trainer state in `checkpoints/`. The same command again continues a run that was stopped
-and repeats one that was finished; `--resume_from_checkpoint null` starts anew.
+and repeats one that was finished; with more `num_train_epochs` or `max_steps` it trains that one further. Keys that
+change no weight, such as `logging_steps`, may differ; with other keys the folder is refused, and
+`--resume_from_checkpoint null` overwrites what it holds.
 """
 
 import warnings

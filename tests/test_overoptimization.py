@@ -249,6 +249,9 @@ def test_without_limits_it_only_measures_and_best_by_gold_becomes_the_product(tm
     callback.keep_best(product, is_writer=True)
     assert step_of(product) == {7} and step_of(tmp_path / "last") == {12}
     assert not (product / "stale").exists() and not (tmp_path / "best_by_gold").exists()
+    # Trained further without a new best, the run keeps the one that it had.
+    callback.on_train_begin(None, TrainerState(global_step=12), TrainerControl())
+    assert step_of(tmp_path / "best_by_gold") == {7} == step_of(product)
 
 
 def test_without_a_gold_scorer_the_points_are_still_written(tmp_path, policy):

@@ -156,13 +156,107 @@ def test_a_stopped_run_is_resumed_and_a_finished_one_is_repeated(tmp_path):
     assert decide(tmp_path, lr=1).checkpoint is None
 
 
-def test_a_folder_with_another_run_is_refused(tmp_path):
-    decide(tmp_path, lr=1, output_dir="a").save(status="done")
-    decide(tmp_path, lr=1, output_dir="./a", report_to="none")
+def test_a_folder_with_another_run_is_refused_with_two_ways_out(tmp_path):
+    run = tmp_path / "run"
+    decide(run, lr=1, output_dir="a").save(status="done")
+    decide(run, lr=1, output_dir="./a", report_to="none")
+    (tmp_path / "run-2").mkdir()
+    ways_out = f"`--resume_from_checkpoint null` overwrites it, `--output_dir {tmp_path / 'run-3'}` keeps both"
+    with pytest.raises(ValueError) as refused:
+        decide(run, lr=2, epochs=3)
+    told = "another epochs (None there, 3 here), lr (1 there, 2 here)"
+    assert str(refused.value) == f"{run} holds a run with {told}: {ways_out}"
+    with pytest.raises(ValueError, match=r"another a \(.*, b \(.*, c \(.*\) and 2 more: "):
+        decide(run, a=1, b=2, c=3, d=4)
+    checkpoint(run / "checkpoints", 4)
+    anew = decide(run, resume=None, lr=2, epochs=3)
+    assert anew.checkpoint is None and not anew.is_resumable
+
+
+def test_a_new_start_needs_no_readable_manifest(tmp_path):
+    (tmp_path / "run.json").write_text("damaged")
+    with pytest.raises(ValueError, match="is damaged"):
+        decide(tmp_path, lr=1)
+    assert decide(tmp_path, resume=None, lr=1).checkpoint is None
+
+
+def test_checkpoints_of_an_unknown_run_are_not_deleted_unasked(tmp_path):
+    checkpoint(tmp_path / "checkpoints", 4)
+    with pytest.raises(ValueError, match=r"holds checkpoints and no run.json: `--resume_from_checkpoint null`"):
+        decide(tmp_path, lr=1)
+    assert decide(tmp_path, resume=None, lr=1).checkpoint is None
+
+
+LOOKS = {"logging_steps": 9, "save_steps": 9, "save_total_limit": 1, "report_to": "trackio", "push_to_hub": True}
+LOOKS |= {"log_completions": True, "dataloader_num_workers": 2, "vllm_server_port": 8001, "hub_model_id": "me/it"}
+
+
+def test_settings_that_change_no_weight_do_not_hinder_a_resumption(tmp_path):
+    decide(tmp_path, lr=1, logging_steps=1, save_steps=2).save()
+    last = checkpoint(tmp_path / "checkpoints", 4)
+    for key, value in LOOKS.items():
+        assert decide(tmp_path, lr=1, **{"logging_steps": 1, "save_steps": 2, key: value}).checkpoint == str(last), key
+
+
+@pytest.mark.parametrize(
+    ("key", "others"),
+    [
+        ("save_steps", {"load_best_model_at_end": True}),  # the best of those saved is the product
+        ("logging_steps", {"eval_strategy": "steps"}),  # evaluations follow, and draw random numbers
+        ("logging_steps", {"gold_reward": "judge"}),  # the best of those logged is the product
+        ("logging_steps", {"kl_budget": 5.0}),  # the run stops at a logged point
+    ],
+)
+def test_the_same_settings_are_another_run_where_they_decide_the_weights(tmp_path, key, others):
+    decide(tmp_path, **{key: 2}, **others).save()
+    with pytest.raises(ValueError, match=rf"another {key} \(2 there, 4 here\)"):
+        decide(tmp_path, **{key: 4}, **others)
+
+
+def test_a_start_that_failed_before_anything_was_kept_does_not_lock_its_folder(tmp_path):
+    for status in ("failed", "interrupted"):
+        decide(tmp_path, resume=None, lr=1, data=[source("1")]).save(status=status)
+        anew = decide(tmp_path, lr=2, data=[source("2")])
+        assert anew.checkpoint is None and anew.manifest.resumed == []
+    for status in ("running", "done"):  # it may be at its first steps; it has a product
+        decide(tmp_path, resume=None, lr=1).save(status=status)
+        with pytest.raises(ValueError, match="another lr"):
+            decide(tmp_path, lr=2)
+    decide(tmp_path, resume=None, lr=1).save(status="failed")
+    checkpoint(tmp_path / "checkpoints", 4)
+    with pytest.raises(ValueError, match="another lr"):
+        decide(tmp_path, lr=2)
+
+
+@pytest.mark.parametrize("status", ["done", "interrupted"])
+def test_a_run_can_be_trained_further(tmp_path, capsys, status):
+    defaults = {"max_steps": -1, "num_train_epochs": 3.0}
+    decide(tmp_path, lr=1, max_steps=4).save(status=status, steps=4)
+    last = checkpoint(tmp_path / "checkpoints", 4, state='{"global_step": 4, "epoch": 2.0}')
+    longer = decide(tmp_path, lr=1, max_steps=8, defaults=defaults)
+    assert longer.checkpoint == str(last) and longer.is_resumable
+    assert [(entry.checkpoint, entry.length) for entry in longer.manifest.resumed] == [
+        ("checkpoint-4", {"max_steps": 4})
+    ]
+    assert "goes on from checkpoint-4 (max_steps was 4)" in capsys.readouterr().out
+    assert decide(tmp_path, lr=1, defaults=defaults).checkpoint == str(last)  # three epochs
+    with pytest.raises(ValueError, match=r"max_steps \(4 there, 3 here\), and checkpoint-4 is as far already: `--res"):
+        decide(tmp_path, lr=1, max_steps=3, defaults=defaults)
+    with pytest.raises(ValueError, match="checkpoint-4 is as far already"):
+        decide(tmp_path, lr=1, num_train_epochs=2, defaults=defaults)
+    with pytest.raises(ValueError, match=r"another lr .*, max_steps"):
+        decide(tmp_path, lr=2, max_steps=8, defaults=defaults)
+
+
+def test_a_finished_run_is_trained_further_only_from_a_checkpoint(tmp_path):
+    decide(tmp_path, max_steps=4).save(status="done", steps=4)
     with pytest.raises(
-        ValueError, match=r"another epochs \(None there, 3 here\), lr \(1 there, 2 here\): choose another output_dir"
+        ValueError, match=r"\(4 there, 8 here\), and no checkpoint to train it further from: `--resume"
     ):
-        decide(tmp_path, lr=2, epochs=3)
+        decide(tmp_path, max_steps=8)
+    checkpoint(tmp_path / "checkpoints/member-0", 4)
+    with pytest.raises(ValueError, match="an ensemble cannot be trained further"):
+        decide(tmp_path, max_steps=8)
 
 
 def test_a_setting_left_at_its_default_is_that_default(tmp_path):

@@ -221,8 +221,29 @@ def test_another_recipe_in_the_same_folder_is_refused(monkeypatch, capsys, setup
         sft(monkeypatch, setup, whole_run, "--learning_rate", "0.5")
     assert stopped.value.code == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("--output_dir: ") and "another learning_rate" in line
+    assert line.startswith("--output_dir: ") and "another learning_rate (0.01 there, 0.5 here): `--resume" in line
     assert weights(whole_run) == before
+
+
+def test_a_finished_run_trained_further_is_the_longer_run(monkeypatch, capsys, setup, tmp_path):
+    constant, run = ("--lr_scheduler_type", "constant"), tmp_path / "run"
+    sft(monkeypatch, setup, tmp_path / "whole", *constant)
+    assert sft(monkeypatch, setup, run, *constant, "--num_train_epochs", "1")["steps"] == 5
+    # Other logs and checkpoints change no weight.
+    record = sft(monkeypatch, setup, run, *constant, "--logging_steps", "3", "--save_steps", "4")
+    assert (record["status"], record["steps"]) == ("done", 10)
+    assert [(entry["checkpoint"], entry["length"]) for entry in record["resumed"]] == [
+        ("checkpoint-5", {"num_train_epochs": 1})
+    ]
+    assert weights(run) == weights(tmp_path / "whole")
+    assert (run / "checkpoints/checkpoint-8").is_dir()
+    with pytest.raises(SystemExit):
+        sft(monkeypatch, setup, run, *constant, "--resume_from_checkpoint", str(tmp_path / "nowhere"))
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("--resume_from_checkpoint: ") and "nowhere is no checkpoint" in line
+    record = sft(monkeypatch, setup, run, "--learning_rate", "0.5", "--resume_from_checkpoint", "null")
+    assert record["resumed"] == [] and record["config"]["learning_rate"] == 0.5
+    assert weights(run) != weights(tmp_path / "whole")
 
 
 def test_a_later_stage_continues_the_adapter_and_names_its_parent(monkeypatch, setup, whole_run, tmp_path):

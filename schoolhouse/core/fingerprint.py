@@ -19,11 +19,20 @@ from schoolhouse.core.manifest import Fingerprints
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Settings that say where a run lies or what is shown of it. They change nothing that it computes.
-NOT_COMPUTED = {
-    *("output_dir", "resume_from_checkpoint", "run_name", "report_to", "disable_tqdm", "logging_dir", "hub_token"),
-    *("preflight", "preflight_prompts"),
+# Settings that say where a run lies, what is shown, saved or shared of it, or how fast it is. They change no weight.
+_NOT_COMPUTED = {
+    *("output_dir", "resume_from_checkpoint", "preflight", "preflight_prompts"),
+    *("run_name", "project", "report_to", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+    *("disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "log_completions", "log_multimodal"),
+    *("log_unique_prompts", "log_completions_hub_repo", "num_completions_to_print", "include_num_input_tokens_seen"),
+    *("logging_dir", "logging_first_step", "logging_nan_inf_filter", "skip_memory_metrics", "save_on_each_node"),
+    *("push_to_hub", "hub_token", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push"),
+    *("hub_revision", "dataset_num_proc", "dataloader_num_workers", "dataloader_pin_memory", "ddp_timeout"),
+    *("dataloader_persistent_workers", "dataloader_prefetch_factor", "vllm_gpu_memory_utilization"),
+    *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"),
 }
+_SAVING = {"save_strategy", "save_steps", "save_total_limit", "save_only_model"}
+_LOGGING = {"logging_strategy", "logging_steps"}
 # Keys of a data set's YAML file that say something about the data, and do not change it.
 _DESCRIPTIVE = {"description", "origin", "license"}
 _PACKAGE = Path(__file__).parents[1]
@@ -35,6 +44,20 @@ _NEVER_RUN = {
     "eval/run.py": ("training/", "rewards/", "hub/", "pipeline/", "report/"),
     "eval/report.py": ("training/", "rewards/", "hub/", "pipeline/"),
 }
+
+
+def computed(settings: dict[str, Any]) -> set[str]:
+    """Return the keys of the settings that decide the weights of a run: all but those that change none."""
+    left_out = set(_NOT_COMPUTED)
+    if not settings.get("load_best_model_at_end"):  # else the best of those saved is the product
+        left_out |= _SAVING
+    # Evaluations, which draw random numbers, take the steps of logging by default; limits look at logged points.
+    evaluates_at_logs = settings.get("eval_strategy") == "steps" and not settings.get("eval_steps")
+    if not evaluates_at_logs and not settings.get("gold_reward") and not settings.get("kl_budget"):
+        left_out |= _LOGGING
+    if (settings.get("max_steps") or -1) > 0:
+        left_out.add("num_train_epochs")
+    return settings.keys() - left_out
 
 
 def stage_fingerprints(
@@ -58,8 +81,7 @@ def stage_fingerprints(
             File of `accelerate launch`.
     """
     named = _NamedFiles(Path(settings["output_dir"]).parent)
-    kept = {key: value for key, value in settings.items() if key not in {*NOT_COMPUTED, "model_name_or_path"}}
-    without_paths = named.replace(kept)
+    without_paths = named.replace({key: settings[key] for key in computed(settings) - {"model_name_or_path"}})
     return Fingerprints(
         settings=digest([script.stem, without_paths]),
         files=digest(named.contents),

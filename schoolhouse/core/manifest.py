@@ -110,10 +110,16 @@ class DataSource(BaseModel):
 
 
 class Resumption(_Record):
-    """Time of a resumption, and the checkpoint that it began from."""
+    """
+    Time of a resumption, and the checkpoint that it began from.
+
+    Args:
+        length: `max_steps` or `num_train_epochs` before, where the run was made longer or shorter.
+    """
 
     at: str
     checkpoint: str
+    length: JsonObject | None = None
 
 
 class Best(_Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from schoolhouse.config.errors import exit_with
 from schoolhouse.config.user_code import UserCodeError
 from schoolhouse.core.environment import git_state, hardware, versions
 from schoolhouse.core.files import load_object, write_json
-from schoolhouse.core.fingerprint import NOT_COMPUTED, digest, evaluation_fingerprint, file_hash, stage_fingerprints
+from schoolhouse.core.fingerprint import computed, digest, evaluation_fingerprint, file_hash, stage_fingerprints
 from schoolhouse.core.manifest import (
     RUN_FILE,
     AdapterSource,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 # Set by a pipeline: the file of `accelerate launch` that it starts a recipe with.
 LAUNCH_CONFIG = "SCHOOLHOUSE_LAUNCH_CONFIG"
+_TRAINER_STATE = "trainer_state.json"
 # What a resumed run must find as it was.
 _UNCHANGED = ("model", "parent_adapter", "reward_models", "chat_template", "data")
 
@@ -56,8 +58,9 @@ class Run:
 
     The status is `"running"` from the start, then `"done"`, `"interrupted"` (Ctrl-C, SIGTERM) or, after an exception,
     `"failed"` with the reason. With `resume_from_checkpoint: auto` the same command again resumes a run that is not
-    done from its last complete checkpoint, and repeats one that is. A folder that holds a run with other settings is
-    refused.
+    done from its last complete checkpoint, and repeats one that is. With more `max_steps` or `num_train_epochs` one
+    that is done is trained further. A folder that holds a run with other settings is refused, unless those change no
+    weight, or nothing was trained; `resume_from_checkpoint: null` overwrites it.
 
     Args:
         folder (`Path`):
@@ -144,6 +147,12 @@ class Run:
             hardware=hardware(training_args.world_size),
             started=_now(),
         )
+        named = training_args.resume_from_checkpoint
+        if named not in (None, "auto") and not (Path(named) / _TRAINER_STATE).is_file():
+            parser.error(
+                "resume_from_checkpoint",
+                f"{named} is no checkpoint: name a folder that holds {_TRAINER_STATE}, auto, or null for a new start",
+            )
         secrets = [training_args.hub_token] if training_args.hub_token else []
         run = cls(folder, manifest, training_args.process_index == 0, secrets)
         try:
@@ -154,7 +163,7 @@ class Run:
         training_args.output_dir = str(run.folder / "checkpoints")
         if run.is_writer and not run.is_resumable:
             # Left there, a checkpoint of the earlier run could be taken for one of this.
-            for leftover in ("checkpoints", "members"):
+            for leftover in ("checkpoints", "members", "last"):
                 shutil.rmtree(run.folder / leftover, ignore_errors=True)
         run.save()
         return run
@@ -165,48 +174,98 @@ class Run:
 
         Args:
             resume_from_checkpoint (`str` or `None`):
-                `"auto"`, a checkpoint, or `None` for a new start.
+                `"auto"`, a checkpoint, or `None` for a new start, which overwrites what the folder holds.
             defaults (`Mapping[str, Any]`, *optional*):
                 Values of settings that a manifest does not name.
 
         Raises:
             `ValueError`: the folder holds another run, or what this run began with has changed.
         """
-        exists = (self.folder / RUN_FILE).is_file()
-        old = read_manifest(self.folder) if exists else None
+        if resume_from_checkpoint is None:
+            return
+        checkpoints = self.folder / "checkpoints"
+        # An ensemble has the checkpoints of each member apart.
+        has_members = any(checkpoints.glob("member-*"))
+        found = last_checkpoint(checkpoints)
+        if not (self.folder / RUN_FILE).is_file():
+            if found is not None or has_members:
+                raise ValueError(f"{self.folder} holds checkpoints and no {RUN_FILE}: {self._ways_out()}")
+            old = None
+        else:
+            old = read_manifest(self.folder)
+        length: dict[str, Any] = {}
         if old is not None:
-            # Two runs are the same run if they compute the same: their folders may be written differently.
-            mine, theirs = (
-                {key: value for key, value in self._redacted(run)["config"].items() if key not in NOT_COMPUTED}
-                for run in (self.manifest, old)
-            )
-            unset: dict[str, Any] = json.loads(json.dumps(dict(defaults or {}), default=str))
-            values = {key: (theirs.get(key, unset.get(key)), mine.get(key, unset.get(key))) for key in mine | theirs}
-            if differing := sorted(key for key, (there, here) in values.items() if there != here):
-                told = (f"{key} ({values[key][0]!r} there, {values[key][1]!r} here)" for key in differing[:3])
-                raise ValueError(
-                    f"{self.folder} holds a run with another {', '.join(told)}: choose another output_dir, "
-                    "or delete that folder"
-                )
-        if resume_from_checkpoint not in (None, "auto"):
+            if old.status in ("failed", "interrupted") and found is None and not has_members:
+                old = None  # it ended before there was anything to keep
+            elif differing := self._differing(old, defaults or {}):
+                length = {
+                    key: there for key, (there, _) in differing.items() if key in ("max_steps", "num_train_epochs")
+                }
+                if len(length) < len(differing):
+                    told = [f"{key} ({there!r} there, {here!r} here)" for key, (there, here) in differing.items()]
+                    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+                    raise ValueError(
+                        f"{self.folder} holds a run with another {', '.join(told[:3])}{more}: {self._ways_out()}"
+                    )
+                self._check_length(differing, dict(defaults or {}), found, has_members)
+        if resume_from_checkpoint != "auto":
             self.checkpoint = resume_from_checkpoint
-        elif resume_from_checkpoint == "auto" and old is not None and old.status != "done":
-            found = last_checkpoint(self.folder / "checkpoints")
+        elif old is not None and (old.status != "done" or length):
             self.checkpoint = str(found) if found is not None else None
-            # An ensemble has the checkpoints of each member apart.
-            self.is_resumable = any((self.folder / "checkpoints").glob("member-*"))
+            self.is_resumable = has_members
         self.is_resumable = self.is_resumable or self.checkpoint is not None
         if self.is_resumable and old is not None:
             before, now = self._redacted(old), self._redacted(self.manifest)
             if changed := [key for key in _UNCHANGED if before[key] != now[key]]:
                 raise ValueError(
-                    f"{self.folder} cannot be resumed: its {changed[0].replace('_', ' ')} changed since it began; "
-                    "choose another output_dir, or delete that folder"
+                    f"{self.folder} cannot be resumed: its {changed[0].replace('_', ' ')} changed since it began: "
+                    f"{self._ways_out()}"
                 )
             self._seconds_before = old.seconds
             self.manifest.started = old.started
             origin = Path(self.checkpoint).name if self.checkpoint is not None else "members"
-            self.manifest.resumed = [*old.resumed, Resumption(at=_now(), checkpoint=origin)]
+            self.manifest.resumed = [*old.resumed, Resumption(at=_now(), checkpoint=origin, length=length or None)]
+            if length and self.is_writer:
+                was = ", ".join(f"{key} was {value}" for key, value in length.items())
+                print(f"{self.folder}: goes on from {origin} ({was}); the learning rate follows the new length")
+
+    def _differing(self, old: RunManifest, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return the settings that decide the weights and are not those of the folder's run, there and here."""
+        unset: dict[str, Any] = json.loads(json.dumps(dict(defaults), default=str))
+        # Two runs are the same run if they compute the same: their folders may be written differently.
+        theirs, mine = (unset | self._redacted(run)["config"] for run in (old, self.manifest))
+        pairs = {key: (theirs.get(key), mine.get(key)) for key in sorted(computed(theirs) | computed(mine))}
+        return {key: (there, here) for key, (there, here) in pairs.items() if there != here}
+
+    def _check_length(
+        self,
+        differing: Mapping[str, tuple[Any, Any]],
+        defaults: dict[str, Any],
+        checkpoint: Path | None,
+        has_members: bool,
+    ) -> None:
+        """Refuse a run of another length that cannot go on from a checkpoint."""
+        key = next(iter(differing))
+        told = (
+            f"{self.folder} holds a run with another {key} ({differing[key][0]!r} there, {differing[key][1]!r} here)"
+        )
+        if has_members:
+            raise ValueError(f"{told}, and an ensemble cannot be trained further: {self._ways_out()}")
+        if checkpoint is None:
+            raise ValueError(f"{told}, and no checkpoint to train it further from: {self._ways_out()}")
+        state = load_object(checkpoint / _TRAINER_STATE)
+        config: dict[str, Any] = defaults | self.manifest.config
+        done, wanted = state.get("epoch") or 0, config.get("num_train_epochs") or 0
+        if (config.get("max_steps") or -1) > 0:
+            done, wanted = state["global_step"], config["max_steps"]
+        if wanted <= done:
+            raise ValueError(f"{told}, and {checkpoint.name} is as far already: {self._ways_out()}")
+
+    def _ways_out(self) -> str:
+        here = self.folder if self.folder.name.strip(".") else self.folder.resolve()
+        numbered = (here.with_name(f"{here.name}-{number}") for number in itertools.count(2))
+        free = next(folder for folder in numbered if not folder.exists())
+        return f"`--resume_from_checkpoint null` overwrites it, `--output_dir {free}` keeps both"
 
     def save(self, **values: Any) -> None:
         """Set fields of the manifest, and write it."""
@@ -226,7 +285,7 @@ class Run:
             status="done",
             reason=None,
             product=product.name,
-            product_hash=product_hash(self.folder),
+            product_hash=_HASHES[product.name](str(product)),
             ended=_now(),
             steps=state.global_step,
             epochs=state.epoch,
@@ -381,7 +440,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     """
     for path in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
         try:
-            state = load_object(path / "trainer_state.json")
+            state = load_object(path / _TRAINER_STATE)
         except (OSError, ValueError):
             continue
         if _step(path) == state.get("global_step") and not (path / "checkpoint-is-incomplete.txt").exists():

@@ -109,6 +109,10 @@ class OveroptimizationCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         if state.is_world_process_zero and state.global_step == 0:
             shutil.rmtree(self.folder / self.KEPT, ignore_errors=True)
+        elif (
+            state.is_world_process_zero and (self.folder / "last").is_dir() and not (self.folder / self.KEPT).exists()
+        ):
+            shutil.copytree(self.folder / "adapter", self.folder / self.KEPT)  # of the finished run that goes on
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         # 1. Points so far. The trainer's log is part of its checkpoints, so a resumed run has all of them.

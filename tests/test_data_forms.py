@@ -142,6 +142,14 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     assert {name: list(load_table(str(tmp_path / name), kinds=SFT)) for name in names} == dict.fromkeys(names, rows)
 
 
+def test_numbers_in_a_csv_file_stay_the_text_that_they_are(tmp_path):
+    (tmp_path / "a.csv").write_text("question,answer,score\nSay 7.,007,1\nSay 8.,08,2\n")
+    rows = list(load_table(str(tmp_path / "a.csv"), kinds=RL))
+    assert rows[0] == {"prompt": "Say 7.", "answer": "007", "score": 1}
+    (tmp_path / "b.tsv").write_text("prompt\tcompletion\nSay 7.\t7\nSay 8.\tNA\n")
+    assert [row["completion"] for row in load_table(str(tmp_path / "b.tsv"), kinds=SFT)] == ["7", "NA"]
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A tiny model with a chat template of its own."""

@@ -23,6 +23,10 @@ _QUESTIONS = ("question", "instruction", "query", "problem")
 _ANSWERS = ("answer", "output", "response", "solution")
 _INPUTS = ("input", "context")  # what an instruction is about
 _CONVERSATIONS = ("conversations", "conversation")
+# Columns that hold text in any form.
+TEXT_COLUMNS = frozenset(
+    {"prompt", "completion", "text", "chosen", "rejected", *_QUESTIONS, *_ANSWERS, *_INPUTS, "system"}
+)
 # Names of roles in ShareGPT's form and in its relatives.
 _SPEAKERS = {
     **{role: role for role in ROLES},
@@ -227,7 +231,7 @@ def _pairs(columns: set[str]) -> Form | None:
         # Without a prompt TRL takes for it the turns that both sides begin with.
         return {"chosen": chosen, "rejected": rejected} | ({"prompt": turns} if turns else {})
 
-    source = f"{' + '.join(read)} → prompt" if read else "the turns that both answers begin with → prompt"
+    source = f"{' + '.join(read)} → prompt, and the answers without it" if read else "their turns, before the answers"
     return Form("preference pairs", source, convert, frozenset({*read, "chosen", "rejected"}))
 
 

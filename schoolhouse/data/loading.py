@@ -4,6 +4,8 @@ A malformed row is named by file and line. More than 1 % of them is an error; fe
 in the [`LoadReport`], which goes into the run manifest: none is dropped silently.
 """
 
+import csv
+import gzip
 import itertools
 import logging
 import re
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from schoolhouse.core.escape import one_line
 from schoolhouse.data.columns import columns_of, form_of, require_kind, surplus_of, validate_row
 from schoolhouse.data.files import MissingSplitError, check_size, file_type, find_files, is_saved_dataset, read_json
-from schoolhouse.data.forms import find_form, plain_messages, unread_columns
+from schoolhouse.data.forms import TEXT_COLUMNS, find_form, plain_messages, unread_columns
 
 
 if TYPE_CHECKING:
@@ -110,10 +112,10 @@ def open_table(
             return Table(location, [row for _, row in entries], [place for place, _ in entries])
         for file in files:
             check_size(file)
-        tabs = {"sep": "	"} if types == ["tsv"] else {}
-        reader = "csv" if tabs else types[0]
+        options = _csv_options(files[0], types[0]) if types[0] in ("csv", "tsv") else {}
+        reader = "csv" if options else types[0]
         try:
-            rows = load_dataset(reader, data_files=[str(file) for file in files], split="train", **tabs)
+            rows = load_dataset(reader, data_files=[str(file) for file in files], split="train", **options)
         except DatasetGenerationError as error:
             raise ValueError(f"{location} cannot be read as {types[0]}: {one_line(error.__cause__)}") from None
     elif location.startswith("https://"):
@@ -131,6 +133,21 @@ def open_table(
         if report is not None and commits and commits[0]:
             report.revision = commits[0][1]
     return Table(location, rows if max_rows is None else rows.select(range(min(max_rows, len(rows)))))
+
+
+def _csv_options(file: Path, kind: str) -> dict[str, Any]:
+    """Options by which CSV's reader takes the columns that hold text for text, also where all of them are numbers."""
+    separator = "," if kind == "csv" else "\t"
+    with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
+        header = next(csv.reader(stream, delimiter=separator), [])
+    texts = [name for name in header if name in TEXT_COLUMNS]
+    return {
+        "sep": separator,
+        "converters": dict.fromkeys(texts, str),
+        # "NA" and "null" are texts like others.
+        "keep_default_na": False,
+        "na_values": {name: [""] for name in header if name not in texts},
+    }
 
 
 def _saved_split(path: Path, split: str | None) -> "Dataset":

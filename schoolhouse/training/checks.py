@@ -69,6 +69,7 @@ def _validate_rendering(parser: RecipeParser, rows: Dataset, tokenizer: PreTrain
 
     from schoolhouse.data.columns import TRL_COLUMNS
 
+    data = next((key for key in ("dataset_name", "datasets", "dataset_path") if key in parser.resolved), None)
     columns = [column for column in TRL_COLUMNS if column in rows.column_names]
     for index in range(0, len(rows), max(1, len(rows) // RENDERED_ROWS)):
         row = rows[index]
@@ -78,7 +79,7 @@ def _validate_rendering(parser: RecipeParser, rows: Dataset, tokenizer: PreTrain
             try:
                 text = str(tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False))
             except (TemplateError, TypeError) as error:
-                parser.error(None, f"row {index} of the training data: the chat template refuses it: {error}")
+                parser.error(data, f"row {index} of the training data: the chat template refuses it: {error}")
             calls = [call for message in messages for call in message.get("tool_calls") or ()]
             for name in (str((call.get("function") or call).get("name")) for call in calls):
                 if name not in text:

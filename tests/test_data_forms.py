@@ -19,6 +19,7 @@ RL = ("prompt-only",)
 PAIRS = ("preference",)
 ASKED = [{"role": "user", "content": "Say 1."}]
 TURNS = [*ASKED, {"role": "assistant", "content": "1"}]
+SHORT = {"role": "system", "content": "Short."}
 SPOKEN = [{"from": "human", "value": "Say 1."}, {"from": "gpt", "value": "1"}]
 
 
@@ -85,6 +86,40 @@ def write(path, rows):
             {"prompt": ASKED, "chosen": TURNS[1:]},
         ),
         ({"chosen": "a long answer", "rejected": "no"}, PAIRS, {"chosen": "a long answer"}),
+        # What pandas writes for an empty field; messages as history; a worked solution is trained, its result is not.
+        ({"instruction": "Say 1.", "input": float("nan"), "output": "1"}, SFT, {"prompt": "Say 1."}),
+        (
+            {"instruction": "Two?", "output": "2", "history": TURNS},
+            SFT,
+            {"prompt": [*TURNS, {"role": "user", "content": "Two?"}]},
+        ),
+        ({"problem": "?", "solution": "long", "answer": "0"}, SFT, {"prompt": "?", "completion": "long"}),
+        # The same system message in the column and in the turns.
+        ({"conversations": [SHORT, *TURNS], "system": "Short."}, SFT, {"messages": [SHORT, *TURNS]}),
+        # The question once: with white space, a system message or a transcript's marks on one side only.
+        (
+            {"prompt": "Say 1.", "chosen": [SHORT, *TURNS], "rejected": [SHORT, *TURNS]},
+            PAIRS,
+            {"prompt": [SHORT, *ASKED], "chosen": TURNS[1:], "rejected": TURNS[1:]},
+        ),
+        ({"prompt": " Say 1.\n", "chosen": TURNS, "rejected": TURNS}, PAIRS, {"chosen": TURNS[1:]}),
+        (
+            {"prompt": "\n\nHuman: Say 1.\n\nAssistant:", "chosen": " 1", "rejected": " 2"},
+            PAIRS,
+            {"prompt": ASKED, "chosen": TURNS[1:]},
+        ),
+        (
+            {"prompt": "\n\nHuman: Say 1.\n\nAssistant:", "chosen": "\n\nHuman: Say 1.\n\nAssistant: 1",
+             "rejected": "\n\nHuman: Say 1.\n\nAssistant: 2"},
+            PAIRS,
+            {"prompt": ASKED, "chosen": TURNS[1:]},
+        ),
+        (
+            {"chosen": "Human: Say 1.\n\nAssistant: 1", "rejected": "Human: Say 1.\n\nAssistant: 2"},
+            PAIRS,
+            {"chosen": TURNS},
+        ),
+        ({"messages": ASKED, "chosen": "1", "rejected": "2"}, PAIRS, {"prompt": ASKED, "chosen": TURNS[1:]}),
     ],
 )  # fmt: skip
 def test_rows_are_read_in_trls_columns(tmp_path, row, kinds, expected):
@@ -104,6 +139,19 @@ def test_rows_are_read_in_trls_columns(tmp_path, row, kinds, expected):
         ),
         ({"conversations": [{"from": "function_call", "value": "{"}]}, SFT, "turn 1 from .* is no JSON with name"),
         ({"chosen": 3, "rejected": "no"}, PAIRS, "column 'chosen' holds int"),
+        ({"instruction": "Sort.", "input": ["b", "a"], "output": "a b"}, SFT, "column 'input' holds list, not text"),
+        ({"instruction": "Say 1.", "output": float("nan")}, SFT, "column 'output' is missing"),
+        (
+            {"instruction": "Two?", "output": "2", "history": ["Hi", "Yo"]},
+            SFT,
+            "column 'history' holds no pair of question and answer: 'Hi'",
+        ),
+        (
+            {"prompt": "Say 2.", "chosen": TURNS, "rejected": TURNS},
+            PAIRS,
+            "columns 'chosen' and 'rejected' do not both begin with the question",
+        ),
+        ({"messages": TURNS, "chosen": "1", "rejected": "2"}, PAIRS, "column 'messages', .* ends with an answer"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(tmp_path, row, kinds, message):
@@ -120,6 +168,37 @@ def test_the_form_is_said_and_so_is_a_column_that_is_not_read(tmp_path, caplog):
     load_table(write(tmp_path / "b.jsonl", [{"prompt": "p", "completion": "c", "context": "x"}]), kinds=SFT)
     assert "not read: context" in caplog.text and "read as" not in caplog.text
     assert find_form({"prompt", "completion"}, SFT) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "optional", "kinds", "expected"),
+    [
+        ({"instruction": "Add.", "output": "1"}, {"input": "0"}, SFT, {"prompt": "Add.\n\n0"}),
+        ({"conversations": SPOKEN}, {"system": "Short."}, SFT, {"messages": [SHORT, *TURNS]}),
+        (
+            {"prompt": "Say 1.", "chosen": "1", "rejected": "2"},
+            {"system": "Short."},
+            PAIRS,
+            {"prompt": [SHORT, *ASKED]},
+        ),
+    ],
+)
+def test_a_column_that_few_rows_fill_is_read(tmp_path, row, optional, kinds, expected):
+    first, *_ = load_table(write(tmp_path / "train.jsonl", [row | optional, row, row]), kinds=kinds)
+    assert {name: first[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "kinds", "unread"),
+    [
+        ({"question": "Which?", "choices": ["a", "b"], "answer": 1}, SFT, "choices"),
+        ({"question": "Which?", "options": ["a", "b"], "answer": "B"}, RL, "options"),
+        ({"problem": "?", "solution": "long", "answer": "0"}, SFT, "answer"),
+    ],
+)
+def test_a_column_that_the_answer_needs_and_is_not_read_is_named(tmp_path, caplog, row, kinds, unread):
+    load_table(write(tmp_path / "train.jsonl", [row]), kinds=kinds)
+    assert f"not read: {unread};" in caplog.text
 
 
 def test_every_kind_of_file_gives_the_same_rows(tmp_path):

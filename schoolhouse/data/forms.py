@@ -22,6 +22,10 @@ Message = dict[str, Any]
 _QUESTIONS = ("question", "instruction", "query", "problem")
 _ANSWERS = ("answer", "output", "response", "solution")
 _INPUTS = ("input", "context")  # what an instruction is about
+# Columns that a row may leave out.
+OPTIONAL = frozenset({*_INPUTS, "system", "history"})
+# What a question cannot be answered without, and no form here reads.
+_NEVER_READ = ("choices", "options", "passage", "image", "images")
 _CONVERSATIONS = ("conversations", "conversation")
 # Columns that hold text in any form.
 TEXT_COLUMNS = frozenset(
@@ -35,7 +39,9 @@ _SPEAKERS = {
     **dict.fromkeys(("function_call", "tool_call"), "call"),
     **dict.fromkeys(("observation", "function_response", "tool_response", "function"), "tool"),
 }
-_TURN = re.compile(r"\n\n(Human|Assistant):")  # a turn in Anthropic's HH transcripts
+# A transcript, as Anthropic's HH has them, and a turn in it.
+_TRANSCRIPT = re.compile(r"\s*Human:.*?\n\nAssistant:", re.DOTALL)
+_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,15 @@ class Form:
             Returns the columns that a row becomes; raises a `ValueError` for a malformed row.
         reads (`frozenset[str]`):
             Columns that are read, and so are no longer columns of the result.
+        unread (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Columns with another answer.
     """
 
     name: str
     reading: str
     convert: Callable[[Row], Row]
     reads: frozenset[str]
+    unread: tuple[str, ...] = ()
 
     def read(self, row: Row) -> Row:
         """Return a row in TRL's columns, itself if it has them already; the columns that are not read stay."""
@@ -86,7 +95,9 @@ def find_form(columns: set[str], kinds: Sequence[str]) -> Form | None:
     is_for_rl = tuple(kinds) == ("prompt-only",)
     if column := _first(columns, (*_CONVERSATIONS, "messages")):
         return _conversations(column, columns, is_for_rl)
-    question, answer = _first(columns, _QUESTIONS), _first(columns, _ANSWERS)
+    # A worked solution is trained, and its result is compared with.
+    answers = _ANSWERS if is_for_rl else _ANSWERS[::-1]
+    question, answer = _first(columns, _QUESTIONS), _first(columns, answers)
     if question is None or (answer is None and not is_for_rl):
         return None
     return _questions(question, answer, columns, is_for_rl)
@@ -94,7 +105,7 @@ def find_form(columns: set[str], kinds: Sequence[str]) -> Form | None:
 
 def unread_columns(columns: set[str]) -> list[str]:
     """Return the columns that seem to belong to a question, beyond TRL's."""
-    return sorted(columns & {*_QUESTIONS, *_INPUTS, *_CONVERSATIONS, "system", "history"})
+    return sorted(columns & {*_QUESTIONS, *_CONVERSATIONS, *OPTIONAL, *_NEVER_READ})
 
 
 def plain_messages(messages: Any) -> Any:
@@ -128,7 +139,7 @@ def _first(columns: set[str], names: Sequence[str]) -> str | None:
 def _conversations(column: str, columns: set[str], is_for_rl: bool) -> Form:
     def convert(row: Row) -> Row:
         turns = [_turn(entry, number) for number, entry in enumerate(row.get(column) or [], start=1)]
-        if row.get("system"):
+        if row.get("system") and not (turns and turns[0].get("role") == "system"):
             turns.insert(0, {"role": "system", "content": row["system"]})
         if not is_for_rl:
             return {"messages": turns}
@@ -169,14 +180,12 @@ def _questions(question: str, answer: str | None, columns: set[str], is_for_rl: 
 
     def convert(row: Row) -> Row:
         prompt = _text(row, question)
-        if about and (more := row.get(about)) not in (None, ""):
-            prompt = f"{prompt}\n\n{more}"
+        if about and not _is_missing(row.get(about)):
+            prompt = f"{prompt}\n\n{_text(row, about)}"
         if has_turns:
             before = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-            for pair in row.get("history") or ():
-                before += [
-                    {"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)
-                ]
+            for number, past in enumerate(row.get("history") or (), start=1):
+                before += _past_turns(past, number)
             asked: Any = [*before, {"role": "user", "content": prompt}]
         else:
             asked = prompt
@@ -190,13 +199,28 @@ def _questions(question: str, answer: str | None, columns: set[str], is_for_rl: 
     into = "answer" if is_for_rl else "completion"
     reading = f"{' + '.join(read)} → prompt" + (f", {answer} → {into}" if answer and answer != into else "")
     name = "Alpaca" if question == "instruction" else "questions and answers"
-    return Form(name, reading, convert, frozenset({*read, *kept} - {None}))
+    unread = () if is_for_rl else tuple(name for name in _ANSWERS if name in columns and name != answer)
+    return Form(name, reading, convert, frozenset({*read, *kept} - {None}), unread)
+
+
+def _past_turns(past: Any, number: int) -> list[Message]:
+    """An entry of `history`: a pair of question and answer, or a message."""
+    if isinstance(past, dict):
+        return [_turn(past, number)]
+    if not isinstance(past, list | tuple) or [*map(type, past)] != [str, str]:
+        raise ValueError(f"column 'history' holds no pair of question and answer: {past!r:.80}")
+    return [{"role": "user", "content": past[0]}, {"role": "assistant", "content": past[1]}]
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value is `None`, an empty text, or the NaN that tables hold in their place."""
+    return value is None or value == "" or value != value
 
 
 def _text(row: Row, column: str) -> str:
     value = row.get(column)
-    if value is None or value == "":
-        raise ValueError(f"column {column!r} is {'missing' if value is None else 'empty'}")
+    if _is_missing(value):
+        raise ValueError(f"column {column!r} is {'empty' if value == '' else 'missing'}")
     if not isinstance(value, str | int | float):
         raise ValueError(f"column {column!r} holds {type(value).__name__}, not text")
     return str(value)
@@ -208,7 +232,8 @@ def _given(row: Row, column: str) -> Row:
 
 def _pairs(columns: set[str]) -> Form | None:
     """Preference pairs: the question once, before the answers, and the answers without it."""
-    asked = [name for name in ("prompt", *_CONVERSATIONS, *_QUESTIONS) if name in columns][:1]
+    asked = [name for name in ("prompt", *_CONVERSATIONS, "messages", *_QUESTIONS) if name in columns][:1]
+    has_system = "system" in columns
     read = [*({"system"} & columns), *asked]
 
     def convert(row: Row) -> Row:
@@ -216,23 +241,50 @@ def _pairs(columns: set[str]) -> Form | None:
         prompt = row.get(asked[0]) if asked else None
         if isinstance(prompt, list):
             prompt = [_turn(entry, number) for number, entry in enumerate(prompt, start=1)]
-        system = row.get("system")
-        if isinstance(chosen, str) and isinstance(rejected, str) and not isinstance(prompt, list) and not system:
+            if asked[0] != "prompt" and prompt and prompt[-1].get("role") == "assistant":
+                raise ValueError(f"column {asked[0]!r}, the question of a pair, ends with an answer")
+        elif isinstance(prompt, str) and _TRANSCRIPT.match(prompt):
+            prompt = [turn for turn in _turns_of_transcript(prompt) if turn["content"]]
+            chosen, rejected = (side.strip() if isinstance(side, str) else side for side in (chosen, rejected))
+        if isinstance(chosen, str) and isinstance(rejected, str) and not isinstance(prompt, list) and not has_system:
             return {"chosen": chosen, "rejected": rejected} | ({"prompt": prompt} if prompt is not None else {})
         turns = prompt if isinstance(prompt, list) else [] if prompt is None else [{"role": "user", "content": prompt}]
-        chosen, rejected = (
+        sides = [
             [{"role": "assistant", "content": side}] if isinstance(side, str) else side for side in (chosen, rejected)
-        )
-        # Many sets repeat the question inside of the answers.
-        if turns and all(_same(side[: len(turns)], turns) for side in (chosen, rejected)):
-            chosen, rejected = chosen[len(turns) :], rejected[len(turns) :]
-        if system and not (turns and turns[0]["role"] == "system"):
-            turns = [{"role": "system", "content": system}, *turns]
+        ]
+        if turns:
+            turns, *sides = _without_question(turns, sides)
+        if row.get("system") and not (turns and turns[0].get("role") == "system"):
+            turns = [{"role": "system", "content": row["system"]}, *turns]
         # Without a prompt TRL takes for it the turns that both sides begin with.
-        return {"chosen": chosen, "rejected": rejected} | ({"prompt": turns} if turns else {})
+        return {"chosen": sides[0], "rejected": sides[1]} | ({"prompt": turns} if turns else {})
 
     source = f"{' + '.join(read)} → prompt, and the answers without it" if read else "their turns, before the answers"
     return Form("preference pairs", source, convert, frozenset({*read, "chosen", "rejected"}))
+
+
+def _without_question(turns: list[Message], sides: list[list[Message]]) -> list[list[Message]]:
+    """
+    Return the question, and the answers without it: many sets repeat it inside of the answers, some with a system
+    message that is only there.
+    """
+    roles = [side[0].get("role") if side else None for side in sides]
+    if not {"user", "system"} & {*roles}:
+        return [turns, *sides]
+    start = int(roles == ["system", "system"] and turns[0].get("role") != "system")
+    end = start + len(turns)
+    if not (_same(sides[0][:end], sides[1][:end]) and _same(sides[0][start:end], turns)):
+        raise ValueError("columns 'chosen' and 'rejected' do not both begin with the question that the row has beside")
+    return [sides[0][:start] + turns, *(side[end:] for side in sides)]
+
+
+def _turns_of_transcript(text: str) -> list[Message]:
+    _, *parts = _TURN.split(text)
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[speaker], "content": said.strip()}
+        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
 
 
 def _answer(value: Any, side: str) -> Any:
@@ -241,22 +293,14 @@ def _answer(value: Any, side: str) -> Any:
         return [_turn(value, 1)]
     if isinstance(value, list):
         return plain_messages([_turn(entry, number) for number, entry in enumerate(value, start=1)])
-    if isinstance(value, str) and value.startswith("\n\nHuman:"):
-        _, *parts = _TURN.split(value)
-        roles = {"Human": "user", "Assistant": "assistant"}
-        return [
-            {"role": roles[speaker], "content": text.strip()}
-            for speaker, text in zip(parts[::2], parts[1::2], strict=True)
-        ]
     if not isinstance(value, str):
         raise ValueError(f"column {side!r} holds {type(value).__name__}, not text or messages")
-    return value
+    return _turns_of_transcript(value) if _TRANSCRIPT.match(value) else value
 
 
 def _same(ours: list[Message], theirs: list[Message]) -> bool:
-    return [(turn.get("role"), turn.get("content")) for turn in ours] == [
-        (turn.get("role"), turn.get("content")) for turn in theirs
-    ]
+    said = [[(turn.get("role"), str(turn.get("content")).strip()) for turn in turns] for turns in (ours, theirs)]
+    return said[0] == said[1]
 
 
 def in_turns(row: Row) -> Row:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from schoolhouse.core.escape import one_line
 from schoolhouse.data.columns import columns_of, form_of, require_kind, surplus_of, validate_row
 from schoolhouse.data.files import MissingSplitError, check_size, file_type, find_files, is_saved_dataset, read_json
-from schoolhouse.data.forms import TEXT_COLUMNS, find_form, plain_messages, unread_columns
+from schoolhouse.data.forms import OPTIONAL, TEXT_COLUMNS, find_form, plain_messages, unread_columns
 
 
 if TYPE_CHECKING:
@@ -269,8 +269,7 @@ def to_dataset(table: Table, kinds: Sequence[str] | None = None, report: LoadRep
 
 def _in_known_form(table: Table, kinds: Sequence[str]) -> Table:
     """Return the table with rows in TRL's columns and messages of text, where they are in another common form."""
-    names = _columns(table)
-    form = find_form(names, kinds)
+    form = find_form(_columns(table) | _optional_columns(table), kinds)
     is_list = isinstance(table.rows, list)
     if form is None and not is_list and not any(_has_parts(feature) for feature in table.rows.features.values()):
         return table
@@ -285,7 +284,8 @@ def _in_known_form(table: Table, kinds: Sequence[str]) -> Table:
     first = next((index for index, row in enumerate(read) if isinstance(row, dict)), None)
     if form and first is not None and read[first] != table.rows[first]:
         logger.info("%s: read as %s: %s", table.label, form.name, form.reading)
-    if unread := unread_columns(_columns(result)):
+    unread = unread_columns(_columns(result) | _optional_columns(result))
+    if unread := sorted({*unread, *(form.unread if form else ())}):
         logger.warning(
             "%s: not read: %s; dataset_columns, or a YAML file that describes the data, can bring it into the prompt",
             table.label,
@@ -323,6 +323,14 @@ def _columns(table: Table) -> set[str]:
     rows = [row for row in table.rows if isinstance(row, dict)]
     counts = Counter(name for row in rows for name, value in row.items() if value is not None)
     return {name for name, count in counts.items() if 2 * count > len(rows)}
+
+
+def _optional_columns(table: Table) -> set[str]:
+    """Columns of a question that some rows fill and others leave out."""
+    if not isinstance(table.rows, list):
+        return set()
+    rows = [row for row in table.rows if isinstance(row, dict)]
+    return {name for row in rows for name in OPTIONAL.intersection(row) if row[name] not in (None, "")}
 
 
 def rename_columns(table: Table, columns: dict[str, str]) -> None:

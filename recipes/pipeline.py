@@ -11,6 +11,7 @@ import sys
 
 from schoolhouse.config.errors import FlagParser
 from schoolhouse.core.escape import one_line
+from schoolhouse.pipeline.estimates import left_out
 from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Stop
 from schoolhouse.pipeline.progress import View, print_plan
@@ -44,9 +45,11 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         view = View(pipeline.name)
         runner = Runner(pipeline, view, Stop(view.stop))
+        missing = left_out(pipeline, stages)
+        print("".join(f"{line}\n" for line in missing), end="", flush=True)
         worked = runner.run(stages)
         if not runner.report() and not worked:
-            print("nothing to do: every stage is done and evaluated")
+            print(f"nothing to do: every {'other ' if missing else ''}stage is done and evaluated")
         print(f"the report: {pipeline.folder / 'report' / 'report.html'}")
     except (ValueError, OSError) as error:
         print(f"recipes/pipeline.py: error: {one_line(error, 1000)}", file=sys.stderr)

@@ -19,7 +19,8 @@ from schoolhouse.core.manifest import Evaluation, RunManifest, read_manifest
 from schoolhouse.core.models import adapter_hash
 from schoolhouse.core.progress import clock
 from schoolhouse.core.run import product_hash, results_hash
-from schoolhouse.pipeline.estimates import peak_bytes, to_do
+from schoolhouse.evaluation.tasks import load_task
+from schoolhouse.pipeline.estimates import left_out, peak_bytes, to_do
 from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Progress, Stop
 from schoolhouse.pipeline.progress import View, print_plan
@@ -333,6 +334,47 @@ def test_what_is_to_do_has_the_times_of_the_last_run_or_of_the_file(planted):
     replace("sft.yaml", "1.0e-3", "2.0e-3")
     programs = to_do(pipeline := load(), pipeline.stages)
     assert [program.seconds for program in programs][:3] == [8.0, 120, 8.0]
+
+
+def test_what_needs_linux_is_left_out_on_other_systems_and_named(planted, monkeypatch, capsys):
+    replace(
+        "pipeline.yaml",
+        "config: sft.yaml, evals: [tiny_heldout]",
+        "config: sft.yaml, evals: [tiny_code, tiny_heldout]",
+    )
+    replace("pipeline.yaml", "config: ppo.yaml, parent: sft", "config: ppo.yaml, parent: math")
+    with Path("math.yaml").open("a") as recipe:
+        recipe.write("rewards: [{name: code, credit: all}]\n")
+
+    def programs(pipeline):
+        return [(program.stage, program.what) for program in to_do(pipeline, pipeline.stages)]
+
+    everything = [("base", "eval"), ("sft", "eval"), ("math", "train"), ("ppo", "train")]
+    assert programs(load()) == everything and left_out(load(), load().stages) == []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ValueError, match="programs can run on Linux only, this is darwin"):
+        load_task("tiny_code").prepare()
+    pipeline = load()
+    assert programs(pipeline) == everything[:2] and pipeline.stages[1].evals_here == ["tiny_heldout"]
+    told = ["math: needs Linux, left out", "ppo: needs Linux, left out", "eval tiny_code: needs Linux, left out"]
+    assert left_out(pipeline, pipeline.stages)[:3] == told
+    print_plan(pipeline, pipeline.stages)
+    shown = capsys.readouterr().out
+    assert all(line in shown for line in told) and shown.count("needs Linux") == 5
+    # What was trained and scored in a container is done here too.
+    settle(pipeline)
+    folder = pipeline.stages[1].folder / "eval"
+    for file in ("results.json", "samples/tiny_code.jsonl", "samples/tiny_heldout.jsonl"):
+        write_json(folder / file, {})
+    for tasks in (["tiny_heldout"], ["tiny_code", "tiny_heldout"]):
+        fingerprint = evaluation_fingerprint(
+            ROOT / "eval/run.py", {"tasks": tasks}, pipeline.base_hash, product_hash(folder.parent)
+        )
+        entry = Evaluation(folder="eval", tasks=tasks, fingerprint=fingerprint, status="done")
+        entry.results_hash = results_hash(folder, tasks)
+        change_manifest(folder.parent, evaluations=[entry.model_dump()])
+        assert programs(load()) == [("base", "eval")]
+    assert left_out(load(), load().stages) == []
 
 
 def test_an_eval_whose_files_were_altered_is_done_again(planted):

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -44,9 +44,10 @@ class Scorer(BaseModel):
     """Base of all scorers; its fields are the parameters that a task file can set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    runs_programs: ClassVar[bool] = False  # that a model wrote: on Linux only
 
     def prepare(self) -> None:
-        """Raise an error if this machine cannot score: before hours of generation, not after them."""
+        """Raise `ValueError` if this machine cannot score: before hours of generation, not after them."""
 
     def check_row(self, row: Row, reference: str) -> str | None:
         """Return the reason why answers to a row with this reference could not be scored, or `None`."""
@@ -133,10 +134,16 @@ class CodeScorer(Scorer):
     `unsupported` and no verdict; the metric `unsupported_because` of its samples says why.
     """
 
+    runs_programs = True
+
     def prepare(self) -> None:
         from schoolhouse.graders.code import shared_sandbox
+        from schoolhouse.sandbox import SandboxError
 
-        shared_sandbox()
+        try:
+            shared_sandbox()
+        except SandboxError as error:
+            raise ValueError(str(error)) from None
 
     def unsupported(self, items: Sequence[Item]) -> list[str]:
         from schoolhouse.graders.code import unsupported_reasons

@@ -5,7 +5,7 @@ from statistics import mean
 from typing import Any
 
 from schoolhouse.pipeline.plan import Pipeline, Stage
-from schoolhouse.pipeline.staleness import evaluation_of, is_done, is_evaluated, manifest_of
+from schoolhouse.pipeline.staleness import evaluation_of, is_done, is_evaluated, is_left_out, manifest_of
 
 
 LIBRARIES = 550e6  # bytes that Python, torch and trl take with the smallest of models, measured on a CPU
@@ -30,12 +30,28 @@ def to_do(pipeline: Pipeline, stages: list[Stage]) -> list[Program]:
     """Return the programs that a run of these stages would start, in order; none where all is done and evaluated."""
     programs = []
     for stage in stages:
+        if is_left_out(pipeline, stage):
+            continue
         due = not is_done(pipeline, stage)
         if due:
             programs.append(Program(stage.name, "train", training_seconds(stage)))
-        if stage.evals and (due or not is_evaluated(pipeline, stage)):
+        if stage.evals_here and (due or not is_evaluated(pipeline, stage)):
             programs.append(Program(stage.name, "eval", eval_seconds(pipeline, stage)))
     return programs
+
+
+def left_out(pipeline: Pipeline, stages: list[Stage]) -> list[str]:
+    """Return a line for each stage and each task that this system cannot run, and one on how to run them."""
+    lines = [f"{stage.name}: needs Linux, left out" for stage in stages if is_left_out(pipeline, stage)]
+    tasks: dict[str, None] = {}
+    for stage in stages:
+        entry = evaluation_of(stage)
+        scored = entry.tasks if entry is not None and entry.status == "done" else []
+        tasks |= dict.fromkeys(task for task in stage.needs_linux_evals if task not in scored)
+    lines += [f"eval {task}: needs Linux, left out" for task in tasks]
+    if lines:
+        lines.append("programs that a model writes run on Linux only: a Linux container or VM does all (README.md)")
+    return lines
 
 
 def training_seconds(stage: Stage) -> float | None:

@@ -1,6 +1,7 @@
 """The stages of a pipeline, read from its file and checked."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,10 @@ class Stage:
             Tasks.
         minutes (`float` or `None`):
             Expected duration, until there is a measured one.
+        needs_linux (`bool`):
+            Whether a reward runs programs that the model writes, and this is another system.
+        needs_linux_evals (`list[str]`):
+            Those of `evals` that do.
         fingerprints (`Fingerprints` or `None`):
             Cache of [`schoolhouse.pipeline.staleness.stage_fingerprints`].
     """
@@ -88,7 +93,14 @@ class Stage:
     parents: list[str] = field(default_factory=list)
     evals: list[str] = field(default_factory=list)
     minutes: float | None = None
+    needs_linux: bool = False
+    needs_linux_evals: list[str] = field(default_factory=list)
     fingerprints: Fingerprints | None = None
+
+    @property
+    def evals_here(self) -> list[str]:
+        """Tasks that this system can score."""
+        return [task for task in self.evals if task not in self.needs_linux_evals]
 
 
 @dataclass
@@ -201,10 +213,23 @@ def load_pipeline(path: str | Path, output_dir: str | None = None) -> Pipeline:
         stage.parent, stage.parents = parent, parents
         stage.evals, stage.minutes = entry.get("evals", []), entry.get("minutes")
         stages.append(stage)
+    if sys.platform != "linux":
+        for stage in stages:
+            stage.needs_linux = _runs_programs(stage.config.get("rewards"))
+            stage.needs_linux_evals = [task for task in stage.evals if load_task(task).runs_programs]
     accelerate = find_file(values.get("accelerate_config") or shipped("accelerate_config.yaml"))
     if not accelerate.is_file():
         fail(("accelerate_config",), f"{accelerate} does not exist, seen from {Path.cwd()}")
     return Pipeline(values.get("name", folder.name), base, base_hash, folder, accelerate, stages)
+
+
+def _runs_programs(rewards: Any) -> bool:
+    """Return whether one of a recipe's rewards runs programs that the model writes."""
+    from schoolhouse.rewards.build import REWARDS
+
+    entries = rewards if isinstance(rewards, list) else []
+    names = [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
+    return any(REWARDS[name].runs_programs for name in names if name in REWARDS)
 
 
 def _find_script(recipe: str, folder: Path) -> Path:

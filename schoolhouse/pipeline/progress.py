@@ -8,10 +8,10 @@ from typing import Any
 from schoolhouse.core.environment import versions
 from schoolhouse.core.escape import one_line
 from schoolhouse.core.progress import clock, metrics_line
-from schoolhouse.pipeline.estimates import Program, eval_seconds, peak_bytes, to_do, training_seconds
+from schoolhouse.pipeline.estimates import Program, eval_seconds, left_out, peak_bytes, to_do, training_seconds
 from schoolhouse.pipeline.plan import Pipeline, Stage
 from schoolhouse.pipeline.process import Progress
-from schoolhouse.pipeline.staleness import manifest_of, stale_reason
+from schoolhouse.pipeline.staleness import is_left_out, manifest_of, stale_reason
 
 
 class View:
@@ -119,12 +119,13 @@ def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    programs = to_do(pipeline, stages)
+    programs, missing = to_do(pipeline, stages), left_out(pipeline, stages)
     due = {(program.stage, program.what) for program in programs}
     table = Table("stage", "recipe", "parent", "state", "training", "eval", "memory", box=box.SIMPLE_HEAD)
     for stage in stages:
         is_due = [what for what in ("train", "eval") if (stage.name, what) in due]
         word = stale_reason(pipeline, stage) or ("to evaluate" if is_due else "done")
+        word = "needs Linux" if is_left_out(pipeline, stage) else word
         times = [
             None if stage.recipe is None else training_seconds(stage),
             eval_seconds(pipeline, stage) if stage.evals else None,
@@ -141,9 +142,9 @@ def print_plan(pipeline: Pipeline, stages: list[Stage]) -> None:
     parts += [f"{len(programs) - len(known)} of unknown length"] if len(known) < len(programs) else []
     if programs:
         print(f"to do: {len(programs)} programs, {', '.join(parts)}")
-    else:
+    elif not missing:
         print("nothing to do: every stage is done and evaluated")
-    for note in _not_compared(stages):
+    for note in [*missing, *_not_compared(stages)]:
         print(note)
 
 

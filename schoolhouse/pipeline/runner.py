@@ -124,7 +124,7 @@ class Runner:
             clear(folder)
         command = [
             *(sys.executable, str(shipped("eval/run.py")), "--model_name_or_path", self.pipeline.base),
-            *("--tasks", ",".join(stage.evals), "--output_dir", str(folder)),
+            *("--tasks", ",".join(stage.evals_here), "--output_dir", str(folder)),
         ]
         if stage.recipe is not None:
             made = "adapter" if (stage.folder / "adapter").is_dir() else "members"

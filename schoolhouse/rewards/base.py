@@ -58,6 +58,8 @@ class RewardFunction(ABC):
 
     reads: ClassVar[str] = "any row"
 
+    runs_programs: ClassVar[bool] = False  # that a model wrote: on Linux only
+
     def applies(self, row: Row) -> bool:
         """Return whether the reward scores completions of this row."""
         return True

@@ -67,6 +67,7 @@ class Code(RewardFunction):
 
     credit: Literal["fraction", "all"] = "fraction"
     reads = "columns `tests` and `entry_point`"
+    runs_programs = True
 
     def applies(self, row: Row) -> bool:
         return has_tests(row)

@@ -77,6 +77,10 @@ class GenerateTask(Task):
         """Scorer that the file names."""
         return build_scorer(self.scorer, self.folder)
 
+    @property
+    def runs_programs(self) -> bool:
+        return self.scorer_with_parameters.runs_programs
+
     def prepare(self) -> None:
         self.scorer_with_parameters.prepare()
 

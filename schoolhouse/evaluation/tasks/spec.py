@@ -112,6 +112,11 @@ class Task(BaseModel, ABC):
         self._name, self._file = file.path.stem, file
 
     @property
+    def runs_programs(self) -> bool:
+        """Whether it runs programs that the model writes, which only Linux can."""
+        return False
+
+    @property
     def folder(self) -> Path:
         """Folder from which the paths in the file start."""
         return self._file.path.parent if self._file else Path()

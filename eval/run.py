@@ -65,11 +65,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def list_tasks() -> None:
-    """Print the built-in tasks, one line each."""
+    """Print the built-in tasks, one line each: name, kind or scorer, number of items, metric, description."""
     from schoolhouse.evaluation.tasks import load_task, task_names
 
-    for name in task_names():
-        print(f"{name:20}{load_task(name).description}")
+    for task in map(load_task, task_names()):
+        print(f"{task.name:20}{task.asked_as:17}{task.num_items or '':>5}  {task.metric:15}{task.description}")
 
 
 def compare(arguments: EvalArguments) -> None:

@@ -67,7 +67,7 @@ def test_the_page_works_as_written_from_an_empty_folder(folder):
             "",
             "questions.jsonl:2: column 'answer' is missing; the row has question",
         ),
-        ("my_task.yaml", "version: 1\n", "", "my_task.yaml:1: version is missing"),
+        ("my_task.yaml", "scorer: math\n", "", "my_task.yaml:1: scorer is missing"),
         ("my_task.yaml", "version: 1", "version: one", "my_task.yaml:1: version: expected an integer, got 'one'"),
         ("my_task.yaml", "math", "{name: math, stile: hash}", "my_task.yaml:6: scorer.stile: unknown key"),
         ("my_task.yaml", "math", "mine.py:score", "my_task.yaml:6: scorer: mine.py does not exist"),
@@ -79,7 +79,42 @@ def test_the_page_works_as_written_from_an_empty_folder(folder):
             "version: 1\nrows: my_scorer.py:score",
             "my_task.yaml:2: rows: excludes dataset",
         ),
-        ("my_task.yaml", "{question}", "{questoin}", "column 'questoin' is missing; the row has question, answer"),
+        (
+            "my_task.yaml",
+            "{question}",
+            "{questoin}",
+            "my_task.yaml:4: prompt: no row has the column 'questoin'; did you mean question?",
+        ),
+        (
+            "my_task.yaml",
+            "reference: answer",
+            "reference: anwser",
+            "my_task.yaml:5: reference: no row has the column 'anwser'; did you mean answer?",
+        ),
+        (
+            "my_task.yaml",
+            "scorer: math",
+            "level: level\nscorer: math",
+            "my_task.yaml:6: level: no row has the column 'level'; known keys: answer, question",
+        ),
+        (
+            "my_task.yaml",
+            "scorer: math",
+            "cluster: qestion\nscorer: math",
+            "my_task.yaml:6: cluster: no row has the column 'qestion'; did you mean question?",
+        ),
+        (
+            "my_task.yaml",
+            "scorer: math",
+            "id: 'sum-{nmber}'\nscorer: math",
+            "my_task.yaml:6: id: no row has the column 'nmber'",
+        ),
+        (
+            "my_task.yaml",
+            "scorer: math",
+            "few_shot: {count: 4}\nscorer: math",
+            "my_task.yaml:6: few_shot: 4 examples leave none of the 3 rows to ask",
+        ),
         ("my_task.yaml", "questions.jsonl", "nowhere.jsonl", "my_task.yaml:3: dataset: nowhere.jsonl does not exist"),
     ],
 )
@@ -97,7 +132,8 @@ def test_a_mistake_is_one_line_with_file_and_line(folder, capsys, file, old, new
 def test_the_page_shows_the_errors_as_they_are():
     shown = re.search(r"## Mistakes.*?```\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
     cases = test_a_mistake_is_one_line_with_file_and_line.pytestmark[0].args[1]
-    assert shown == [message for *_, message in cases[:3]]
+    messages = [message for *_, message in cases]
+    assert shown == [*messages[:3], next(message for message in messages if "questoin" in message)]
 
 
 def test_rows_of_a_function_with_levels_and_clusters(folder):
@@ -165,4 +201,48 @@ def test_the_built_in_tasks_are_listed_with_a_line_each(capsys):
     assert run.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == task_names() and len(lines) >= 19
-    assert all(len(line) < 120 and line[20:].strip() for line in lines)
+    assert all(len(line) < 160 and len(line[59:]) < 100 and line[59:].strip() for line in lines)
+    listed = {line.split()[0]: line[20:59].split() for line in lines}
+    assert listed["svamp"] == ["math", "311", "accuracy"]
+    assert listed["tiny_heldout"] == ["bits_per_byte", "500", "bits", "per", "byte"]
+    assert listed["multiple_choice"] == ["loglikelihood", "accuracy"]
+
+
+def test_the_number_of_items_that_is_listed_is_that_of_the_data(caplog):
+    for name in ("tiny_arithmetic", "tiny_descriptions", "tiny_facts", "tiny_forms", "tiny_preferences"):
+        task = load_task(name)
+        assert len(task.build()) == task.num_items and not caplog.text
+    changed = load_task("tiny_forms").model_copy(update={"num_items": 21})
+    changed.build()
+    assert "tiny_forms: 20 items where its task file says 21: its data set changed" in caplog.text
+
+
+def test_five_lines_are_a_task(folder):
+    (folder / "mine.yaml").write_text(
+        "dataset: questions.jsonl\nprompt: '{question}'\nreference: answer\nscorer: exact\nfew_shot: {count: 1}\n"
+    )
+    task = load_task(folder / "mine.yaml")
+    items = task.build()
+    assert (task.name, task.version, [item.reference for item in items]) == ("mine", 1, ["42", "6"])
+    first = "Tom has 3 apples and buys 4. How many has he? 7\n\n"
+    assert items[0].prompt == first + "What is 6 * 7?"  # the first row is the example, and so is not asked
+    assert len(task.build(limit=1)) == 1
+
+
+def test_examples_share_a_column_with_the_question_and_have_an_introduction(folder):
+    for split, rows in {"dev": 4, "test": 2}.items():
+        (folder / f"{split}.jsonl").write_text(
+            "".join(f'{{"q": "{split} {n}", "a": "{n}", "topic": "{"xy"[n % 2]}"}}\n' for n in range(rows))
+        )
+    (folder / "questions.jsonl").unlink()
+    text = "dataset: .\nprompt: 'Q: {q}'\nreference: a\nscorer: exact\n"
+    shots = 'few_shot: {count: 2, split: dev, by: topic, introduction: "About {topic}.\\n\\n"}\n'
+    (folder / "mine.yaml").write_text(text + shots)
+    prompts = [item.prompt for item in load_task(folder / "mine.yaml").build()]
+    assert prompts == [
+        "About x.\n\nQ: dev 0 0\n\nQ: dev 2 2\n\nQ: test 0",
+        "About y.\n\nQ: dev 1 1\n\nQ: dev 3 3\n\nQ: test 1",
+    ]
+    (folder / "mine.yaml").write_text(text + shots.replace("count: 2", "count: 3"))
+    with pytest.raises(ValueError, match=r"mine.yaml:5: few_shot: 3 examples, but split dev has 2 with topic 'x'"):
+        load_task(folder / "mine.yaml").build()

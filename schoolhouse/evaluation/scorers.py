@@ -3,72 +3,18 @@
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from schoolhouse.config.errors import ConfigError, nearest
 from schoolhouse.config.user_code import load_function
 from schoolhouse.config.value_types import to_config_error
 from schoolhouse.core.escape import response_of
 from schoolhouse.evaluation.results import Metric
+from schoolhouse.evaluation.scorer import Score, Scorer
 from schoolhouse.evaluation.tasks.items import Item, Row
-
-
-class Score(TypedDict, total=False):
-    """
-    Score of one answer; keys that the task does not measure are missing.
-
-    Args:
-        correct (`bool` or `None`):
-            `None` where there is no verdict: such samples are counted as `ungraded`, and in the results as wrong.
-        extracted (`str` or `None`):
-            The answer that was read.
-        format_ok (`bool`):
-            Whether the answer has the form asked for.
-        right_in_any_form (`bool` or `None`):
-            Whether the answer is right, or wrong in form only.
-        metrics (`dict[str, Metric]`):
-            Numbers and booleans are averaged over the samples, lists of them pooled over all samples. Of `status`, a
-            text, the share of each value is reported.
-    """
-
-    correct: bool | None
-    extracted: str | None
-    format_ok: bool
-    right_in_any_form: bool | None
-    metrics: dict[str, Metric]
-
-
-class Scorer(BaseModel):
-    """Base of all scorers; its fields are the parameters that a task file can set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    runs_programs: ClassVar[bool] = False  # that a model wrote: on Linux only
-
-    def prepare(self) -> None:
-        """Raise `ValueError` if this machine cannot score: before hours of generation, not after them."""
-
-    def check_row(self, row: Row, reference: str) -> str | None:
-        """Return the reason why answers to a row with this reference could not be scored, or `None`."""
-        return None
-
-    def unsupported(self, items: Sequence[Item]) -> list[str]:
-        """Return for each item why no answer to it can be scored, `""` where one can."""
-        return [""] * len(items)
-
-    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
-        """
-        Score answers, all at once for graders that work in parallel.
-
-        Args:
-            completions (`Sequence[str]`), items (`Sequence[Item]`):
-                Texts that the model generated, thoughts included, and for each its item.
-
-        Returns:
-            `list[Score]`: in order.
-        """
-        raise NotImplementedError
+from schoolhouse.evaluation.text_scorers import ChoiceScorer, ContainsScorer, ExactScorer, JsonScorer
 
 
 class MathScorer(Scorer):
@@ -91,7 +37,7 @@ class MathScorer(Scorer):
     style: Literal["hash", "boxed", "think-answer"] = "hash"
     reference_scorers: list[
         Literal["gsm8k/lm-eval-strict", "gsm8k/lm-eval-flexible", "gsm8k/official", "math-verify"]
-    ] = []
+    ] = Field(default_factory=list)
     shows_work: bool = False
 
     def check_row(self, row: Row, reference: str) -> str | None:
@@ -226,46 +172,53 @@ class InstructionScorer(Scorer):
         return scores
 
 
-class ExactScorer(Scorer):
+class RewardModelScorer(Scorer):
     """
-    Compare the whole response with the reference; white space around both does not count.
+    Score answers with a reward model, as `utility`: comparisons then have a win rate.
 
     Args:
-        ignore_case (`bool`, *optional*, defaults to `False`):
-            Compare without regard to case.
+        model (`str`):
+            Hub id or folder of a reward model, or run folder of one that was trained here.
+        base (`str`, *optional*):
+            Base of an adapter, if it is elsewhere than the adapter says.
+        least (`float`, *optional*, defaults to `0.0`):
+            Score from which an answer counts as correct.
     """
 
-    ignore_case: bool = False
+    paths: ClassVar[tuple[str, ...]] = ("model", "base")
 
-    def check_row(self, row: Row, reference: str) -> str | None:
-        # Every answer contains an empty reference.
-        return None if reference.strip() else "the reference is empty: name its column with the key reference"
+    model: str
+    base: str | None = None
+    least: float = 0.0
+
+    def prepare(self) -> None:
+        from schoolhouse.core.reward_models import is_adapter, validate_task_type
+
+        if is_adapter(self._folders()[0]):
+            for folder in self._folders():
+                validate_task_type(folder, "SEQ_CLS")
 
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
-        answers = [response_of(completion).strip() for completion in completions]
-        return [
-            {"correct": self._form(answer) == self._form(item.reference.strip()), "extracted": answer}
-            for answer, item in zip(answers, items, strict=True)
-        ]
+        from schoolhouse.core.reward_models import conversation_ids, load_scorer, score_ids
 
-    def _form(self, text: str) -> str:
-        return text.casefold() if self.ignore_case else text
+        scorer, tokenizer = load_scorer(self._location(), self.base)
+        most = scorer.config.get_text_config().max_position_embeddings
+        rows = []
+        for completion, item in zip(completions, items, strict=True):
+            text = response_of(completion)
+            answer = text if isinstance(item.prompt, str) else [{"role": "assistant", "content": text}]
+            rows.append(conversation_ids(tokenizer, item.prompt, answer)[-most:])
+        values = score_ids(scorer, rows, pad_token_id=tokenizer.pad_token_id or 0).double().mean(dim=0).tolist()
+        return [{"correct": value >= self.least, "metrics": {"utility": value}} for value in values]
 
+    def _location(self) -> str:
+        folder = Path(self.model)
+        return next((str(folder / name) for name in ("members", "adapter") if (folder / name).is_dir()), self.model)
 
-class ContainsScorer(ExactScorer):
-    """
-    Look for the reference anywhere in the response; a thought that weighs every choice states none.
+    def _folders(self) -> list[str]:
+        from schoolhouse.core.reward_models import member_folders
 
-    Args:
-        ignore_case (`bool`, *optional*, defaults to `False`):
-            Compare without regard to case.
-    """
-
-    def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
-        return [
-            {"correct": self._form(item.reference.strip()) in self._form(response_of(completion))}
-            for completion, item in zip(completions, items, strict=True)
-        ]
+        return member_folders(self._location())
 
 
 class TinyFactScorer(Scorer):
@@ -326,7 +279,7 @@ class UserScorer(Scorer):
 
     name: str
     function: Callable[..., Any]
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
     def score(self, completions: Sequence[str], items: Sequence[Item]) -> list[Score]:
         return [self._score(completion, item) for completion, item in zip(completions, items, strict=True)]
@@ -353,6 +306,9 @@ SCORERS: dict[str, type[Scorer]] = {
     "instructions": InstructionScorer,
     "exact": ExactScorer,
     "contains": ContainsScorer,
+    "choice": ChoiceScorer,
+    "json": JsonScorer,
+    "reward_model": RewardModelScorer,
     "tiny_fact": TinyFactScorer,
     "tiny_description": TinyDescriptionScorer,
 }
@@ -378,6 +334,9 @@ def build_scorer(entry: str | dict[str, Any], folder: Path) -> Scorer:
             raise ConfigError(where, str(error)) from None
     if name not in SCORERS:
         raise ConfigError(where, f"{name!r} is no scorer; {nearest(name, SCORERS)}; your own is file.py:function")
+    for key in SCORERS[name].paths:
+        if isinstance(given := parameters.get(key), str) and (folder / given).exists():
+            parameters[key] = str(folder / given)
     try:
         return SCORERS[name].model_validate(parameters)
     except ValidationError as error:

@@ -1,11 +1,14 @@
 """Items of a task, made of the rows of a data set by columns and templates."""
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from schoolhouse.config.errors import nearest
 from schoolhouse.core.rows import is_missing
+from schoolhouse.evaluation.choices import lettered
 
 
 Row = Mapping[str, Any]  # whatever columns a data set has
@@ -52,16 +55,18 @@ def fill(text: str, row: Row) -> str:
     """
     Return a template with the row's values in the places of its columns.
 
-    `{column}` stands for a value, `{{` and `}}` for braces; any other brace is text. A column that the row does not
-    have is a `ValueError`.
+    `{column}` stands for a value, `{{` and `}}` for braces; any other brace is text. A list of texts becomes lines
+    with letters, `A. red`. A column that the row does not have is a `ValueError`.
     """
 
     def value(found: re.Match[str]) -> str:
         if found[1] is None:
             return found[0][0]
         if is_missing(row.get(found[1])):
-            raise ValueError(f"column {found[1]!r} is missing; the row has {', '.join(row)}")
-        return str(row[found[1]])
+            raise ValueError(missing_column(found[1], row))
+        shown = row[found[1]]
+        is_choices = isinstance(shown, list) and all(isinstance(entry, str) for entry in shown)
+        return lettered(shown) if is_choices else _text(shown)
 
     return _COLUMN.sub(value, text)
 
@@ -71,14 +76,28 @@ def text_of(expression: str, row: Row) -> str:
     Return the text that a column, or a template with `{column}` in it, makes of a row; a `ValueError` says what is
     missing.
 
-    A column of messages gives the last one's content.
+    A column of messages gives the last one's content, any other list and a mapping their JSON.
     """
     if columns_in(expression):
         return fill(expression, row)
     value = row.get(expression)
     if is_missing(value):
-        raise ValueError(f"column {expression!r} is missing; the row has {', '.join(row)}")
-    return str(value[-1]["content"] if isinstance(value, list) else value)
+        raise ValueError(missing_column(expression, row))
+    if isinstance(value, list) and value and isinstance(value[-1], dict) and "role" in value[-1]:
+        value = value[-1]["content"]
+    return _text(value)
+
+
+def missing_column(name: str, columns: Iterable[str]) -> str:
+    """Return the error of a column that a row does not have, with the nearest that it has."""
+    columns = list(columns)
+    advice = nearest(name, columns)
+    near = f" {advice}" if advice.startswith("did you mean") else ""
+    return f"column {name!r} is missing;{near} the row has {', '.join(columns)}"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
 def prompt_of(expression: str | list[dict[str, str]], row: Row) -> Messages | str:
@@ -90,4 +109,4 @@ def prompt_of(expression: str | list[dict[str, str]], row: Row) -> Messages | st
     if isinstance(expression, list):
         return [message | {"content": fill(message["content"], row)} for message in expression]
     value = row.get(expression)
-    return value if isinstance(value, list) else text_of(expression, row)
+    return value if isinstance(value, list) and not isinstance(value[0], str) else text_of(expression, row)

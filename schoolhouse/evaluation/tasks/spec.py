@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from schoolhouse.config.errors import ConfigError
+from schoolhouse.config.errors import ConfigError, nearest
 from schoolhouse.config.paths import as_path
 from schoolhouse.config.user_code import load_function
 from schoolhouse.config.yaml_file import YamlFile
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from schoolhouse.core.generation import Sample, Sampling
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,12 @@ class Task(BaseModel, ABC):
     Keys that all kinds of tasks share. An expression is the name of a column, or a text with `{column}` in it.
 
     Args:
-        version (`int`):
+        version (`int`, *optional*, defaults to `1`):
             Raised with every change of items, prompt or scorer; results of different versions are not compared.
-        description (`str`):
+        description (`str`, *optional*):
             One line for `--list`.
+        num_items (`int`, *optional*):
+            Number of items for `--list`, of which a data set that changed is warned.
         dataset (`str`, *optional*):
             Name of a data set in `data/`, path of a data file or a data set's YAML file (relative to the task file),
             or Hub id. Without `dataset` and `rows` the user gives a file with `--task_paths`.
@@ -85,8 +91,9 @@ class Task(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     kind: str
-    version: int = Field(ge=1)
-    description: str
+    version: int = Field(default=1, ge=1)
+    description: str = ""
+    num_items: int | None = Field(default=None, ge=1)
     dataset: str | None = None
     dataset_config: str | None = None
     split: str = "test"
@@ -97,10 +104,16 @@ class Task(BaseModel, ABC):
     limit: int | None = Field(default=None, ge=1)
 
     higher_is_better: ClassVar[bool] = True
+    metric: ClassVar[str] = "accuracy"
     model_type: ClassVar[Literal["CAUSAL_LM", "SEQ_CLS"]] = "CAUSAL_LM"
 
     _name: str = PrivateAttr("")
     _file: YamlFile | None = PrivateAttr(None)
+
+    @property
+    def asked_as(self) -> str:
+        """Kind of the task for `--list`; of a generating task its scorer."""
+        return self.kind
 
     @property
     def name(self) -> str:
@@ -152,8 +165,9 @@ class Task(BaseModel, ABC):
             ValueError: if there are no rows, two items have the same id, or more than 1 % of the rows are malformed.
         """
         self.prepare()
-        rows = self._read(self.split, limit or self.limit, path)
-        examples = self.few_shot_prompt(path)
+        rows = self.asked_rows(limit or self.limit, path)
+        self._check_columns({column for row in rows for column in row})
+        before = self.examples(path)
         sources: dict[str, int] = {}
         items = []
         for number, row in enumerate(rows):
@@ -165,17 +179,31 @@ class Task(BaseModel, ABC):
                 continue
             level = row.get(self.level) if self.level and not is_missing(row.get(self.level)) else None
             cluster = sources.setdefault(str(row[self.cluster]), len(sources)) if self.cluster else None
-            whole = examples + prompt if examples else prompt
+            whole = before(row) + prompt if before else prompt
             items.append(Item(self._item_id(row, number), whole, reference, level, cluster, row))
         if not items:
             raise self.error("it has no items: look at what its data set or path names")
         if len({item.id for item in items}) < len(items):
             raise self.error("it has two items with the same id")
+        if self.num_items not in (None, len(items)) and not (limit or path):
+            logger.warning(
+                f"{self.name}: {len(items)} items where its task file says {self.num_items}: its data set changed"
+            )
         return items
 
-    def few_shot_prompt(self, path: str | None) -> Any:
-        """Return the examples before each prompt, of the prompts' type; `None` where there are none."""
+    def asked_rows(self, limit: int | None, path: str | None) -> Sequence[Row]:
+        """Return the rows that become items."""
+        return self._read(self.split, limit, path)
+
+    def examples(self, path: str | None) -> Callable[[Row], Any] | None:
+        """Return a function that gives the examples before a row's prompt, of its type; `None` for no examples."""
         return None
+
+    def columns(self) -> list[tuple[str, str]]:
+        """Return the keys that name columns, each with a column that some row must have."""
+        written = self._file.values if self._file and (self.dataset or self.rows) else {}
+        named = [(key, getattr(self, key)) for key in ("id", "level", "cluster") if written.get(key)]
+        return [(key, column) for key, text in named for column in columns_in(text) or [text] if column != "number"]
 
     def error(self, message: str) -> ValueError:
         """Return an error that names the task and its file."""
@@ -222,6 +250,11 @@ class Task(BaseModel, ABC):
         given = row.get(self.id)
         return str(number if is_missing(given) else given)
 
+    def _check_columns(self, present: set[str]) -> None:
+        for key, column in self.columns():
+            if present and column not in present:
+                raise self.error_at(key, f"no row has the column {column!r}; {nearest(column, sorted(present))}")
+
     def _read(self, split: str, limit: int | None, path: str | None) -> Sequence[Row]:
         from schoolhouse.data.loading import read_rows
         from schoolhouse.data.specs import dataset_names, is_dataset_spec, load_rows
@@ -243,7 +276,17 @@ class Task(BaseModel, ABC):
         # One file that the user names is the split that is asked, whatever it is called.
         is_file = Path(path or location).is_file() and split == self.split
         config = None if path else self.dataset_config
-        return read_rows(path or location, None if is_file else split, self._malformed, config)[:limit]
+        present: set[str] = set()
+
+        def malformed(row: dict[str, Any]) -> str | None:
+            present.update(row)
+            return self._malformed(row)
+
+        try:
+            return read_rows(path or location, None if is_file else split, malformed, config)[:limit]
+        except ValueError:
+            self._check_columns(present)  # a column that no row has is a mistake in the task file, not in the rows
+            raise
 
     def _malformed(self, row: dict[str, Any]) -> str | None:
         try:

@@ -31,6 +31,7 @@ def fence(code, mark="```", language="python"):
     "around",
     [
         "{code}",
+        "\ufeff{code}",
         "Here:\n```python\n{code}```\nDone.\n",
         "````python\n{code}````\n",
         "~~~\n{code}~~~\nDone.",

@@ -34,11 +34,17 @@ _NUMBER = re.compile(r"-?\d+")
 _MONEY = re.compile(r"[\s*]*\\?\$\s*(-?\d[\d,]*(?:\.\d+)?)[.\s*]*")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,)?\s*\\!\s*(?=\d{3}(?!\d))")
 # After another backslash it is no spacing command but the end of a matrix row: `1 \\ 2`.
-_SPACING = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])")
+_SPACING = re.compile(
+    r"(?<!\\)\\[,;:> ]|~|\\q?quad|\\color\s*\{[^{}]*\}"
+    r"|\\(?:left|right|displaystyle|limits|bf|it|rm|[lL]arge|LARGE|[hH]uge|small)(?![a-zA-Z])"
+)
 # `\text{m}` is a unit, where `m` alone is a variable.
 _UNIT_LETTER = re.compile(r"(?<=[\w})])[\s~\\,;]*\\(?:text|mathrm)\s*\{\s*([mghsL])\s*\}")
 _UNIT_NAMES = {"m": " meters", "g": " grams", "h": " hours", "s": " seconds", "L": " liters"}
-_WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|textnormal|mbox|emph)\s*\{([^{}]*)\}")
+_WORDS = re.compile(
+    r"\\(?:text|mathrm|textbf|mathbf|textit|textrm|textnormal|mbox|emph|underline|boldsymbol|textcolor\s*\{[^{}]*\})"
+    r"\s*\{([^{}]*)\}"
+)
 _BOX = re.compile(r"\\f?box(?:ed)?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _RELATION = re.compile(
     r"(?P<ne>\\not\s*=|(?<=\s)!=|\\ne(?:q(?:slant)?)?(?![a-zA-Z]))|(?P<le><=|\\le(?:q(?:slant)?)?(?![a-zA-Z]))"

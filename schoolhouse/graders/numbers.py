@@ -10,12 +10,13 @@ Rules:
   missing there: `50%` agrees with `50` and with `0.5`, and `0.5%` does not agree with `0.5`.
 - *Base suffix.* `1010_2` is the digits and the base: it agrees with `1010_{2}` and `1010 base 2`, not with `1010`.
 - *Units.* Words around one number are dropped, but what both count must be the same: not `5 cm` and `5 m`, nor
-  `3 apples` and `3 oranges`.
+  `5 cm^2` and `5 cm^3`, nor `3 apples` and `3 oranges`.
   `million` multiplies; `half`, `dozen`, number words and comparisons ("at least 5") make the number unreadable.
 - *Notation.* A comma separates thousands when groups of three follow it, and items otherwise; a point is decimal.
 - *Order.* Counts in `(a, b)` and `[a, b]`; not in `\{a, b\}` or `a, b`.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,7 +45,7 @@ class Number:
             return False
         if self.percent == other.percent:
             return self.value == other.value
-        if (other if self.percent else self).unit & set(UNITS.values()):
+        if {name.partition("^")[0] for name in (other if self.percent else self).unit} & set(UNITS.values()):
             return False
         percent, bare = (self.value, other.value) if self.percent else (other.value, self.value)
         return bare == percent / 100 or (bare == percent and abs(bare) >= 1)
@@ -164,29 +165,45 @@ _UNREADABLE = re.compile(
     r"double[ds]?|tripled?|squared|cubed|plus|minus|divided|multiplied|factorial|root|sum|product|difference|base|mod|"
     r"modulo|versus|vs|unless|if|dozens?|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|point|sin|cos|tan|"
     r"log|ln|exp|sqrt|pi|unknown|undefined|wrong|incorrect|false|maybe|perhaps|possibly)\b|n't\b|"
-    r"\bat (?:least|most)\b|\bup to\b|\b(?:over|under|above|below)\s*$|\.\.",
+    r"\bat (?:least|most)\b|\bbelow zero\b|\bup to\b|\b(?:over|under|above|below)\s*$|\.\.",
     re.I,
 )
 _TRAILING_UNIT = re.compile(
     r"\s+(?:(?:square|cubic|sq|units?|per|" + "|".join(unit for unit in UNITS if len(unit) > 1) + r")\b[\s^{}23]*)+$"
 )
-_UNIT_POWER = re.compile(r"(?<=[A-Za-z])(?:\s?\^\s?\{?\s?-?[23]\s?\}?|[23]\b)")
-_UNIT_WITH_POWER = re.compile(r"\b(?:" + "|".join(UNITS) + r")(?:\s?\^\s?\{?\s?-?[23]\s?\}?|[23]\b)")
+_UNIT_WITH_POWER = re.compile(
+    r"(?P<per>/\s?)?\b(?P<unit>" + "|".join(UNITS) + r")(?:\s?\^\s?\{?\s?(?P<power>-?[23])\s?\}?|(?P<short>[23])\b)"
+)
+_POWERS = {"2": " square", "3": " cubic"}
+_NOUN = re.compile(r"(?:\b(?P<power>sq|square|cubic)\b\.?\s*)?(?!(?:sq|square|cubic)\b)\b(?P<word>[A-Za-z]+)", re.I)
+
+
+def _spell_powers(text: str) -> str:
+    """Write `cm^2` as `square cm`, and `m/s^2` as `m/s`. Of units only: `5x^2` is not a number of x."""
+
+    def spell(match: re.Match[str]) -> str:
+        power = _POWERS.get(match["power"] or match["short"], "")
+        return f"{match['per']}{match['unit']}" if match["per"] else f"{power} {match['unit']}"
+
+    return _UNIT_WITH_POWER.sub(spell, text)
 
 
 def _counted(words: str) -> frozenset[str]:
-    """Return names of the known units, and the first letters of the nouns, right behind a number."""
+    """Return names of the known units (`cm`, `cm^2`), and the first letters of the nouns, right behind a number."""
     found = []
-    for word in re.findall(r"(?!(?:sq|square|cubic)\b)\b[A-Za-z]+", words)[:3]:
+    for noun in itertools.islice(_NOUN.finditer(words), 3):
+        word, power = noun["word"], noun["power"]
         if word.lower() in _NO_NOUN:
             break
-        found.append(UNITS.get(word) or UNITS.get(word.lower()) or word.lower().rstrip("s")[:4])
+        unit = UNITS.get(word) or UNITS.get(word.lower())
+        if unit and power:
+            unit += "^3" if power.lower() == "cubic" else "^2"
+        found.append(unit or word.lower().rstrip("s")[:4])
     return frozenset(found)
 
 
 def _number_among_words(text: str) -> Number | None:
-    # The exponent is removed from units only: 5x^2 is not a number of x.
-    text = _UNIT_WITH_POWER.sub(lambda unit: _UNIT_POWER.sub("", unit.group()), text)
+    text = _spell_powers(text)
     matches = list(_LITERAL_IN_PROSE.finditer(text))
     if len(matches) != 1:
         return None
@@ -209,8 +226,9 @@ def _number_among_words(text: str) -> Number | None:
         if not word[1] and word[2] not in _GLUED:
             return None
         number = Number(number.value, number.percent, _counted(after))
-        if word[2] in _GLUED:
-            after = after[word.end() :]
+        measured = re.match(r"(?:\s*(?:sq|square|cubic)\b)?\s*-?([A-Za-z]+)", after)
+        if measured and measured[1] in _GLUED:
+            after = after[measured.end() :]
     after = re.sub(r"/\s?[A-Za-z]+", " ", after)
     for words in (before, after):
         if _NOT_PROSE.search(words) or _UNREADABLE.search(words) or "/" in words:
@@ -221,7 +239,7 @@ def _number_among_words(text: str) -> Number | None:
 def split_unit(text: str) -> tuple[str, frozenset[str]]:
     """Split a cleaned expression into what it is without the words for units at its end, and the names of these."""
     bare = _TRAILING_UNIT.sub("", text)
-    return bare, _counted(text[len(bare) :])
+    return bare, _counted(_spell_powers(text[len(bare) :]))
 
 
 _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=|[^{}]*\})|\\approx(?![a-zA-Z])")

@@ -46,7 +46,7 @@ def extract_program(completion: str, prompt: str | None, entry_point: str) -> st
     program defines `Solution`.
     """
     name = root_name(entry_point)
-    text = response_of(completion)
+    text = response_of(completion).removeprefix("\ufeff")
     text = text.replace("\r\n", "\n").replace("\r", "\n")  # lines are counted as Python counts them
     if not defines(text, name):
         # A chat template that ends in "Assistant:" leaves a blank in front of the first line, or of them all.

@@ -4,6 +4,7 @@ Evaluate a model, with or without an adapter, and compare two results.
 python eval/run.py --list   # the built-in tasks
 python eval/run.py --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct --tasks svamp --output_dir outputs/base
 python eval/run.py --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct --tasks my.yaml --output_dir outputs/my
+python eval/run.py --adapter_name_or_path outputs/sft --tasks own   # the rows that the run held out
 python eval/run.py --config eval.yaml --adapter_name_or_path outputs/sft/adapter --output_dir outputs/sft/eval
 python eval/run.py --compare outputs/base outputs/sft/eval
 python eval/run.py --export_lm_eval outputs/sft/eval --output_dir outputs/lm-eval
@@ -93,10 +94,10 @@ def prepare_all(
     Returns tokenizer, prepared tasks, and the hashes of `model`, `adapter` and `chat_template`. A mistake is a
     `ValueError` of one line.
     """
-    from schoolhouse.evaluation.tasks import load_task
+    from schoolhouse.evaluation.tasks import load_tasks
 
     # The task files first: they are read in milliseconds, transformers takes seconds to import.
-    tasks = {name: load_task(name) for name in arguments.tasks}
+    tasks = load_tasks(arguments.tasks, arguments.run, arguments.own_scorer)
     model_types = {task.model_type for task in tasks.values()}
     if len(model_types) > 1:
         raise ValueError(

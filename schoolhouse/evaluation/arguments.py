@@ -1,10 +1,18 @@
 """Keys of an evaluation, given as flags of `eval/run.py` or in its `--config` file."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from schoolhouse.config.errors import ConfigError
 from schoolhouse.config.paths import find_file
+from schoolhouse.core.manifest import RUN_FILE, read_manifest
+
+
+def run_folder(path: str | Path | None) -> Path | None:
+    """Return the run folder that a path leads to: itself, or the one that holds this product; `None` for another."""
+    folders = [] if path is None else [Path(path), Path(path).parent]
+    return next((folder for folder in folders if (folder / RUN_FILE).is_file()), None)
 
 
 @dataclass
@@ -14,15 +22,19 @@ class EvalArguments:
 
     Args:
         model_name_or_path (`str`, *optional*):
-            Hub id or folder of the base model.
+            Hub id or folder of the base model; that of the run where the adapter lies in a run's folder.
         adapter_name_or_path (`str`, *optional*):
             Hub id or folder of a LoRA adapter on it.
         revision (`str`, *optional*):
             Branch, tag or commit of the base model on the Hub.
         tasks (`list[str]`, *optional*):
-            Names of tasks (`--list`), or paths of task files, separated by commas.
+            Names of tasks (`--list`), paths of task files, or `own`: the rows that the run held out which trained the
+            adapter (a run's folder stands for its rows, to ask other models); separated by commas.
+        own_scorer (`str`, *optional*):
+            Scorer of held-out answers (a name or `file.py:function`), instead of the one that follows from the data.
         output_dir (`str`, *optional*):
-            Folder of results.json and the samples, or of the comparison.json of `--compare`.
+            Folder of results.json and the samples, or of the comparison.json of `--compare`. By default `eval` in the
+            folder of the run that trained the adapter.
         task_paths (`dict[str, str]`, *optional*):
             Task -> local file or folder to read instead of the Hub: '{svamp: my/svamp.jsonl}'.
         trained_on (`list[str]`, *optional*):
@@ -57,6 +69,7 @@ class EvalArguments:
     adapter_name_or_path: str | None = None
     revision: str | None = None
     tasks: list[str] = field(default_factory=list, metadata={"comma": True})
+    own_scorer: str | None = None
     output_dir: str | None = None
     task_paths: dict[str, str] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list, metadata={"comma": True})
@@ -81,11 +94,32 @@ class EvalArguments:
             if value not in (None, [], {}) and value != getattr(type(self), key, None)
         }
 
+    @property
+    def run(self) -> Path | None:
+        """Folder of the run that trained what is evaluated, where there is one."""
+        return run_folder(self.adapter_name_or_path or self.model_name_or_path)
+
+    def _fill_in_run(self) -> None:
+        """Take model, product and `output_dir` from the run, where the flags leave them out."""
+        if (run := self.run) is None or self.adapter_name_or_path is None:
+            return
+        manifest = read_manifest(run)
+        if Path(self.adapter_name_or_path) == run and manifest.product:
+            self.adapter_name_or_path = str(run / manifest.product)
+        if self.model_name_or_path is None and manifest.model is not None:
+            self.model_name_or_path, self.revision = manifest.model.name, self.revision or manifest.model.revision
+        if self.output_dir is None:
+            self.output_dir = str(run / "eval")
+
     def __post_init__(self) -> None:
         if self.compare:
             if len(self.compare) != 2:
                 raise ConfigError(("compare",), f"names {len(self.compare)} folders: give two, before and after")
             return
+        try:
+            self._fill_in_run()
+        except ValueError as error:  # a damaged manifest
+            raise ConfigError(("adapter_name_or_path",), str(error)) from None
         for name in ("output_dir",) if self.export_lm_eval else ("model_name_or_path", "tasks", "output_dir"):
             if not getattr(self, name):
                 raise ConfigError((name,), f"missing: give --{name}, or set it in the --config file")

@@ -109,6 +109,7 @@ class Task(BaseModel, ABC):
 
     _name: str = PrivateAttr("")
     _file: YamlFile | None = PrivateAttr(None)
+    _rows: Sequence[Row] | None = PrivateAttr(None)
 
     @property
     def asked_as(self) -> str:
@@ -123,6 +124,10 @@ class Task(BaseModel, ABC):
     def attach(self, file: YamlFile) -> None:
         """Note the file that the task was read from: its name, its folder and its lines."""
         self._name, self._file = file.path.stem, file
+
+    def attach_rows(self, name: str, rows: Sequence[Row]) -> None:
+        """Note name and rows of a task that was read from no file."""
+        self._name, self._rows = name, rows
 
     @property
     def runs_programs(self) -> bool:
@@ -259,6 +264,8 @@ class Task(BaseModel, ABC):
         from schoolhouse.data.loading import read_rows
         from schoolhouse.data.specs import dataset_names, is_dataset_spec, load_rows
 
+        if self._rows is not None:
+            return self._rows[:limit]
         if self.rows:
             function = load_function(self.rows, self.folder)
             try:

@@ -7,13 +7,14 @@ python eval/report.py --stages base=outputs/tiny/base/eval sft=outputs/tiny/sft/
 Each stage is compared with its parent on the same items; with `--stages`, with the evaluation before it.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from schoolhouse.config.errors import FlagParser
+
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pipeline", help="pipeline.json, written by recipes/pipeline.py")
     source.add_argument("--stages", nargs="+", metavar="NAME=FOLDER", help="output_dirs of eval/run.py, in order")

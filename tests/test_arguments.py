@@ -14,9 +14,10 @@ import pytest
 import yaml
 from trl import GRPOConfig, RewardConfig, SFTConfig
 
+from recipes import share
 from recipes.reward import PreferenceArguments
 from schoolhouse.config.arguments import DataArguments, ModelArguments, RecipeParser
-from schoolhouse.config.errors import ConfigError
+from schoolhouse.config.errors import ConfigError, FlagParser
 from schoolhouse.config.key_rules import BOUNDS, EXCLUSIVE, LORA_KEYS, REMOVED, RENAMED
 from schoolhouse.config.parser import has_native_bf16
 from schoolhouse.config.yaml_file import load_mapping
@@ -29,6 +30,25 @@ BROKEN = sorted((ROOT / "tests/fixtures/broken_configs").glob("*.yaml"))
 REQUIRED = ("model_name_or_path", "output_dir")
 GOOD = "model_name_or_path: org/model\noutput_dir: outputs/x\ndataset_name: org/data\n"
 FLAGS = ["--model_name_or_path", "org/model", "--output_dir", "outputs/x"]
+
+
+@pytest.mark.parametrize("spelled", ["--dry_run", "--dry-run"])
+def test_dashes_and_underscores_in_flags_are_the_same(spelled):
+    parser = FlagParser()
+    parser.add_argument("--dry_run", nargs="?", const="")
+    parser.add_argument("--top-k", type=int)
+    below = parser.add_subparsers().add_parser("push")
+    below.add_argument("--base_model")
+    below.add_argument("--dry-run", action="store_true")
+    assert parser.parse_args([f"{spelled}=a-b_c"]).dry_run == "a-b_c"  # values stay as they are
+    assert parser.parse_args([spelled, "a_b"]).dry_run == "a_b"
+    assert parser.parse_args(["--top_k", "3"]).top_k == parser.parse_args(["--top-k=3"]).top_k == 3
+    pushed = parser.parse_args(["push", "--base-model", "a-b/c_d", spelled])
+    assert (pushed.base_model, pushed.dry_run) == ("a-b/c_d", True)
+    shared = share.parse_arguments(["push", "folder", "a/b", "--base-model", "c/d", spelled])
+    assert (shared.base_model, shared.dry_run) == ("c/d", "")
+    _, training_args, _ = parser_of().parse_args([*FLAGS, "--learning-rate", "1e-3", "--dataset-name", "org/data"])
+    assert training_args.learning_rate == 1e-3
 
 
 @pytest.fixture(autouse=True)

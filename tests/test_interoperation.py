@@ -79,6 +79,14 @@ def test_an_adapter_that_vllm_refuses_is_recognised(trained):
     assert "modules_to_save" in refusals(train("head", lora_modules_to_save=["lm_head"]))
 
 
+def test_every_recipe_that_trains_an_adapter_says_so():
+    # `use_peft` is true here by default and false in TRL, where the same file would train all weights.
+    recipes = [path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "accelerate"]
+    trains = [path for path in recipes if path.name not in ("pipeline.yaml", "pretrain.yaml")]
+    values = {path: yaml.safe_load(path.read_text()) for path in trains}
+    assert len(values) >= 14 and [path for path in values if values[path].get("use_peft") is not True] == []
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/sft.yaml")), ids=lambda path: path.parent.name)
 def test_shipped_recipes_make_adapters_that_vllm_serves(path):
     values = yaml.safe_load(path.read_text())

@@ -49,10 +49,24 @@ def render(value: Any) -> str:
 
 
 class FlagParser(argparse.ArgumentParser):
-    """[`argparse.ArgumentParser`] whose errors are one line; abbreviated flags are errors."""
+    """
+    [`argparse.ArgumentParser`] whose errors are one line; abbreviated flags are errors.
+
+    Dashes and underscores within a flag are the same: `--dry-run` and `--dry_run`.
+    """
 
     def __init__(self, **kwargs: Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._spell(text) for text in args], namespace)
+
+    def _spell(self, text: str) -> str:
+        """Spell a flag as it was declared, be it with dashes or underscores; leave every other text alone."""
+        name, equals, value = text.partition("=")
+        declared = {flag.replace("_", "-"): flag for flag in self._option_string_actions if flag.startswith("--")}
+        return declared.get(name.replace("_", "-"), name) + equals + value
 
     def error(self, message: str) -> NoReturn:
         about_flag = message.removeprefix("argument ")

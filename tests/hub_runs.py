@@ -64,7 +64,7 @@ def change_record(run: Path, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def write_results(run: Path, value=0.6, interval=(0.55, 0.65), n=311, task="svamp", **more) -> Path:
+def write_results(run: Path, value=0.6, interval=(0.55, 0.65), n=311, task="svamp", date=None, **more) -> Path:
     record = json.loads((run / "run.json").read_text())
     results = {
         "schema": 2,
@@ -74,6 +74,7 @@ def write_results(run: Path, value=0.6, interval=(0.55, 0.65), n=311, task="svam
         "git": {"revision": "b" * 40, "dirty": False},
         "versions": {},
         "command": f"python eval/run.py --model_name_or_path {record['model']['name']} --tasks {task}",
+        "date": date,
         "sampling": {"num_samples": 1, "temperature": 0.0, "dtype": "float32"},
         "tasks": {task: {"version": 1, "higher_is_better": True, "n": n, "value": value, "interval": list(interval),
                          "metrics": {"truncated": 0.1}, "max_new_tokens": 128} | more},

@@ -13,7 +13,9 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from tests.hub_runs import TOKEN, call, command, elsewhere, in_fresh_process, loopback
+from schoolhouse.core.models import load_model, load_tokenizer
+from schoolhouse.core.reward_models import load_scorer
+from tests.hub_runs import REAL, TOKEN, call, command, elsewhere, in_fresh_process, loopback
 
 
 pytest_plugins = ["tests.hub_fixtures"]
@@ -100,6 +102,27 @@ for stage in {list(RECIPES)}:
 """
     printed = in_fresh_process(code, hub, tmp_path / "home").split()
     assert printed == [word for stage in RECIPES for word in (stage, "True", "False")]
+
+
+def test_code_on_the_card_works_as_it_is_printed(hub, base, pipeline, repo_id, tmp_path):
+    assert call("push", pipeline, repo_id, "--base_model", base[1]) == 0
+    text = hub.files(repo_id)["README.md"].decode() if not REAL else ModelCard.load(repo_id, token=TOKEN).text
+    blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    assert len(blocks) == 2  # a language model and a reward model
+    for block in blocks:  # plain code: no line needs anything of this project
+        assert "schoolhouse." not in block
+    printed = in_fresh_process("\nprint('----')\n".join(blocks), hub, tmp_path / "home").split("----\n")
+    # The reference: the local adapters, with the loaders of this project.
+    chat = [{"role": "user", "content": "What is 17 + 25?"}]
+    adapter = str(pipeline / "ppo/adapter")
+    tokenizer, model = load_tokenizer(str(base[0]), adapter), load_model(str(base[0]), adapter, "float32", "cpu")
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    answer = model.generate(**ids, max_new_tokens=64, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer, skip_special_tokens=True) + "\n" == printed[0]
+    scorer, tokenizer = load_scorer(str(pipeline / "reward/adapter"), str(base[0]), "float32", "cpu")
+    chat.append({"role": "assistant", "content": "42"})
+    ids = tokenizer.apply_chat_template(chat, return_dict=True, return_tensors="pt")
+    assert float(printed[1]) == pytest.approx(float(scorer(**ids).logits[0, 0]), abs=1e-5)
 
 
 def test_a_shared_ppo_adapter_carries_nothing_of_the_value_model(hub, api, base, pipeline, repo_id):

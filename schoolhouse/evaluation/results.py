@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -246,8 +247,8 @@ class EvaluationResults(Record):
             Of model, adapter and chat template.
         git ([`GitState`] or `None`), versions (`dict[str, str]`):
             Revision of this project, and versions of the libraries.
-        command (`str`):
-            Command line of the run.
+        command (`str`), date (`str`, *optional*):
+            Command line of the run, and the day (UTC) on which it ended.
         sampling ([`SamplingSettings`]):
             How completions were drawn.
         sandbox (`dict[str, bool]` or `None`):
@@ -265,6 +266,7 @@ class EvaluationResults(Record):
     git: GitState | None = None
     versions: dict[str, str] = {}
     command: str = ""
+    date: str | None = None
     sampling: SamplingSettings
     sandbox: dict[str, bool] | None = None
     tasks: dict[str, TaskResult]
@@ -293,6 +295,7 @@ def build_results(
         git=git_state(),
         versions=versions(),
         command=redact_home(command),
+        date=datetime.now(UTC).date().isoformat(),
         sampling=sampling,
         sandbox=sandbox,
         tasks=tasks,

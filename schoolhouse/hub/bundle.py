@@ -107,7 +107,7 @@ def _artifact_files(repo_id: str, artifact: Artifact, base: str) -> dict[str, by
         command = " ".join(eval_command(first, base, repo_id, artifact))
         published = {"command": command, "model": base, "adapter": repo_id, "tasks": all_tasks(artifact.results)}
         files[f"{prefix}results.json"] = _json(anonymize(first.model_copy(update=published).to_json()))
-    for name, content in eval_results(artifact).items():
+    for name, content in eval_results(repo_id, artifact).items():
         files[f".eval_results/{prefix.replace('/', '-')}{name}"] = content.encode()
     return files
 

@@ -20,22 +20,31 @@ from schoolhouse.hub.artifacts import Artifact, all_tasks
 from schoolhouse.hub.lineage import BaseOnHub
 
 
-# Benchmarks with a data set on the Hub: (id, name of the configuration or split that is asked).
-BENCHMARKS = {
-    "gsm8k": ("openai/gsm8k", "main"),
-    "gsm8k_5shot": ("openai/gsm8k", "main"),
-    "svamp": ("ChilleD/SVAMP", "default"),
-    "mbpp": ("google-research-datasets/mbpp", "full"),
-    "humaneval": ("openai/openai_humaneval", "default"),
-    "ifeval": ("google/IFEval", "default"),
-}
+# Tasks whose data set the Hub knows as a benchmark: its id, the id of the task in its eval.yaml, and the value of a
+# perfect score there. The Hub takes results of registered benchmarks only; those of other tasks are in the card.
+BENCHMARKS = {"gsm8k": ("openai/gsm8k", "gsm8k", 100), "gsm8k_5shot": ("openai/gsm8k", "gsm8k", 100)}
 _SMALL = 100
+_QUESTION = "What is 17 + 25?"
+_CHAT = f'{{"role": "user", "content": "{_QUESTION}"}}'
+# Lines of the card's code that render a chat, and that ask the model.
+_ASK = (
+    f"chat = [{_CHAT}]\n"
+    'inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")',
+    "ids = model.generate(**inputs, max_new_tokens=64, do_sample=False)\n"
+    'print(tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+)
+_ASK_SCORER = (
+    f'chat = [{_CHAT}, {{"role": "assistant", "content": "42"}}]\n'
+    'inputs = tokenizer.apply_chat_template(chat, return_dict=True, return_tensors="pt")',
+    "print(float(model(**inputs).logits[0, 0]))  # higher is better",
+)
 _KINDS = {
     "sft": "supervised fine-tuning",
     "grpo": "GRPO, reinforcement learning with verifiable rewards",
     "reward": "reward modelling on preference pairs",
     "ppo": "PPO against a reward model",
 }
+_TAGS = {"sft": ["trl", "sft"], "grpo": ["trl", "grpo"], "reward": ["trl", "reward-trainer"], "ppo": ["trl", "ppo"]}
 
 
 def model_card(
@@ -97,20 +106,26 @@ def training_data(artifacts: Sequence[Artifact]) -> list[DataSource]:
     return [DataSource.model_validate(anonymize(source.model_dump())) for source in sources.values()]
 
 
-def eval_results(artifact: Artifact) -> dict[str, str]:
+def eval_results(repo_id: str, artifact: Artifact) -> dict[str, str]:
     """Write an adapter's results in the Hub's form, by file name; tasks not in `BENCHMARKS` are only in the card."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     files = {}
+    place = f"{artifact.folder}/" if artifact.folder else ""
     for results in artifact.results:
         for name, task in results.tasks.items():
             if name in BENCHMARKS and task.value is not None:
+                dataset, task_id, perfect = BENCHMARKS[name]
+                interval = task.interval and " to ".join(f"{perfect * bound:.1f}" for bound in task.interval)
                 entry = EvalResultEntry(
-                    *BENCHMARKS[name],
-                    value=task.value,
-                    notes=f"{artifact.name}: n={task.n} items, 95% interval {_interval(task)}; share of right answers "
-                    f"(0 to 1), {_sampling(results.sampling_of(name))}; "
-                    f"task {name} version {task.version} of Schoolhouse",
+                    dataset,
+                    task_id,
+                    value=round(perfect * task.value, 4),
+                    date=results.date,
+                    source_url=f"https://huggingface.co/{repo_id}/blob/{artifact.tag}/{place}results.json",
+                    source_name="results of this adapter",
+                    notes=f"{artifact.name}: n={task.n} items, 95% interval {interval or 'none'}; "
+                    f"{_sampling(results.sampling_of(name))}; task {name} version {task.version} of Schoolhouse",
                 )
                 files[f"{name}.yaml"] = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
     return files
@@ -138,12 +153,15 @@ def _metadata(artifacts: Sequence[Artifact], base: str, license: str | None) -> 
     known = {source.name for source in sources} & set(dataset_names())
     hub_ids = {source.hub_id for source in sources} | {load_dataset_spec(name).hub_id for name in known}
     is_scorer = all(artifact.is_reward_model for artifact in artifacts)
+    methods = dict.fromkeys(tag for one in artifacts for tag in _TAGS.get(one.manifest.recipe, ()))
+    stages = [artifact.name for artifact in artifacts if artifact.name not in methods]
     return ModelCardData(
         base_model=base,
         library_name="peft",
         license=license,
         datasets=sorted(filter(None, hub_ids)) or None,
-        tags=["schoolhouse", "lora", *(artifact.name for artifact in artifacts)],
+        # Those of peft and TRL, by which the Hub finds the adapters of a base and of a method.
+        tags=[f"base_model:adapter:{base}", "lora", "transformers", *methods, "schoolhouse", *stages],
         pipeline_tag="text-classification" if is_scorer else "text-generation",
         base_model_relation="adapter",
     ).to_yaml()
@@ -154,7 +172,7 @@ def _kind(artifact: Artifact) -> str:
 
 
 def _usage(repo_id: str, artifacts: Sequence[Artifact], base: str) -> list[str]:
-    """Write code that loads each kind of model: the last adapter of a kind, the others' names in a comment."""
+    """Write code that loads and asks each kind of model: the last adapter of a kind, the others in a comment."""
     blocks = {}
     for artifact in artifacts:
         is_scorer = artifact.is_reward_model
@@ -162,13 +180,18 @@ def _usage(repo_id: str, artifacts: Sequence[Artifact], base: str) -> list[str]:
         comment = f"  # or {', '.join(others)}" if others else ""
         subfolder = f', subfolder="{artifact.folder}"' if artifact.folder else ""
         kind, labels = ("SequenceClassification", ", num_labels=1") if is_scorer else ("CausalLM", "")
+        prompt, use = _ASK_SCORER if is_scorer else _ASK
+        if not (artifact.adapter / "chat_template.jinja").is_file():
+            prompt = f'inputs = tokenizer("{_QUESTION}", return_tensors="pt")'
         blocks[kind] = f"""\
 from peft import PeftModel
 from transformers import AutoModelFor{kind}, AutoTokenizer
 
 model = AutoModelFor{kind}.from_pretrained("{base}"{labels})
 model = PeftModel.from_pretrained(model, "{repo_id}"{subfolder}){comment}
-tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{subfolder})"""
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{subfolder})  # not the base's: this one has the chat template
+{prompt}
+{use}"""
     return list(blocks.values())
 
 

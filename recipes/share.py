@@ -1,6 +1,7 @@
 """
 Share an adapter on the Hub with a card made of measurements, and check one that was shared.
 
+    python recipes/share.py card outputs/tiny/sft                  # README.md there: no token, no network
     python recipes/share.py push outputs/tiny/sft user/my-adapter --base_model user/my-base
     python recipes/share.py pull user/my-adapter --output_dir outputs/theirs
     python recipes/share.py verify user/my-adapter --limit 200
@@ -24,6 +25,9 @@ from schoolhouse.config.paths import shipped
 from schoolhouse.core.escape import one_line
 
 
+UNASKED = "the Hub was not asked: `push` checks base and account, and reads the license of the base there"
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
@@ -35,23 +39,36 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(description=__doc__)
-    actions = parser.add_subparsers(required=True, metavar="push|pull|verify|merge")
+    actions = parser.add_subparsers(required=True, metavar="card|push|pull|verify|merge")
     shared = FlagParser(add_help=False)
     shared.add_argument("repo_id", help="owner/name on the Hub")
     shared.add_argument("--revision", help="branch, tag or commit")
 
-    push = actions.add_parser("push", help="upload an adapter or a pipeline")
+    described = FlagParser(add_help=False)
+    described.add_argument("folder", help="run folder, its adapter folder, or a pipeline's folder")
+    described.add_argument("--base_model", help="Hub id of the base, where the run knows only a folder")
+    described.add_argument("--results", nargs="*", default=[], help="folders of results, of this adapter and its base")
+    described.add_argument("--license", help="your decision, where none follows from base and data")
+
+    card = actions.add_parser("card", parents=[described], help="write the model card as README.md, without the Hub")
+    card.set_defaults(action=write_card)
+    card.add_argument("repo_id", nargs="?", help="owner/name that it will have on the Hub")
+    card.add_argument("--output_dir", help="folder of README.md, by default the one that is described")
+
+    push = actions.add_parser("push", parents=[described], help="upload an adapter or a pipeline")
     push.set_defaults(action=push_adapter)
-    push.add_argument("folder", help="run folder, its adapter folder, or a pipeline's folder")
     push.add_argument("repo_id", help="owner/name on the Hub")
-    push.add_argument("--base_model", help="Hub id of the base, where the run knows only a folder")
-    push.add_argument("--results", nargs="*", default=[], help="folders of results, of this adapter and of its base")
-    push.add_argument("--license", help="your decision, where none follows from base and data")
     visibility = push.add_mutually_exclusive_group()
     visibility.add_argument("--public", action="store_true", default=None, help="everybody may see it")
     visibility.add_argument("--private", dest="public", action="store_false", help="only you may see it (the default)")
     push.add_argument("--overwrite", action="store_true", help="replace a different adapter that is there")
-    push.add_argument("--dry_run", metavar="FOLDER", help="write there what would be uploaded, and upload nothing")
+    push.add_argument(
+        "--dry_run",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="list what would be uploaded, and write it to FOLDER if one is named: no token, no network",
+    )
 
     pull = actions.add_parser("pull", parents=[shared], help="download, and check every file against the lineage")
     pull.set_defaults(action=pull_adapter)
@@ -78,26 +95,46 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def write_card(arguments: argparse.Namespace) -> int:
+    from schoolhouse.hub.artifacts import read_artifacts
+    from schoolhouse.hub.bundle import build_files, local_repo_id
+    from schoolhouse.hub.client import check_repo_id
+
+    artifacts = read_artifacts(arguments.folder, arguments.results)
+    repo_id = check_repo_id(arguments.repo_id) if arguments.repo_id else local_repo_id(arguments.folder)
+    files = build_files(None, repo_id, artifacts, arguments.base_model, arguments.license)
+    path = Path(arguments.output_dir or arguments.folder, "README.md")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(files["README.md"])
+    later = " (OWNER stands for who will own it on the Hub)" if b"OWNER/" in files["README.md"] else ""
+    print(f"{path}: the card of {', '.join(artifact.name for artifact in artifacts)}{later}; {UNASKED}")
+    return 0
+
+
 def push_adapter(arguments: argparse.Namespace) -> int:
     from huggingface_hub import HfApi
 
     from schoolhouse.hub.artifacts import read_artifacts
     from schoolhouse.hub.bundle import build_files
-    from schoolhouse.hub.client import check_account
+    from schoolhouse.hub.client import check_account, check_repo_id
     from schoolhouse.hub.push import push
 
     artifacts = read_artifacts(arguments.folder, arguments.results)
+    is_dry = arguments.dry_run is not None
     api = HfApi()
-    repo_id = check_account(api, arguments.repo_id)
-    public = ask_visibility(repo_id) if arguments.public is None else arguments.public
-    files = build_files(api, repo_id, artifacts, arguments.base_model, arguments.license, public)
+    repo_id = check_repo_id(arguments.repo_id) if is_dry else check_account(api, arguments.repo_id)
+    public = ask_visibility(repo_id) if arguments.public is None and not is_dry else bool(arguments.public)
+    files = build_files(None if is_dry else api, repo_id, artifacts, arguments.base_model, arguments.license, public)
     size = sum(map(len, files.values())) / 1e6
     names = ", ".join(artifact.name for artifact in artifacts)
     print(f"{'public' if public else 'private'} repository {repo_id}: {names}; {len(files)} files, {size:.1f} MB")
-    if arguments.dry_run:
-        for path, content in files.items():
-            (Path(arguments.dry_run) / path).parent.mkdir(parents=True, exist_ok=True)
-            (Path(arguments.dry_run) / path).write_bytes(content)
+    if is_dry:
+        for path, content in sorted(files.items()):
+            print(f"  {path} ({len(content):,} bytes)")
+            if arguments.dry_run:
+                (Path(arguments.dry_run) / path).parent.mkdir(parents=True, exist_ok=True)
+                (Path(arguments.dry_run) / path).write_bytes(content)
+        print(f"nothing was uploaded; {UNASKED}")
         return 0
     tags = [artifact.tag for artifact in artifacts]
     commit = push(api, repo_id, files, tags, public, arguments.overwrite)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -12,9 +14,12 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from transformers import TrainingArguments
 
+from schoolhouse.core.manifest import read_manifest
+from schoolhouse.core.run import Run
 from schoolhouse.hub.artifacts import read_artifacts
 from schoolhouse.hub.bundle import build_files, derive_license
 from schoolhouse.hub.push import PushTarget, prepare_push, push, push_after_training
+from schoolhouse.hub.verify import read_claims
 from tests.hub_runs import (
     TOKEN,
     call,
@@ -25,6 +30,7 @@ from tests.hub_runs import (
     in_fresh_process,
     loopback,
     make_run,
+    write_results,
 )
 from tests.tiny_models import make_tiny_model
 
@@ -60,16 +66,71 @@ def test_card_carries_metadata_n_and_interval_and_no_local_path(api, base, run, 
     assert "| svamp (version 1) | 311 | 0.600 (0.550 to 0.650) |" in card.text
     assert "10% of the answers did not end" in card.text
     assert str(base[0]) not in card.content and "/tmp" not in card.content
-    entries = parse_eval_result_entries(
-        yaml.safe_load(Path(api.hf_hub_download(repo_id, ".eval_results/svamp.yaml")).read_text())
-    )
-    assert (entries[0].dataset_id, entries[0].value) == ("ChilleD/SVAMP", 0.6)
-    assert "n=311" in entries[0].notes and "0.550 to 0.650" in entries[0].notes
+    assert not [
+        path for path in api.list_repo_files(repo_id) if path.startswith(".eval_results")
+    ]  # no benchmark there
+    tags = {"trl", "sft", "lora", f"base_model:adapter:{base[1]}"}
+    assert tags <= set(card.data.tags) and len(card.data.tags) == len(set(card.data.tags))
     info = api.model_info(repo_id)
     assert info.private
     stage = read_artifacts(str(run))[0]
     tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo_id).tags}
     assert tags == {stage.tag: info.sha}
+
+
+def test_results_of_a_benchmark_are_published_on_its_scale_under_its_task(api, base, repo_id, tmp_path):
+    run = write_results(make_run(tmp_path / "run", base[0]), task="gsm8k", n=1319, date="2026-11-25")
+    assert call("push", run, repo_id, "--base_model", base[1]) == 0
+    path = api.hf_hub_download(repo_id, ".eval_results/gsm8k.yaml")
+    (entry,) = parse_eval_result_entries(yaml.safe_load(Path(path).read_text()))
+    # The GSM8K leaderboard's own entries: task gsm8k, percent.
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "gsm8k", 60.0)
+    assert "n=1319" in entry.notes and "55.0 to 65.0" in entry.notes and entry.date == "2026-11-25"
+    tag = read_artifacts(str(run))[0].tag
+    assert entry.source_url == f"https://huggingface.co/{repo_id}/blob/{tag}/results.json"
+    assert api.file_exists(repo_id, "results.json", revision=tag)
+    folder = tmp_path / "pulled"
+    assert call("pull", repo_id, "--output_dir", folder) == 0
+    assert read_claims(folder)["gsm8k"].value == 0.6  # as `verify` reads it
+    (folder / ".eval_results/gsm8k.yaml").write_text(Path(path).read_text().replace("60.0", "61.0"))
+    with pytest.raises(ValueError, match=r"says 61.0 of gsm8k"):
+        read_claims(folder)
+
+
+@loopback
+@pytest.mark.parametrize("how", ["card", "push --dry_run", "push --dry-run"])
+def test_card_and_dry_run_need_neither_token_nor_network(hub, base, run, tmp_path, how, monkeypatch, capsys):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    (action, *flag), files = how.split(), tmp_path / "files"
+    argv = [run, "someone/name", "--base_model", "owner/base"]
+    assert call(action, *argv, *(flag and [*flag, files]), *([] if flag else ["--output_dir", files])) == 0
+    assert hub.log == [] and "the Hub was not asked" in capsys.readouterr().out
+    card = ModelCard.load(files / "README.md")
+    assert card.data.base_model == "owner/base" and "| svamp (version 1) | 311 | 0.600 (0.550 to 0.650) |" in card.text
+    assert "the license of the base model was not looked up" in card.text.replace("\\", "")
+
+
+@loopback
+def test_card_of_a_folder_without_names_on_the_hub_says_which_are_missing(hub, base, run, tmp_path, capsys):
+    shared = Path(shutil.copytree(run, tmp_path / "My run!"))
+    assert call("card", shared) == 0
+    text = (shared / "README.md").read_text()
+    assert "OWNER stands for" in capsys.readouterr().out and "OWNER/My-run" in text
+    assert str(base[0]) not in text and f'from_pretrained("OWNER/{base[0].name}")' in text
+    assert call("card", shared, "a/b/c") == 2 and "rules for names" in capsys.readouterr().err
+    files = build_files(None, "OWNER/My-run", read_artifacts(str(shared)))
+    assert "README.md" in files and not [path for path in files if "My run" in path]
+
+
+@loopback
+def test_the_command_that_a_run_prints_at_its_end_shows_what_would_be_shared(hub, run, monkeypatch, capsys):
+    monkeypatch.delenv("HF_TOKEN")
+    Run(run, read_manifest(run))._print_outcome()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "share:" in line]
+    script, *argv = shlex.split(line.partition("python ")[2])
+    assert script == "recipes/share.py" and call(*argv) == 0
+    assert "private repository OWNER/NAME: sft; " in capsys.readouterr().out and hub.log == []
 
 
 @pytest.fixture
@@ -284,7 +345,8 @@ def test_push_that_cannot_succeed_is_refused_before_training(base, repo_id, tmp_
 @loopback
 def test_dry_run_writes_what_would_be_uploaded_and_uploads_nothing(hub, api, base, run, repo_id, tmp_path, capsys):
     assert call("push", run, repo_id, "--base_model", base[1], "--dry_run", tmp_path / "files") == 0
-    assert f"private repository {repo_id}: sft; " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"private repository {repo_id}: sft; " in printed and "  adapter_model.safetensors (" in printed
     written = {path.relative_to(tmp_path / "files").as_posix() for path in (tmp_path / "files").rglob("*.*")}
     wanted = build_files(api, repo_id, read_artifacts(str(run)), base[1])
     assert written - {".eval_results"} == set(wanted) and repo_id not in hub.repositories

@@ -307,7 +307,8 @@ class Run:
             model = f"--model_name_or_path {manifest.model.name} --adapter_name_or_path {product}"
             print(f"  measure: python eval/run.py {model} --tasks NAME --output_dir {self.folder / 'eval'}")
             print(f"  talk:    python recipes/chat.py {self.folder}")
-            print(f"  share:   python recipes/share.py push {self.folder} OWNER/NAME --dry_run")
+            base = " --base_model OWNER/BASE" if Path(manifest.model.name).is_dir() else ""
+            print(f"  share:   python recipes/share.py push {self.folder} OWNER/NAME{base} --dry_run")
 
     def interrupt(self, trainer: Trainer) -> None:
         """Write the manifest of a run that has saved a checkpoint and stopped, and say how to continue."""

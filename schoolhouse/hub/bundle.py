@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ PERMISSIVE = {
 
 
 def build_files(
-    api: HfApi,
+    api: HfApi | None,
     repo_id: str,
     artifacts: list[Artifact],
     base_model: str | None = None,
@@ -40,6 +41,8 @@ def build_files(
     Return everything that will be uploaded, path -> content.
 
     Args:
+        api ([`~huggingface_hub.HfApi`] or `None`):
+            Client; with `None` the Hub is not asked for the base and its license.
         base_model (`str`, *optional*):
             Hub id of the base, where the manifest knows only a folder.
         license (`str`, *optional*):
@@ -51,11 +54,14 @@ def build_files(
         ValueError: a base that does not match, no license for a public push, an adapter that changes
             meanwhile, a secret (and where).
     """
-    base = find_base(api, artifacts, base_model)
-    card_data = retried(lambda: api.model_info(base.name)).card_data
+    if api is None:
+        base, base_license = unchecked_base(artifacts, base_model), None
+    else:
+        base = find_base(api, artifacts, base_model)
+        card_data = retried(lambda: api.model_info(base.name)).card_data
+        base_license = card_data.get("license") if card_data else None
     derived, clashes = derive_license(
-        card_data.get("license") if card_data else None,
-        [(source.name, source.license) for source in training_data(artifacts)],
+        base_license, [(source.name, source.license) for source in training_data(artifacts)], api is not None
     )
     license = license or derived
     if public and license is None:
@@ -112,7 +118,9 @@ def _artifact_files(repo_id: str, artifact: Artifact, base: str) -> dict[str, by
     return files
 
 
-def derive_license(base: str | None, data: Iterable[tuple[str, str | None]]) -> tuple[str | None, list[str]]:
+def derive_license(
+    base: str | None, data: Iterable[tuple[str, str | None]], is_known: bool = True
+) -> tuple[str | None, list[str]]:
     """
     Derive the license of an adapter; `None` where none can be derived, with one line for each clash.
 
@@ -124,8 +132,11 @@ def derive_license(base: str | None, data: Iterable[tuple[str, str | None]]) -> 
             License of the base model.
         data (`Iterable[tuple[str, str | None]]`):
             Name and license of each data set.
+        is_known (`bool`, *optional*, defaults to `True`):
+            Whether the base was asked for its license.
     """
-    clashes = [] if base else ["the base model states no license"]
+    unstated = "the base model states no license" if is_known else "the license of the base model was not looked up"
+    clashes = [] if base else [unstated]
     base = base and base.lower()
     for name, license in data:
         if not license:
@@ -135,6 +146,23 @@ def derive_license(base: str | None, data: Iterable[tuple[str, str | None]]) -> 
         elif base and license.lower() not in PERMISSIVE | {base}:
             clashes.append(f"the base is under {base}, the data set {name} under {license}")
     return (base if base and not clashes else None), clashes
+
+
+def local_repo_id(folder: str) -> str:
+    """Return a repository's name for a card of a folder that has none yet: `OWNER/` and the folder's name."""
+    return f"OWNER/{_repo_name(folder)}"
+
+
+def unchecked_base(artifacts: list[Artifact], base_model: str | None) -> BaseOnHub:
+    """Return the base by the name that it is given or was trained by; a folder's is `OWNER/` and its name."""
+    trained_on = artifacts[0].base
+    # The SHA-256 of a folder has 64 digits; a model from the Hub is known by its commit.
+    name = base_model or (trained_on.name if len(trained_on.hash) != 64 else f"OWNER/{_repo_name(trained_on.name)}")
+    return BaseOnHub(name=name, revision=trained_on.hash, hash=trained_on.hash)
+
+
+def _repo_name(folder: str) -> str:
+    return re.sub(r"[^\w.-]+|--+|\.\.+", "-", Path(folder).resolve().name, flags=re.ASCII).strip("-.") or "adapter"
 
 
 def find_base(api: HfApi, artifacts: list[Artifact], base_model: str | None) -> BaseOnHub:

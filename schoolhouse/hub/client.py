@@ -49,6 +49,18 @@ def retried(call: Callable[[], Result]) -> Result:
     raise AssertionError
 
 
+def check_repo_id(repo_id: str) -> str:
+    """Return a name on the Hub, or raise `ValueError` if it breaks the rules for names."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"{one_line(repo_id)} breaks the Hub's rules for names: {one_line(error)}") from None
+    return repo_id
+
+
 def check_account(api: HfApi, repo_id: str) -> str:
     """
     Check that the token may write to a repository, which need not exist, and return its `owner/name`.
@@ -59,13 +71,9 @@ def check_account(api: HfApi, repo_id: str) -> str:
         ValueError: no token, an expired one, one that cannot write, a name that breaks the rules, someone else's.
     """
     from huggingface_hub import get_token
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.errors import HfHubHTTPError
 
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"{one_line(repo_id)} breaks the Hub's rules for names: {one_line(error)}") from None
+    check_repo_id(repo_id)
     if not (api.token or get_token()):
         raise ValueError("no token: log in with `hf auth login`, or set HF_TOKEN")
     try:

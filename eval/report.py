@@ -7,18 +7,17 @@ python eval/report.py --stages base=outputs/tiny/base/eval sft=outputs/tiny/sft/
 Each stage is compared with its parent on the same items; with `--stages`, with the evaluation before it.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
-from schoolhouse.config.errors import FlagParser
-
 
 def main(argv: list[str] | None = None) -> int:
-    parser = FlagParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pipeline", help="pipeline.json, written by recipes/pipeline.py")
     source.add_argument("--stages", nargs="+", metavar="NAME=FOLDER", help="output_dirs of eval/run.py, in order")
-    parser.add_argument("--output_dir", required=True, help="folder for report.html and report.md")
+    parser.add_argument("--output_dir", "--output-dir", required=True, help="folder for report.html and report.md")
     arguments = parser.parse_args(argv)
 
     from schoolhouse.core.escape import one_line
@@ -36,8 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"eval/report.py: error: {one_line(error, 1000)}", file=sys.stderr)
         return 2
     counts = ", ".join(f"{len(report.changed(kind))} {kind}" for kind in ("improved", "worse"))
-    counts += f", {len(report.changed('none'))} without evidence of change"
-    print(f"{counts if report.changes else one_line(report.no_comparison, 500)}: {folder / 'report.html'}")
+    print(f"{counts}, {len(report.changed('none'))} without evidence of change: {folder / 'report.html'}")
     return 0
 
 

@@ -64,6 +64,7 @@ class HubServer(ThreadingHTTPServer):
         self.tokens = tokens
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}
+        self.collections: dict[str, dict] = {}
         self.lock = threading.RLock()
         self.reset()
 
@@ -204,6 +205,31 @@ class _Handler(BaseHTTPRequestHandler):
             "orgs": [{"name": name} for name in user.get("orgs", [])],
             "auth": {"type": "access_token", "accessToken": {"role": user.get("role", "write")}},
         }, {}
+
+    def create_collection(self, body: bytes) -> tuple:
+        wanted, user = json.loads(body), self._user()
+        if wanted["namespace"] not in {user["name"], *user.get("orgs", [])}:
+            raise _Answer(403, "You don't have the rights to create a collection there")
+        slug = f"{wanted['namespace']}/{wanted['title'].lower().replace(' ', '-')}-0123456789abcdef01234567"
+        if slug in self.server.collections:
+            raise _Answer(409, "You already have a collection of this title", slug=slug)
+        self.server.collections[slug] = {
+            "slug": slug, "title": wanted["title"], "owner": {"name": wanted["namespace"]}, "items": [],
+            "lastUpdated": "2026-11-26T00:00:00.000Z", "position": 0, "private": wanted["private"], "theme": "blue",
+            "upvotes": 0,
+        }  # fmt: skip
+        return self.collection(slug)
+
+    def add_to_collection(self, slug: str, body: bytes) -> tuple:
+        self._user()
+        item, items = json.loads(body)["item"], self.server.collections[slug]["items"]
+        if item["id"] in {entry["id"] for entry in items}:
+            raise _Answer(409, "The item is there already")
+        items.append({"_id": str(len(items)), "position": len(items), **item})
+        return self.collection(slug)
+
+    def collection(self, slug: str, body: bytes = b"") -> tuple:
+        return self.server.collections[slug], {}
 
     def create(self, body: bytes) -> tuple:
         wanted, user = json.loads(body), self._user()
@@ -381,6 +407,9 @@ _REPO = r"([\w.-]+/[\w.-]+)"
 _ROUTES = [
     (r"GET /api/whoami-v2", _Handler.whoami),
     (r"POST /api/repos/create", _Handler.create),
+    (r"POST /api/collections", _Handler.create_collection),
+    (r"POST /api/collections/([^/]+/[^/]+)/items", _Handler.add_to_collection),
+    (r"GET /api/collections/([^/]+/[^/]+)", _Handler.collection),
     (r"POST /api/validate-yaml", _Handler.validate_yaml),
     (rf"POST /api/models/{_REPO}/preupload/([^/]+)", _Handler.preupload),
     (rf"POST /api/models/{_REPO}/commit/([^/]+)", _Handler.commit),

@@ -57,6 +57,18 @@ def push(
     return commit
 
 
+def add_to_collection(api: HfApi, repo_id: str, title: str, public: bool = False) -> str:
+    """
+    Add a repository to a collection of its owner, such as that of all stages of a family, and return its slug.
+
+    A collection of this title that is there is used, else one is made, as private as the repository.
+    """
+    owner = repo_id.partition("/")[0]
+    collection = retried(lambda: api.create_collection(title, namespace=owner, private=not public, exists_ok=True))
+    retried(lambda: api.add_collection_item(collection.slug, repo_id, "model", exists_ok=True))
+    return collection.slug
+
+
 def _commit(api: HfApi, repo_id: str, files: dict[str, bytes], public: bool, overwrite: bool) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.hf_api import RepoFile

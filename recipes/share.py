@@ -6,12 +6,12 @@ Share an adapter on the Hub with a card made of measurements, and check one that
     python recipes/share.py pull user/my-adapter --output_dir outputs/theirs
     python recipes/share.py verify user/my-adapter --limit 200
     python recipes/share.py merge outputs/tiny/sft/adapter --output_dir outputs/merged --dtype bfloat16
+    python recipes/share.py export outputs/tiny/sft --format gguf --output_dir outputs/gguf --llama_cpp ../llama.cpp
 
 `push` takes a run folder, or the folder of a pipeline, whose stages become sub-folders. The repository is private
 unless you say --public. `verify` exits with 0 for "reproduced", 1 for "differs" and 3 for "cannot tell"; errors exit
-with 2. A merged model becomes a GGUF file with llama.cpp:
-
-    python convert_hf_to_gguf.py outputs/merged --outfile model.gguf --outtype q8_0
+with 2. `export` writes a merged checkpoint, GGUF files for llama.cpp, or one with a Modelfile for Ollama;
+docs/serving.md has the commands that serve them.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(description=__doc__)
-    actions = parser.add_subparsers(required=True, metavar="card|push|pull|verify|merge")
+    actions = parser.add_subparsers(required=True, metavar="card|push|pull|verify|merge|export")
     shared = FlagParser(add_help=False)
     shared.add_argument("repo_id", help="owner/name on the Hub")
     shared.add_argument("--revision", help="branch, tag or commit")
@@ -61,6 +61,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     visibility = push.add_mutually_exclusive_group()
     visibility.add_argument("--public", action="store_true", default=None, help="everybody may see it")
     visibility.add_argument("--private", dest="public", action="store_false", help="only you may see it (the default)")
+    push.add_argument("--collection", metavar="TITLE", help="add it to your collection of this title, made if need be")
     push.add_argument("--overwrite", action="store_true", help="replace a different adapter that is there")
     push.add_argument(
         "--dry_run",
@@ -92,6 +93,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     merge.add_argument("--output_dir", required=True, help="folder of the merged model; must not exist")
     merge.add_argument("--base_model", help="folder or Hub id of the base, instead of the one the adapter names")
     merge.add_argument("--dtype", default="float32", help="float32 (the default) or bfloat16")
+
+    export = actions.add_parser("export", help="write what llama.cpp, Ollama and other programs load")
+    export.set_defaults(action=export_adapter)
+    export.add_argument("adapter", help="run folder, folder of an adapter, or its Hub id")
+    export.add_argument("--format", required=True, choices=("merged", "gguf", "ollama"))
+    export.add_argument("--output_dir", required=True, help="folder of the result; must not exist")
+    export.add_argument("--base_model", help="folder or Hub id of the base, instead of the one the adapter names")
+    export.add_argument("--dtype", default="float32", help="of merged weights: float32 (the default) or bfloat16")
+    export.add_argument("--outtype", default="f16", choices=("f32", "f16", "bf16", "q8_0"), help="of GGUF weights")
+    export.add_argument("--llama_cpp", metavar="FOLDER", help="checkout of llama.cpp; by default that of LLAMA_CPP")
     return parser.parse_args(argv)
 
 
@@ -117,7 +128,7 @@ def push_adapter(arguments: argparse.Namespace) -> int:
     from schoolhouse.hub.artifacts import read_artifacts
     from schoolhouse.hub.bundle import build_files
     from schoolhouse.hub.client import check_account, check_repo_id
-    from schoolhouse.hub.push import push
+    from schoolhouse.hub.push import add_to_collection, push
 
     artifacts = read_artifacts(arguments.folder, arguments.results)
     is_dry = arguments.dry_run is not None
@@ -139,6 +150,9 @@ def push_adapter(arguments: argparse.Namespace) -> int:
     tags = [artifact.tag for artifact in artifacts]
     commit = push(api, repo_id, files, tags, public, arguments.overwrite)
     print(f"{api.endpoint}/{repo_id} at {commit[:12]}, tags {', '.join(tags)}")
+    if arguments.collection:
+        slug = add_to_collection(api, repo_id, arguments.collection, public)
+        print(f"{api.endpoint}/collections/{slug}")
     return 0
 
 
@@ -226,6 +240,16 @@ def merge_adapter(arguments: argparse.Namespace) -> int:
         f"{arguments.output_dir}: {arguments.dtype}; logits differ from base + adapter by {difference:.1e} of the "
         f"largest (allowed {TOLERANCE[arguments.dtype]:.0e})"
     )
+    return 0
+
+
+def export_adapter(arguments: argparse.Namespace) -> int:
+    from schoolhouse.hub.export import export
+
+    folder, base = Path(arguments.output_dir), arguments.base_model
+    options = {"dtype": arguments.dtype, "outtype": arguments.outtype, "llama_cpp": arguments.llama_cpp}
+    for line in export(arguments.adapter, folder, arguments.format, base, **options):
+        print(line)
     return 0
 
 

@@ -377,7 +377,7 @@ def test_every_default_of_trl_is_a_value_we_accept(trainer):
 @pytest.mark.parametrize(
     ("script", "argv", "expected"),
     [
-        ("recipes.share", [], "the following arguments are required: card|push|pull|verify|merge; see --help"),
+        ("recipes.share", [], "the following arguments are required: card|push|pull|verify|merge|export; see --help"),
         ("recipes.share", ["verify", "user/x", "--limit", "all"], "--limit: invalid int value: 'all'"),
         ("recipes.share", ["pull", "user/x", "--output", "x"], "the following arguments are required: --output_dir"),
         ("recipes.pipeline", ["--only", "sft"], "the following arguments are required: --config; see --help"),

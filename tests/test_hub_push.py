@@ -286,6 +286,17 @@ def test_different_adapter_is_only_replaced_when_told(hub, api, base, run, repo_
 
 
 @loopback
+def test_stages_of_a_family_are_in_one_collection(hub, base, run, repo_id, capsys):
+    names = [f"{repo_id[:50].rstrip('-')}-{stage}" for stage in ("sft", "grpo")]
+    for name in (*names, names[0]):  # the same push again changes nothing
+        assert call("push", run, name, "--base_model", base[1], "--collection", "My school") == 0
+        assert f"{hub.url}/collections/owner/my-school-" in capsys.readouterr().out
+    (collection,) = hub.collections.values()
+    assert (collection["title"], collection["private"]) == ("My school", True)
+    assert [(item["id"], item["type"]) for item in collection["items"]] == [(name, "model") for name in names]
+
+
+@loopback
 def test_public_push_needs_a_license(hub, base, repo_id, tmp_path, capsys):
     run = make_run(tmp_path / "run", base[0], data=[data_source("mine", license=None)])
     argv = ("push", run, repo_id, "--base_model", base[1], "--public")

@@ -156,6 +156,17 @@ def _read_artifact(folder: Path, results: Sequence[str], stage: str | None = Non
     return artifact
 
 
+def unmerged_refusal(config: dict[str, Any]) -> str | None:
+    """Return the reason for which llama.cpp and vLLM take an adapter only merged, `None` if they take it as it is."""
+    kinds = {
+        "trainable_token_indices": "trained tokens (trainable_new_tokens)",
+        "modules_to_save": "whole modules (lora_modules_to_save)",
+        "use_dora": "DoRA",
+    }
+    found = [told for key, told in kinds.items() if config.get(key)]
+    return f"the adapter has {found[0]}, which vLLM and llama.cpp take merged only" if found else None
+
+
 def refuse_unsafe(folder: Path) -> None:
     """Refuse (`ValueError`) a folder with a file that its readers would unpickle, or a link out of the folder."""
     for path in sorted(folder.rglob("*")):

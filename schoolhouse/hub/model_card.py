@@ -16,7 +16,7 @@ from schoolhouse.core.manifest import DataSource
 from schoolhouse.core.redaction import anonymize
 from schoolhouse.data import dataset_names, load_dataset_spec
 from schoolhouse.evaluation.results import Estimate, EvaluationResults, SamplingSettings, TaskResult, TaskSampling
-from schoolhouse.hub.artifacts import Artifact, all_tasks
+from schoolhouse.hub.artifacts import Artifact, all_tasks, unmerged_refusal
 from schoolhouse.hub.lineage import BaseOnHub
 
 
@@ -90,6 +90,7 @@ def model_card(
         kinds=list(dict.fromkeys(map(_kind, artifacts))),
         columns=columns,
         rows=rows,
+        refusals=list(dict.fromkeys(filter(None, (unmerged_refusal(artifact.config) for artifact in artifacts)))),
         unmeasured=[artifact.folder for artifact in artifacts if not artifact.results],
         sampling=next((_sampling(artifact.results[0].sampling) for artifact in artifacts if artifact.results), ""),
         usage=_usage(repo_id, artifacts, base.name),

@@ -121,7 +121,7 @@ def test_the_last_answer_of_a_conversation_is_asked(folder, base):
     [
         (
             lambda n: {"completion": f"So {n} + 1 = {n + 1}\n#### {n + 1}", "answer": str(n + 1)},
-            "It is {m}",
+            "The answer is {m}.",
             "#### 99",
         ),
         (lambda n: {"completion": f"So \\boxed{{{n + 1}}}."}, "#### {m}", "no"),

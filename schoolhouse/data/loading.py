@@ -112,12 +112,13 @@ def open_table(
             return Table(location, [row for _, row in entries], [place for place, _ in entries])
         for file in files:
             check_size(file)
-        options = _csv_options(files[0], types[0]) if types[0] in ("csv", "tsv") else {}
-        reader = "csv" if options else types[0]
         try:
+            options = _csv_options(files[0], types[0]) if types[0] in ("csv", "tsv") else {}
+            reader = "csv" if options else types[0]
             rows = load_dataset(reader, data_files=[str(file) for file in files], split="train", **options)
-        except DatasetGenerationError as error:
-            raise ValueError(f"{location} cannot be read as {types[0]}: {one_line(error.__cause__)}") from None
+        except (DatasetGenerationError, UnicodeError) as error:
+            reason = one_line(error.__cause__ or error)
+            raise ValueError(f"{location} cannot be read as {types[0]}: {reason}") from None
     elif location.startswith("https://"):
         check_size(Path(DownloadManager().download(location)), location)
         rows = load_dataset("json", data_files=location, split="train")
@@ -138,7 +139,9 @@ def open_table(
 def _csv_options(file: Path, kind: str) -> dict[str, Any]:
     """Options by which CSV's reader takes the columns that hold text for text, also where all of them are numbers."""
     separator = "," if kind == "csv" else "\t"
-    with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
+    with file.open("rb") as raw:
+        is_packed = raw.read(2) == b"\x1f\x8b"  # whatever its name says, as for `datasets`
+    with (gzip.open if is_packed else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
         header = next(csv.reader(stream, delimiter=separator), [])
     texts = [name for name in header if name in TEXT_COLUMNS]
     return {

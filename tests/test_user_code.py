@@ -27,6 +27,7 @@ def test_a_function_of_an_installed_package_is_loaded_too():
         (None, "schoolhouse:f", "schoolhouse has no function 'f'"),
         ("x = 1\n\ndef f(:\n", "mine.py:f", r"mine\.py:3: invalid syntax"),
         ("x = 1\nimport no_such_package\n", "mine.py:f", r"mine\.py:2: ModuleNotFoundError: No module"),
+        ("import sys\nsys.exit(0)\n", "mine.py:f", r"mine\.py:2: SystemExit: 0"),
         ("import math\ndef g():\n    math.sqrt(-1)\ng()\n", "mine.py:f", r"mine\.py:3: ValueError: "),
     ],
 )

@@ -26,6 +26,8 @@ def text(completions, **kwargs): return "good"
 def scalar(completions, **kwargs): return 1.0
 def mapping(completions, **kwargs): return {"a": 1}
 def word(completions, **kwargs): return [0.5] * (len(completions) - 1) + ["1.0"]
+def huge(completions, **kwargs): return [10**400] * len(completions)
+def ends(completions, **kwargs): raise SystemExit(0)
 def sleeps(completions, **kwargs): time.sleep(60)
 def uses_state(completions, trainer_state, log_metric, **kwargs):
     log_metric("x", 1.0)
@@ -60,12 +62,14 @@ def test_numbers_of_any_kind_none_and_awaitables_are_values(file):
         ("text", "own.py:text returned str, not a list with one number per completion"),
         ("scalar", "own.py:scalar returned float, not a list"),
         ("mapping", "own.py:mapping returned dict, not a list"),
+        ("huge", r"own.py:huge returned 1000\d+ for completion 0 \('answer 0'\): a number, None or NaN is needed"),
+        ("ends", r"own\.py:ends raised SystemExit: 0 \(.*own\.py:19\)"),  # at once, not when timeout_s is over
         ("word", r"own.py:word returned '1\.0' for completion 5 \('answer 5'\): a number, None or NaN is needed"),
     ],
 )
 def test_anything_else_names_the_reward_the_completion_and_the_value(file, function, message):
     with pytest.raises(UserCodeError, match=message):
-        call(f"{file}:{function}")
+        call(f"{file}:{function}", timeout_s=20)
 
 
 def test_a_reward_that_hangs_is_given_up(file):

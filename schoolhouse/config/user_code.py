@@ -14,7 +14,7 @@ class UserCodeError(ValueError):
     """A function of the user's raised an error or returned what it must not; one line that says where."""
 
 
-def error_in(function: str, error: Exception) -> UserCodeError:
+def error_in(function: str, error: BaseException) -> UserCodeError:
     """Return the error for an exception in a function, with the innermost line of the function's own file."""
     frames = traceback.extract_tb(error.__traceback__)
     file = Path(function.rpartition(":")[0]).name
@@ -59,7 +59,7 @@ def _run_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ValueError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The innermost line of the user's own file is where they can do something about it.
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise ValueError(f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}") from error

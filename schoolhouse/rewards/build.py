@@ -101,7 +101,7 @@ class UserFunction(RewardFunction):
             "completion_ids": batch.completion_ids,
             **{**batch.columns, **self.parameters},
         }
-        answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         # A thread that hangs cannot be ended, but it does not keep the program from ending.
         threading.Thread(target=_call, args=(self.function, arguments, answers), daemon=True).start()
         try:
@@ -134,7 +134,7 @@ def _call(function: Callable[..., Any], arguments: dict[str, Any], answers: queu
     try:
         values = function(**arguments)
         answers.put((asyncio.run(_awaited(values)) if inspect.isawaitable(values) else values, None))
-    except Exception as error:
+    except BaseException as error:  # also `SystemExit`, which would end this thread alone
         answers.put((None, error))
 
 
@@ -155,7 +155,7 @@ def _checked(name: str, values: Any, batch: Batch) -> Values:
             if isinstance(value, str):
                 raise TypeError
             numbers.append(None if value is None else float(value))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             told = f"{value!r:.40} for completion {index} ({batch.texts[index]!r:.60})"
             raise UserCodeError(f"{name} returned {told}: a number, None or NaN is needed") from None
     return numbers

@@ -20,12 +20,12 @@ def lettered(choices: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
-def choices_of(row: Mapping[str, Any], columns: str | list[str]) -> list[str]:
+def choices_of(row: Mapping[str, Any], columns: str | list[str], distinct: bool = True) -> list[str]:
     """
     Return the choices of a row: a column that holds a list of texts, or several columns with a choice each, of which
     those at the end may be empty.
 
-    Choices that are no texts, too few, too many or equal are a `ValueError`.
+    Choices that are no texts, too few, too many or, where they must be `distinct`, equal are a `ValueError`.
     """
     choices: Any
     if isinstance(columns, list):
@@ -37,7 +37,7 @@ def choices_of(row: Mapping[str, Any], columns: str | list[str]) -> list[str]:
         label, choices = columns, row.get(columns) or []
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(x, str) and x for x in choices):
         raise ValueError(f"column {label!r} is no list of two or more texts")
-    if len(set(choices)) < len(choices):
+    if distinct and len(set(choices)) < len(choices):
         raise ValueError(f"column {label!r} has the same choice twice")
     if len(choices) > len(LETTERS):
         raise ValueError(f"column {label!r} has {len(choices)} choices, and there are {len(LETTERS)} letters")

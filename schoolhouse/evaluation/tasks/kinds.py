@@ -245,7 +245,7 @@ class LoglikelihoodTask(QuestionTask):
         return super().columns() + [("choices", column) for column in named] + [("answer", self.answer)]
 
     def make_item(self, row: Row) -> tuple[Messages | str, str]:
-        choices = choices_of(row, self.choices)
+        choices = choices_of(row, self.choices, distinct=not self.letters)
         right = right_choice(row.get(self.answer), choices)
         return prompt_of(self.prompt, {**row, "choices": choices}), self._answers(row)[right]
 
@@ -272,7 +272,7 @@ class LoglikelihoodTask(QuestionTask):
 
     def _answers(self, row: Row) -> list[str]:
         """Texts whose likelihoods are compared."""
-        choices = choices_of(row, self.choices)
+        choices = choices_of(row, self.choices, distinct=not self.letters)
         return list(LETTERS[: len(choices)]) if self.letters else choices
 
 

@@ -1,6 +1,7 @@
 """Rows of the built-in tasks that columns and templates cannot describe; task files and their data sets name them."""
 
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,74 @@ def humaneval(rows: list[Row]) -> Iterator[Row]:
             "prelude": row["prompt"].rpartition(f"def {row['entry_point']}(")[0],
             "stub": row["prompt"],
         }
+
+
+def mmlu(rows: list[Row]) -> Iterator[Row]:
+    """Convert rows of `cais/mmlu`: the names of subjects become words."""
+    for row in rows:
+        yield row | {"question": row["question"].strip(), "subject": row["subject"].replace("_", " ")}
+
+
+def validate_arc(row: Row) -> str | None:
+    """Return what makes a row of ARC unusable, or `None`."""
+    choices = row.get("choices") or {}
+    labels, texts = choices.get("label") or [], choices.get("text") or []
+    if len(labels) != len(texts) or len(set(texts)) < 2 or len(set(texts)) < len(texts):
+        return "column 'choices' has not two or more different texts, each with a label"
+    return None if row["answerKey"] in labels else f"column 'answerKey' is {row['answerKey']!r}, no label of a choice"
+
+
+def arc(rows: list[Row]) -> Iterator[Row]:
+    """Convert rows of `allenai/ai2_arc`: the labels are letters in some questions and numbers in others."""
+    for row in rows:
+        choices = row["choices"]
+        right = choices["label"].index(row["answerKey"])
+        yield {"id": row["id"], "question": row["question"], "choices": choices["text"], "answer": right}
+
+
+def validate_hellaswag(row: Row) -> str | None:
+    """Return what makes a row of HellaSwag unusable, or `None`."""
+    endings = [_plain(text) for text in row.get("endings") or []]
+    if len(endings) != 4 or len(set(endings)) < 4 or not all(endings):
+        return "column 'endings' has not four different texts"
+    return None if row["label"] in "0 1 2 3".split() else f"column 'label' is {row['label']!r}, no number of an ending"
+
+
+def hellaswag(rows: list[Row]) -> Iterator[Row]:
+    """Convert rows of `Rowan/hellaswag` to lm-eval's query, which is the activity and the text so far."""
+    for row in rows:
+        query = f"{row['activity_label']}: {row['ctx_a']} {(row.get('ctx_b') or '').capitalize()}"
+        endings = [_plain(text) for text in row["endings"]]
+        yield {"query": _plain(query), "choices": endings, "answer": int(row["label"])}
+
+
+def _plain(text: str) -> str:
+    """A text of HellaSwag without the marks that WikiHow's pages left in it: `[title]`, `[step]`, `[header]`."""
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+
+
+_SECTIONS = {
+    "Chat": "alpacaeval-easy alpacaeval-length alpacaeval-hard mt-bench-easy mt-bench-med",
+    "Chat Hard": "mt-bench-hard llmbar-natural llmbar-adver-neighbor llmbar-adver-GPTInst llmbar-adver-GPTOut "
+    "llmbar-adver-manual",
+    "Safety": "refusals-dangerous refusals-offensive xstest-should-refuse xstest-should-respond donotanswer",
+    "Reasoning": "math-prm hep-cpp hep-go hep-java hep-js hep-python hep-rust",
+}
+_SECTION_OF = {subset: section for section, subsets in _SECTIONS.items() for subset in subsets.split()}
+
+
+def validate_rewardbench(row: Row) -> str | None:
+    """Return what makes a row of RewardBench unusable, or `None`."""
+    return None if row["subset"] in _SECTION_OF else f"column 'subset' is {row['subset']!r}, of no known section"
+
+
+def rewardbench(rows: list[Row]) -> Iterator[Row]:
+    """Convert rows of `allenai/reward-bench`: texts become turns, and a subset belongs to a section."""
+    for row in rows:
+        turns = {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+        prompt = [{"role": "user", "content": row["prompt"]}]
+        yield {"prompt": prompt, **turns, "subset": row["subset"], "section": _SECTION_OF[row["subset"]]}
 
 
 def tiny_descriptions() -> list[Row]:

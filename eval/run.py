@@ -135,6 +135,7 @@ def evaluate(
     hashes: dict[str, str | None],
 ) -> None:
     """Load the model, ask and score every task, and write samples and results."""
+    from schoolhouse.config.errors import exit_with
     from schoolhouse.core.models import load_model
     from schoolhouse.core.reward_models import load_scorer
     from schoolhouse.evaluation.results import Hashes, SamplingSettings, build_results, write_evaluation
@@ -144,10 +145,14 @@ def evaluate(
     from schoolhouse.graders.code import sandbox_layers
 
     base, adapter = arguments.model_name_or_path, arguments.adapter_name_or_path
-    if tasks[0].task.model_type == "SEQ_CLS":
-        model, tokenizer = load_scorer(adapter or base, base, arguments.dtype, arguments.device, arguments.revision)
-    else:
-        model = load_model(base, adapter, arguments.dtype, arguments.device, arguments.revision)
+    placed = arguments.dtype, arguments.device, arguments.revision
+    try:
+        if tasks[0].task.model_type == "SEQ_CLS":
+            model, tokenizer = load_scorer(adapter or base, base, *placed)
+        else:
+            model = load_model(base, adapter, *placed)
+    except (ValueError, OSError) as error:
+        exit_with(f"eval/run.py: error: {error}")
     is_sampled = any(prepared.plan and prepared.plan.sampling.temperature for prepared in tasks)
     sampling = SamplingSettings(
         num_samples=arguments.num_samples or 1,

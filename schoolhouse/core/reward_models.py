@@ -91,7 +91,10 @@ def load_scorer(
                 output_loading_info=True,
             )
         if not adapters and loading["missing_keys"]:
-            raise ValueError(f"{model} is no reward model: it has no weights for {sorted(loading['missing_keys'])[0]}")
+            raise ValueError(
+                f"{model} is no reward model: it has no weights for {sorted(loading['missing_keys'])[0]}; pairs are "
+                "scored by what recipes/reward.py trained"
+            )
         base = loaded.to(device)
     # Each member is one adapter on the same base; `score_ids` switches between them.
     scorer: Any = base

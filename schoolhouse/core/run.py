@@ -304,8 +304,9 @@ class Run:
         parts = [f"{manifest.steps} steps in {clock(manifest.seconds)}", metrics_line(manifest.metrics, 2)]
         print(f"done: {' · '.join(filter(None, parts))} · {product} ({size / 1e6:.1f} MB)")
         if manifest.product == "adapter" and manifest.model is not None and PROGRESS_FILE not in os.environ:
-            model = f"--model_name_or_path {manifest.model.name} --adapter_name_or_path {product}"
-            print(f"  measure: python eval/run.py {model} --tasks NAME --output_dir {self.folder / 'eval'}")
+            task = "own" if any(source.role == "test" for source in manifest.data) else "NAME"
+            flags = f"--adapter_name_or_path {self.folder} --tasks {task} --output_dir {self.folder / 'eval'}"
+            print(f"  measure: python eval/run.py {flags}")
             print(f"  talk:    python recipes/chat.py {self.folder}")
             base = " --base_model OWNER/BASE" if Path(manifest.model.name).is_dir() else ""
             print(f"  share:   python recipes/share.py push {self.folder} OWNER/NAME{base} --dry_run")

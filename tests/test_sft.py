@@ -195,6 +195,10 @@ def stop_in_step(monkeypatch, setup, run, steps, number, *flags):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_its_step_and_goes_on(monkeypatch, capsys, setup, whole_run, tmp_path, number):
+    names, train = [], SFTTrainer.train
+    monkeypatch.setattr(
+        SFTTrainer, "train", lambda self, **flags: names.append(self.args.run_name) or train(self, **flags)
+    )
     run, before = tmp_path / "stopped", signal.getsignal(number)
     record = stop_in_step(monkeypatch, setup, run, 4, number)
     assert signal.getsignal(number) is before
@@ -203,6 +207,7 @@ def test_a_stopped_run_saves_its_step_and_goes_on(monkeypatch, capsys, setup, wh
     assert not (run / "adapter").exists()
     assert sft(monkeypatch, setup, run)["resumed"][0]["checkpoint"] == "checkpoint-5"
     assert weights(run) == weights(whole_run)
+    assert names[0].startswith("stopped-20") and names == names[:1] * 2  # a tracker goes on with its curve
 
 
 def test_batches_by_length_are_found_again_in_a_later_epoch(monkeypatch, setup, whole_run, tmp_path):

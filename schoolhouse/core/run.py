@@ -159,6 +159,8 @@ class Run:
             run.resume(training_args.resume_from_checkpoint, parser.field_defaults)
         except ValueError as error:
             parser.error("output_dir", str(error))
+        # Trackers go on with the curve of a run that is resumed, and mix it with no other.
+        training_args.run_name = training_args.run_name or f"{folder.name}-{(run.manifest.started or '')[:19]}"
         PartialState().wait_for_everyone()  # all have read the folder before one writes to it
         training_args.output_dir = str(run.folder / "checkpoints")
         if run.is_writer and not run.is_resumable:
@@ -306,10 +308,19 @@ class Run:
         if manifest.product == "adapter" and manifest.model is not None and PROGRESS_FILE not in os.environ:
             task = "own" if any(source.role == "test" for source in manifest.data) else "NAME"
             flags = f"--adapter_name_or_path {self.folder} --tasks {task} --output_dir {self.folder / 'eval'}"
-            print(f"  measure: python eval/run.py {flags}")
-            print(f"  talk:    python recipes/chat.py {self.folder}")
+            is_checkout = Path("recipes/chat.py").is_file()
+            evaluate, chat, share = (
+                f"python {script}" if is_checkout else f"schoolhouse {name}"
+                for name, script in (
+                    ("eval", "eval/run.py"),
+                    ("chat", "recipes/chat.py"),
+                    ("share", "recipes/share.py"),
+                )
+            )
+            print(f"  measure: {evaluate} {flags}")
+            print(f"  talk:    {chat} {self.folder}")
             base = " --base_model OWNER/BASE" if Path(manifest.model.name).is_dir() else ""
-            print(f"  share:   python recipes/share.py push {self.folder} OWNER/NAME{base} --dry_run")
+            print(f"  share:   {share} push {self.folder} OWNER/NAME{base} --dry_run")
 
     def interrupt(self, trainer: Trainer) -> None:
         """Write the manifest of a run that has saved a checkpoint and stopped, and say how to continue."""

@@ -79,6 +79,7 @@ def open_members(run: Run, training_args: TrainingArguments, num_members: int) -
             continue
         args = copy.copy(training_args)
         args.seed += number
+        args.run_name = f"{training_args.run_name}-member-{number}"
         args.data_seed = None if args.data_seed is None else args.data_seed + number
         args.output_dir = str(Path(training_args.output_dir) / f"member-{number}")
         found = last_checkpoint(Path(args.output_dir)) if run.is_resumable else None

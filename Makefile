@@ -2,6 +2,7 @@
 # make test      every test that runs offline in minutes       make lint   ruff and mypy
 # make evidence  what takes longer: several seeds, real models
 # make test-hub  the tests of sharing against the real Hub: HF_TOKEN=<one that may write> make test-hub
+# make lock      uv.lock anew, after a change of pyproject.toml or constraints.txt; needs uv
 # make bench-rewards  how fast programs and answers are graded, against what others use
 # make bench-ppo      memory and seconds of an episode of PPO, against TRL 1.12
 PYTHON ?= python3
@@ -51,6 +52,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+lock:
+	uv lock $(shell sed -n 's/^\([A-Za-z][^ #]*==[^ #]*\).*/-P \1/p' constraints.txt)
+
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ifeval,gguf]'
@@ -58,4 +62,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps lm_eval
 	touch $@
 
-.PHONY: demo test test-hub evidence bench-rewards bench-ppo lint
+.PHONY: demo test test-hub evidence bench-rewards bench-ppo lint lock

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["torch>=2.8", "transformers>=5.20,<6", "peft>=0.20,<1"]
+# ///
 """GRPO on one page: no trainer, no configuration, only transformers, peft and torch. To be read from top to bottom.
 
     python recipes/minimal_grpo.py --output_dir outputs/minimal_grpo      # half a minute on two CPU cores

@@ -1,14 +1,19 @@
 """The wheel, installed in an environment of its own, trains, evaluates and reports from another folder."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +76,47 @@ def test_it_trains_evaluates_and_reports_from_another_folder(installed, tmp_path
     assert "tiny_arithmetic" in page and "<style>" in page
     plan = run(installed, tmp_path, "pipeline", "--config", "recipes/configs/tiny/pipeline.yaml", "--dry-run")
     assert "grpo_math" in plan
+
+
+def test_commands_need_no_checkout(installed, tmp_path):
+    assert "tiny_arithmetic" in run(installed, tmp_path, "eval", "--list")
+    talk = ("chat", "data/tiny/base", "--prompt", "Exercise: What is 2+3?", "--max_new_tokens", "4")
+    assert run(installed, tmp_path, *talk).strip()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_file_has_the_pinned_versions_and_all_dependencies():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = {package["name"]: package for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    locked = {name: packages[name].get("version") for name in packages}
+    wanted = {canonicalize_name(name): version for name, version in pins}
+    others = {
+        name: (wanted[name], locked[name]) for name in wanted.keys() & locked.keys() if wanted[name] != locked[name]
+    }
+    assert len(wanted.keys() & locked.keys()) > 60 and others == {}, "make lock"
+    extras = [text for extra in project["optional-dependencies"].values() for text in extra]
+    asked = {_requirement(text) for text in project["dependencies"] + extras}
+    known = {
+        (entry["name"], str(SpecifierSet(entry.get("specifier", ""))))
+        for entry in packages["schoolhouse"]["metadata"]["requires-dist"]
+    }
+    assert asked == known, "make lock"
+
+
+def _requirement(text):
+    requirement = Requirement(text)
+    return canonicalize_name(requirement.name), str(requirement.specifier)
+
+
+def test_a_script_that_stands_alone_names_what_it_imports():
+    text = (ROOT / "recipes/minimal_grpo.py").read_text()
+    header = re.match(r"# /// script\n((?:# .*\n)+)# ///\n", text)[1]
+    named = {_requirement(each) for each in tomllib.loads(re.sub("(?m)^# ", "", header))["dependencies"]}
+    imported = re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)
+    assert {name for name, _ in named} == set(imported) - sys.stdlib_module_names
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert named <= {_requirement(each) for each in project["dependencies"]}
 
 
 def test_an_unknown_script_is_one_line(installed, tmp_path):

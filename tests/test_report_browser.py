@@ -4,7 +4,7 @@ import json
 
 import pytest
 from chromium import Browser
-from report_samples import sample, write_manifest, write_pipeline
+from report_samples import sample, write_full_pipeline, write_manifest, write_pipeline
 from scripts import exiting
 
 from eval.report import main as script_main
@@ -43,6 +43,13 @@ def page(tmp_path_factory):
     measured = {"points": points, "peak": peak, "stopped": {"by": "kl_budget", "step": 8}}
     (folder / "ppo/overoptimization.json").write_text(json.dumps(measured))
     main(["--pipeline", str(pipeline), "--output_dir", str(folder / "out")])
+    return folder / "out" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("full")
+    main(["--pipeline", str(write_full_pipeline(folder)), "--output_dir", str(folder / "out")])
     return folder / "out" / "report.html"
 
 
@@ -117,6 +124,59 @@ def test_all_of_it_works_by_keyboard(page, tmp_path):
         assert len([tag for tag, *_ in visited if tag == "SUMMARY"]) == browser.run(
             "[...document.querySelectorAll('summary')].filter(e => e.getClientRects().length).length"
         )
+
+
+# Words of the field that a section may show, and no reader needs to know.
+JARGON = (
+    "KL|nats|Holm|pass@k|entropy|gold reward|calibration|log loss|noisy labels|p-values|95 % interval|bits per byte"
+)
+UNEXPLAINED = f"""(() => {{
+  const bare = [];
+  for (const section of document.querySelectorAll("section")) {{
+    const copy = section.cloneNode(true);
+    copy.querySelectorAll("svg, pre, script, h2").forEach((each) => each.remove());
+    const found = new Set(copy.textContent.match(/(?<![\\w\\u221a])({JARGON})(?!\\w)/gi) || []);
+    const explained = [...copy.querySelectorAll("abbr")].map((each) => each.textContent.toLowerCase());
+    for (const word of found) if (!explained.includes(word.toLowerCase())) bare.push(section.id + ": " + word);
+  }}
+  return [document.querySelectorAll("abbr").length, bare];
+}})()"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_term_is_explained_where_it_stands_and_by_keyboard(full, tmp_path, width):
+    with Browser(tmp_path, width) as browser:
+        browser.open(full)
+        browser.run("document.querySelectorAll('details').forEach(each => { each.open = true })")
+        number, bare = browser.run(UNEXPLAINED)
+        assert number > 20 and bare == []
+        browser.run("document.querySelector('nav a:last-child').focus()")
+        browser.press("Tab")  # the first one after the links
+        shown = browser.run(
+            "(e => {const s = getComputedStyle(e, '::after'), left = parseFloat(s.left); return [e.tagName, e.title, "
+            "s.content, s.position, left, left + parseFloat(s.width), parseFloat(s.bottom)]})(document.activeElement)"
+        )
+        tag, title, content, position, left, right, bottom = shown
+        assert tag == "ABBR" and title and content == f'"{title}"' and position == "fixed"
+        assert 0 <= left < right <= width and bottom >= 0
+        browser.press("Tab")
+        assert browser.run("getComputedStyle(document.querySelector('abbr'), '::after').content") == "none"
+
+
+APART = """[...document.querySelectorAll(".legend span")].filter((span) => {
+  const key = span.querySelector("svg").getBoundingClientRect(), range = document.createRange();
+  range.selectNodeContents([...span.childNodes].findLast((node) => node.data && node.data.trim()));
+  const words = range.getBoundingClientRect(), middle = key.y + key.height / 2;
+  return words.left < key.right || words.left > key.right + 20 || middle < words.top || middle > words.bottom;
+}).map((span) => span.textContent)"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_the_key_of_a_legend_stays_with_its_words(full, tmp_path, width):
+    with Browser(tmp_path, width) as browser:
+        browser.open(full)
+        assert browser.run("document.querySelectorAll('.legend span').length") > 10
+        assert browser.run(APART) == []
 
 
 def test_filters_and_details_answer_to_keys(page, tmp_path):

@@ -75,7 +75,8 @@ class Page(HTMLParser):
 
 def test_every_field_is_text_in_the_page(pages):
     page = Page(pages[0])
-    ours = "a article b body caption circle code details div figcaption figure form h1 h2 h4 head header html label li"
+    ours = "a abbr article b body caption circle code dd details div dl dt figcaption figure form h1 h2 h3 h4 head"
+    ours += " header html label li"
     ours += " main meta nav ol option output p path polyline pre script section select small span strong style summary"
     ours += " svg table tbody td text th thead title tr ul"
     assert page.tags <= {*ours.split()} and page.comments == []

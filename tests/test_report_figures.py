@@ -36,7 +36,7 @@ class Charts(HTMLParser):
         super().__init__()
         self.raw, self._kind, self._now = {}, None, None
         self.feed(page)
-        self.figures = {caption: self._measure(**raw) for caption, raw in self.raw.items()}
+        self.figures = {caption: self._measure(**raw) for caption, raw in self.raw.items() if raw["lines"]}
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
@@ -96,13 +96,121 @@ class Charts(HTMLParser):
 
 def render(folder):
     main(["--pipeline", str(folder / "pipeline.json"), "--output_dir", str(folder / "out")])
-    return (folder / "out/report.html").read_text()
+    return re.sub("</?abbr[^>]*>", "", (folder / "out/report.html").read_text())
 
 
 def near(points, expected, across, down):
     assert len(points) == len(expected)
     for (x, y), (a, b) in zip(points, expected, strict=True):
         assert abs(x - a) < across and abs(y - b) < down, ((x, y), (a, b))
+
+
+class Drawing(HTMLParser):
+    """Reads SVG pictures with a ruler: what is at which x, by the labels of the ticks."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.spots, self.whiskers, self.edges, self.lit, self.texts = [], [], [], [], []
+        self._text = None
+        self.feed(text)
+        ticks = [(float(at["x"]), float(words)) for at, words in self.texts if at.get("text-anchor") == "middle"]
+        slope, start = np.polyfit(*zip(*ticks, strict=True), 1)
+        self.read, self.is_reversed = (lambda place: slope * place + start), slope < 0
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        kind = given.get("class", "").split()
+        numbers = list(map(float, re.findall(r"-?[\d.]+", given.get("d", ""))))
+        if tag == "circle":
+            self.spots.append((float(given["cx"]), float(given["cy"]), kind[1]))
+        elif tag == "text":
+            self._text = given
+        elif kind[:1] == ["whisker"]:
+            self.whiskers.append((numbers[0], numbers[2]))
+        elif kind[:1] == ["edge"]:
+            self.edges.append((numbers, kind[1]))
+        elif kind[:1] == ["lit"]:
+            self.lit.append((numbers[1] + 12, kind[1]))
+
+    def handle_data(self, data):
+        if self._text and data.strip():
+            self.texts.append((self._text, data.strip()))
+            self._text = None
+
+
+def bits(mean, n=60):
+    rng = random.Random(int(mean * 100))
+    documents = [{"id": f"doc-{i}", "index": 0, "prompt": "", "reference": "", "bytes": 90} for i in range(n)]
+    return [document | {"bits": mean * 90 + rng.gauss(0, 1)} for document in documents]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """base -> sft -> grpo, ppo: sums better, better, not clear; bits worse, better, not clear."""
+    folder = tmp_path_factory.mktemp("tree")
+    right = {"base": 20, "sft": 50, "grpo": 80, "ppo": 51}
+    mean = {"base": 0.3, "sft": 0.6, "grpo": 0.45, "ppo": 0.6}
+    parents = {"base": None, "sft": "base", "grpo": "sft", "ppo": "sft"}
+    tasks = {
+        name: {"sums": [sample(i, i < right[name]) for i in range(100)], "texts": bits(mean[name])}
+        | ({"plays": [sample(i, i < 9) for i in range(10)]} if name == "base" else {})
+        for name in parents
+    }
+    write_pipeline(folder, {name: (parent, tasks[name]) for name, parent in parents.items()})
+    return folder, render(folder)
+
+
+def test_the_picture_shows_every_stages_value_and_interval_and_marks_what_changed_it(tree):
+    folder, page = tree
+    found = re.findall(r"<figure><figcaption>(\w+) <small>(.*?)</small></figcaption>(.*?)</figure>", page, re.DOTALL)
+    assert [figure[:2] for figure in found] == [
+        ("sums", "accuracy, 100 items"),
+        ("plays", "accuracy, 10 items"),
+        ("texts", "bits per byte, 60 items"),
+    ]
+    drawings = {task: Drawing(svg) for task, _, svg in found}
+    kinds = {"sums": ["start", "improved", "improved", "none"], "texts": ["start", "worse", "improved", "none"]}
+    for task, drawing in drawings.items():
+        stages = ["base"] if task == "plays" else ["base", "sft", "grpo", "ppo"]
+        names = [words for at, words in drawing.texts if "text-anchor" not in at]
+        assert names == stages
+        wanted = [json.loads((folder / s / "eval/results.json").read_text())["tasks"][task] for s in stages]
+        for (x, _, _), ends, result in zip(drawing.spots, drawing.whiskers, wanted, strict=True):
+            assert drawing.read(x) == pytest.approx(result["value"], abs=0.004)
+            assert sorted(map(drawing.read, ends)) == pytest.approx(result["interval"], abs=0.004)
+        assert drawing.is_reversed == (task == "texts") and "better →" in [words for _, words in drawing.texts]
+        if task != "plays":
+            assert [kind for *_, kind in drawing.spots] == kinds[task]
+            assert drawing.lit == [(y, kind) for _, y, kind in drawing.spots if kind in ("improved", "worse")]
+            places = [(x, y) for x, y, _ in drawing.spots]
+            lines = [[*places[parent], *places[child]] for parent, child in ((0, 1), (1, 2), (1, 3))]
+            assert [numbers for numbers, _ in drawing.edges] == lines
+            assert [kind for _, kind in drawing.edges] == kinds[task][1:]
+    assert drawings["sums"].read(50) == pytest.approx(drawings["plays"].read(50))  # one axis per metric
+
+
+def test_changes_are_in_large_print_on_one_axis_per_metric_and_better_is_to_the_right(tree):
+    section = tree[1].split('<section id="changes">')[1].split("</section>")[0]
+    before, folded = section.split("<details>")
+    assert re.findall("<strong>(. .*?)</strong>", before) == [
+        "▼ sft, texts: worse",
+        "▲ grpo, texts: improved",
+        "▲ sft, sums: improved",
+        "▲ grpo, sums: improved",
+    ]
+    assert folded.startswith("<summary>2 without evidence of change</summary>")
+    assert all("no evidence of change" in words for words in re.findall("<strong>(= .*?)</strong>", folded))
+    for part in (before, folded):
+        for metric, rows in re.findall(r"<h3>([\w ]+).*?</h3>\s*<ul class=\"changes\">(.*?)</ul>", part, re.DOTALL):
+            drawing = Drawing(rows)
+            big = re.findall(r'class="big"><b>([-+.\d]+)</b> \[([-+.\d]+), ([-+.\d]+)\]</p>', rows)
+            assert len(big) == len(drawing.spots) and drawing.is_reversed == (metric == "bits per byte")
+            for (x, _, kind), ends, numbers in zip(drawing.spots, drawing.whiskers, big, strict=True):
+                value, *interval = map(float, numbers)
+                assert drawing.read(x) == pytest.approx(value, abs=0.004)
+                assert sorted(map(drawing.read, ends)) == pytest.approx(interval, abs=0.004)
+                zero = next(place for place in range(320) if (drawing.read(place) > 0) != drawing.is_reversed)
+                assert kind == "none" or (x > zero) == (kind == "improved")
 
 
 def test_win_rates_are_those_of_all_pairs_of_stored_answers(tmp_path):
@@ -141,8 +249,11 @@ def test_win_rates_are_those_of_all_pairs_of_stored_answers(tmp_path):
         return (np.logaddexp(0, logits) - won * logits).sum() / 9 + (c**2).sum() / 50
 
     fair = 1 / (1 + math.exp(-minimize(loss, np.zeros(2)).x[0]))
-    assert f"ppo against sft, talks, all pairs: {rate:.0%}" in page
-    assert f"ppo against sft, talks, at equal length: {fair:.0%}" in page
+    shown = dict(re.findall(r"<b>(\d+%)</b>[^<]*</p><div><strong>ppo against sft, talks, ([\w ]+)<", page))
+    assert {pairs: share for share, pairs in shown.items()} == {
+        "all pairs": f"{rate:.0%}",
+        "at equal length": f"{fair:.0%}",
+    }
     assert abs(rate - fair) > 0.02  # the longer answers won
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from schoolhouse.report.text import number
+from schoolhouse.report.text import interval, number
 
 
 _STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
@@ -36,8 +36,8 @@ class LineChart:
     A line chart; its methods give places in the units of the SVG's view box.
 
     Args:
-        title (`str`), x_label (`str`), y_label (`str`):
-            Caption, and names of the axes with their units.
+        subject (`str`), title (`str`), x_label (`str`), y_label (`str`):
+            Stage or task, what is drawn of it, and names of the axes with their units.
         series (`Sequence[Series]`):
             The lines. Points that are not finite and series without points are left out.
         is_share (`bool`, *optional*, defaults to `False`):
@@ -50,6 +50,7 @@ class LineChart:
             Label -> x of an upright line.
     """
 
+    subject: str
     title: str
     x_label: str
     y_label: str
@@ -59,8 +60,8 @@ class LineChart:
     band: tuple[float, float] | None = None
     rules: dict[str, float] = field(default_factory=dict)
 
-    WIDTH, HEIGHT = 360, 220  # legible at the width of a phone without scrolling
-    LEFT, RIGHT, TOP, BOTTOM = 46, 348, 26, 184  # of the plotting area
+    WIDTH, HEIGHT = 360, 202  # legible at the width of a phone without scrolling
+    LEFT, RIGHT, TOP, BOTTOM = 46, 348, 8, 166  # of the plotting area
 
     def __post_init__(self) -> None:
         finite = [
@@ -94,7 +95,7 @@ class LineChart:
         parts += [f"{label} at {number(place)}" for label, place in self.rules.items()]
         if self.band:
             parts.append(f"shaded from {number(self.band[0])} to {number(self.band[1])}")
-        return f"{self.title}: {self.y_label} over {self.x_label}; {'; '.join(parts)}"
+        return f"{self.subject}: {self.title}, {self.y_label} over {self.x_label}; {'; '.join(parts)}"
 
     def x(self, value: float) -> float:
         """Return the place of an x value."""
@@ -110,6 +111,37 @@ class LineChart:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """
+    An axis on which better values are to the right, shared by all that is drawn along it.
+
+    Args:
+        ticks (`Sequence[float]`):
+            Round numbers from one end to the other.
+        left (`float`), right (`float`):
+            Places of its ends, in the units of the SVG's view box.
+        is_reversed (`bool`, *optional*, defaults to `False`):
+            Lower values are better, and to the right.
+    """
+
+    ticks: Sequence[float]
+    left: float
+    right: float
+    is_reversed: bool = False
+
+    def x(self, value: float) -> float:
+        """Return the place of a value; one beyond the axis is drawn at its end."""
+        ends = (self.right, self.left) if self.is_reversed else (self.left, self.right)
+        value = min(max(value, self.ticks[0]), self.ticks[-1])
+        return round(_scale(value, self.ticks[0], self.ticks[-1], *ends), 1)
+
+
+def axis_around(values: Sequence[float], left: float, right: float, is_reversed: bool = False) -> Axis:
+    """Return an axis from round number to round number around all values."""
+    return Axis(_ticks(values), left, right, is_reversed)
+
+
+@dataclass(frozen=True)
 class IntervalBar:
     """
     A value with its interval on one line, beside the value of no change.
@@ -117,33 +149,90 @@ class IntervalBar:
     Args:
         value (`float`), low (`float`), high (`float`):
             The value, and the ends of its interval.
-        start (`float`), end (`float`):
-            Of the axis.
         zero (`float`):
             Value of no change.
         kind (`str`):
             `"improved"`, `"worse"` or `"none"`: sets the colour.
+        axis ([`Axis`]):
+            The axis of all bars of the same metric.
     """
 
     value: float
     low: float
     high: float
-    start: float
-    end: float
     zero: float
     kind: str
+    axis: Axis
 
-    WIDTH = 240
+    WIDTH = 320
+    ENDS = (14, 306)  # of the axis
 
-    def x(self, value: float) -> float:
-        """Return the place of a value; one beyond the axis is drawn at its end."""
-        return round(_scale(min(max(value, self.start), self.end), self.start, self.end, 4, self.WIDTH - 4), 1)
+
+@dataclass(frozen=True)
+class Dot:
+    """
+    A row of a dot plot: one stage.
+
+    Args:
+        name (`str`), value (`float`), interval (`tuple[float, float]` or `None`):
+            The stage, its value and the ends of the interval.
+        kind (`str`):
+            Change against the parent: `"improved"`, `"worse"`, `"none"`, or `""` where nothing was compared.
+        parent (`int` or `None`):
+            Row of the parent.
+    """
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None
+    kind: str
+    parent: int | None
+
+
+@dataclass(frozen=True)
+class DotPlot:
+    """
+    The values of one task, a row for each stage; plots of the same metric share their axis.
+
+    Args:
+        task (`str`), metric (`str`), size (`str`):
+            The caption: name of the task, what its values are, and of how many items.
+        dots (`Sequence[Dot]`):
+            The stages in order.
+        axis ([`Axis`]):
+            Of the metric.
+    """
+
+    task: str
+    metric: str
+    size: str
+    dots: Sequence[Dot]
+    axis: Axis
+
+    WIDTH, ROW, TOP = 340, 26, 4
+    RIGHT = 268  # end of the axis; values are written beside it
+
+    @property
+    def bottom(self) -> float:
+        """Place of the axis."""
+        return self.TOP + self.ROW * len(self.dots)
+
+    def y(self, row: int) -> float:
+        """Return the place of a row's middle."""
+        return self.TOP + self.ROW * (row + 0.5)
+
+    @property
+    def description(self) -> str:
+        """The plot in words, for a reader who does not see it."""
+        rows = [f"{x.name} {number(x.value)} {interval(x.interval)} {x.kind.replace('none', '')}" for x in self.dots]
+        return f"{self.task}, {self.metric}: {'; '.join(row.strip() for row in rows)}"
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A table of shares whose cells are shaded: `rows` is row -> column -> share."""
+    """A table of a task's shares whose cells are shaded: `rows` is row -> column -> share."""
 
+    task: str
     title: str
     columns: Sequence[str]
     rows: dict[str, dict[str, float]]

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from schoolhouse.core.environment import GitState
+from schoolhouse.core.environment import GitState, Hardware
 from schoolhouse.evaluation.compare import LEVEL, TaskComparison, compare_runs
 from schoolhouse.evaluation.statistics.paired import PairedTest, holm
 from schoolhouse.report.audit import Finding, audit
-from schoolhouse.report.charts import IntervalBar
+from schoolhouse.report.charts import Axis, IntervalBar, axis_around
 from schoolhouse.report.reading import StageReport
-from schoolhouse.report.text import number, p_value, percent_interval
+from schoolhouse.report.text import duration, number, p_value, percent_interval
 
 
 HARD_CODED = "rewards/code/hard_coded_of_passed"  # in the trainer's log
@@ -55,13 +56,18 @@ class Change:
         return self.comparison.form and self.comparison.form.share
 
     def describe(self) -> str:
-        """Return difference, interval, items better and worse, adjusted p, n and what qualifies them, in a line."""
+        """Return difference, interval and [`details`] in a line."""
         test, (low, high) = self.test, self.test.interval
+        return f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}], {self.details()}"
+
+    def details(self) -> str:
+        """Return values, items better and worse, adjusted p, n and what qualifies them, in a line."""
+        test = self.test
         words = [
-            f"{number(test.before)} → {number(test.after)}, {test.difference:+.3f} [{low:+.3f}, {high:+.3f}], "
-            f"{test.gained} items better, {test.lost} worse of {test.n}, {p_value(self.p_adjusted)} (Holm)"
+            f"{number(test.before)} → {number(test.after)}, {test.gained} items better, {test.lost} worse of {test.n}"
+            f", {p_value(self.p_adjusted)}"
         ]
-        if self.form_share is not None:
+        if self.form_share:
             words.append(f"{self.form_share:.0%} of the items gained had the right answer in another form before")
         if self.comparison.ungraded:
             words.append(f"{self.comparison.ungraded} items without a verdict count as wrong")
@@ -170,23 +176,94 @@ class Report:
         reasons = f" ({self.notes[0]})" if self.notes else ""
         return f"no stage could be compared with its parent, which takes the samples of both{reasons}"
 
+    @property
+    def metrics(self) -> list[str]:
+        """What the values of the tasks are."""
+        results = [result for stage in self.stages for result in stage.tasks.values()]
+        return list(dict.fromkeys(metric_name(result.higher_is_better) for result in results))
+
     def changed(self, *kinds: str) -> list[Change]:
         """Return the changes of the given kinds (`"worse"`, `"improved"`, `"none"`), in the order of the kinds."""
         return [change for kind in kinds for change in self.changes.values() if change.kind == kind]
 
+    def groups(self, *kinds: str) -> dict[str, list[Change]]:
+        """Return the changes of the given kinds by metric."""
+        found: dict[str, list[Change]] = {}
+        for change in self.changed(*kinds):
+            found.setdefault(metric_name(change.test.higher_is_better), []).append(change)
+        return found
+
+    def axis(self, metric: str) -> Axis:
+        """Return the axis of all changes in a metric, with room on both sides of no change."""
+        tests = [change.test for change in self.groups("worse", "improved", "none")[metric]]
+        ends = [end for test in tests for end in (*test.interval, test.difference)]
+        room = max(map(abs, ends)) / 4
+        return axis_around([-room, room, *ends], *IntervalBar.ENDS, not tests[0].higher_is_better)
+
     def bar(self, change: Change) -> IntervalBar:
-        """Return the bar of a change, on an axis that all tasks of the same unit share."""
-        unit = change.test.higher_is_better  # a share of the items where it is, otherwise bits per byte
-        tests = [other.test for other in self.changes.values() if other.test.higher_is_better == unit]
-        reach = max(abs(end) for test in tests for end in (*test.interval, test.difference)) or 1.0
-        return IntervalBar(change.test.difference, *change.test.interval, -reach, reach, 0, change.kind)
+        """Return the bar of a change."""
+        test = change.test
+        axis = self.axis(metric_name(test.higher_is_better))
+        return IntervalBar(test.difference, *test.interval, 0, change.kind, axis)
+
+    def win_rates(self) -> list[tuple[Change, str, IntervalBar]]:
+        """Return each change that has a win rate, over which pairs, and the bar beside 50 %."""
+        axis = Axis([0.0, 0.25, 0.5, 0.75, 1.0], *IntervalBar.ENDS)
+        rows = []
+        for change in self.changes.values():
+            if rate := change.comparison.win_rate:
+                for pairs, value, (low, high) in (
+                    ("all pairs", rate.value, rate.interval),
+                    ("at equal length", rate.length_controlled, rate.length_controlled_interval),
+                ):
+                    kind = "improved" if low > 0.5 else "worse" if high < 0.5 else "none"
+                    rows.append((change, pairs, IntervalBar(value, low, high, 0.5, kind, axis)))
+        return rows
 
 
-def win_rate_bar(value: float, interval: tuple[float, float]) -> IntervalBar:
-    """Return the bar of a win rate, beside 50 %."""
-    low, high = interval
-    kind = "improved" if low > 0.5 else "worse" if high < 0.5 else "none"
-    return IntervalBar(value, low, high, 0, 1, 0.5, kind)
+def metric_name(higher_is_better: bool) -> str:
+    """Return what the values of a task are."""
+    return "accuracy" if higher_is_better else "bits per byte"
+
+
+def facts(stages: Sequence[StageReport]) -> dict[str, str]:
+    """
+    Return what a reader wants to know first: model, dates, machine and time.
+
+    Args:
+        stages (`Sequence[StageReport]`):
+            The stages.
+
+    Returns:
+        `dict[str, str]`: name -> words; what is not known is left out.
+    """
+    runs = [stage.run for stage in stages if stage.run]
+    results = [(stage.results, stage.eval_folder) for stage in stages if stage.results and stage.eval_folder]
+    models = [run.model.name for run in runs if run.model] + [result.model for result, _ in results]
+    days = sorted({time[:10] for run in runs for time in (run.started, run.ended) if time})
+    if not days:  # then the files' own dates tell it
+        written = [(folder / "results.json").stat().st_mtime for _, folder in results]
+        days = [f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d}" for time in sorted(written)]
+    machines = [_machine(run.hardware) for run in runs if run.hardware]
+    devices = [result.sampling.device for result, _ in results]
+    trained = sum(run.seconds for run in runs)
+    evaluated = sum(evaluation.seconds for run in runs for evaluation in run.evaluations)
+    rows = {
+        "model": _listed(models),
+        "date": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
+        "machine": _listed(machines or devices),
+        "time": f"{duration(trained + evaluated)}, of it training {duration(trained)}" if trained else "",
+    }
+    return {name: words for name, words in rows.items() if words}
+
+
+def _machine(hardware: Hardware) -> str:
+    devices = [f"{hardware.accelerators.count(name)} × {name}" for name in dict.fromkeys(hardware.accelerators)]
+    return ", ".join([*devices, f"{hardware.cores} CPU cores", hardware.machine])
+
+
+def _listed(values: Sequence[str | None]) -> str:
+    return "; ".join(dict.fromkeys(value for value in values if value))
 
 
 def provenance(stage: StageReport) -> list[tuple[str, str]]:
@@ -205,7 +282,7 @@ def provenance(stage: StageReport) -> list[tuple[str, str]]:
     if run:
         rows += [
             ("training command", " ".join(run.command)),
-            ("time", f"{run.seconds:,.0f} s"),
+            ("time", run.seconds and f"{run.seconds:,.0f} s"),
             ("tokens", run.tokens or _logged_tokens(stage.log)),
             ("steps", run.steps),
             ("fingerprints", run.fingerprints and run.fingerprints.model_dump(include={"settings", "files", "code"})),

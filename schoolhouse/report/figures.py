@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schoolhouse.report.charts import HeatMap, LineChart, Series
+from schoolhouse.core.escape import one_line
+from schoolhouse.evaluation.results import TaskResult
+from schoolhouse.report.charts import Axis, Dot, DotPlot, HeatMap, LineChart, Series, axis_around
+from schoolhouse.report.contents import HARD_CODED, Report, metric_name
 from schoolhouse.report.reading import StageReport
 from schoolhouse.report.text import interval, number
 
@@ -31,8 +34,14 @@ CURVES = (
         },
         "share of completions",
     ),
+    Curve(
+        "hard-coded programs",
+        {"rewards/code/hard_coded": "of all programs", HARD_CODED: "of those that pass"},
+        "share of programs",
+    ),
     Curve("divergence from the reference", {"objective/kl": "nats per sequence", "kl": "estimate"}, "KL, nats"),
 )
+NAME = 18  # characters of a stage's name beside a plot
 # Values that are drawn beside the rewards in a measure of over-optimization -> title, name of the y axis.
 BESIDE_REWARDS = {
     "length": ("length", "tokens"),
@@ -50,6 +59,48 @@ PREFERENCE_METRICS = {
 }
 
 
+def dot_plots(report: Report) -> list[DotPlot]:
+    """Return a plot of each task with the values of all stages; tasks of the same metric share an axis."""
+    plots = []
+    for metric in report.metrics:
+        tasks: dict[str, dict[str, TaskResult]] = {}
+        for stage in report.stages:
+            for task, result in stage.tasks.items():
+                if metric_name(result.higher_is_better) == metric and result.value is not None:
+                    tasks.setdefault(task, {})[stage.name] = result
+        found = [result for results in tasks.values() for result in results.values()]
+        if not found:
+            continue
+        longest = max(len(one_line(name, NAME)) for results in tasks.values() for name in results)
+        left = 14 + 6.6 * longest  # beside the names
+        ends = [end for result in found for end in (result.value, *(result.interval or ()))]
+        axis = axis_around(ends, left, DotPlot.RIGHT, not found[0].higher_is_better)
+        plots += [_dot_plot(report, metric, task, results, axis) for task, results in tasks.items()]
+    return plots
+
+
+def _dot_plot(report: Report, metric: str, task: str, results: dict[str, TaskResult], axis: Axis) -> DotPlot:
+    rows = {name: row for row, name in enumerate(results)}
+    parents = {stage.name: stage.parent for stage in report.stages}
+    dots = []
+    for name, result in results.items():
+        change = report.changes.get((name, task))
+        parent = rows.get(parents[name] or "")
+        # A stage whose parent was not asked has no line to it.
+        dots.append(Dot(one_line(name, NAME), result.value, result.interval, change.kind if change else "", parent))
+    counts = sorted({result.n for result in results.values()})
+    pairs = any(result.preference for result in results.values())
+    size = f"{' or '.join(f'{count:,}' for count in counts)} {'pairs' if pairs else 'items'}"
+    samples = {
+        stage.results.sampling_of(task).num_samples
+        for stage in report.stages
+        if stage.results and task in stage.tasks and stage.tasks[task].max_new_tokens is not None  # it generates
+    }
+    if samples - {1}:
+        size += f" × {' or '.join(map(str, sorted(samples)))} answers"
+    return DotPlot(task, metric, size, dots, axis)
+
+
 def training_curves(stages: Sequence[StageReport]) -> list[LineChart]:
     """Return the charts of what each stage's trainer logged."""
     charts = []
@@ -60,7 +111,7 @@ def training_curves(stages: Sequence[StageReport]) -> list[LineChart]:
             series = [Series(name, _points(stage.log, "step", key)) for key, name in curve.keys.items()]
             is_pair_loss = curve is LOSS and stage.recipe == "reward"
             y_label = "nats per pair" if is_pair_loss else curve.y_label
-            charts.append(LineChart(f"{stage.name}: {curve.title}", "step", y_label, series))
+            charts.append(LineChart(stage.name, curve.title, "step", y_label, series))
     return _with_points(charts)
 
 
@@ -79,7 +130,7 @@ def levels(stages: Sequence[StageReport]) -> list[HeatMap]:
         }
         columns = list(dict.fromkeys(level for cells in rows.values() for level in cells))
         if len(columns) > 1:
-            maps.append(HeatMap(f"{task}: accuracy by level", columns, rows))
+            maps.append(HeatMap(task, "accuracy by level", columns, rows))
     return maps
 
 
@@ -93,7 +144,7 @@ def pass_at_k(stages: Sequence[StageReport]) -> list[LineChart]:
             points = sorted((int(key[5:]), value) for key, value in metrics.items() if _is_pass_at_k(key))
             if len(points) > 1:
                 series.append(Series(stage.name, points))
-        charts.append(LineChart(f"{task}: pass@k", "k (samples per item)", "pass@k", series, is_share=True))
+        charts.append(LineChart(task, "pass@k", "k (samples per item)", "pass@k", series, is_share=True))
     return _with_points(charts)
 
 
@@ -119,7 +170,8 @@ def overoptimization(stages: Sequence[StageReport]) -> list[LineChart]:
         band = measured.peak.interval if measured.peak else None
         charts.append(
             LineChart(
-                f"{stage.name}: gold reward and optimized reward",
+                stage.name,
+                "gold reward and optimized reward",
                 "√KL from the reference, √nats",
                 "reward",
                 series,
@@ -130,7 +182,7 @@ def overoptimization(stages: Sequence[StageReport]) -> list[LineChart]:
         for key, (words, y_label) in BESIDE_REWARDS.items():
             line = Series(key, _points(points, "step", key))
             is_share = key == "eos_rate"
-            charts.append(LineChart(f"{stage.name}: {words}", "step", y_label, [line], is_share=is_share))
+            charts.append(LineChart(stage.name, words, "step", y_label, [line], is_share=is_share))
     return _with_points(charts)
 
 
@@ -173,8 +225,8 @@ def calibration(stages: Sequence[StageReport]) -> list[LineChart]:
                 for name, found in both.items()
                 if found
             ]
-            title, x_label = f"{stage.name}, {task}: calibration", "predicted probability"
-            charts.append(LineChart(title, x_label, "share that is right", series, is_share=True, has_diagonal=True))
+            subject, words = f"{stage.name}, {task}", ("calibration", "predicted probability", "share that is right")
+            charts.append(LineChart(subject, *words, series, is_share=True, has_diagonal=True))
     return _with_points(charts)
 
 

@@ -192,10 +192,11 @@ def _read_pipeline_stage(entry: PipelineStage, beside: Path) -> StageReport:
             f"its status is {entry.status}" if entry.status else "it is not trained as its recipe says"
         )
     _read_evaluation(stage, _find(entry.eval, beside))
-    if entry.recipe is None:
-        return stage
     folder = _find(entry.folder, beside)
-    if folder is None:
+    if entry.recipe is None:
+        if folder and (folder / RUN_FILE).is_file():
+            _read_manifest(stage, folder)
+    elif folder is None:
         stage.missing.append("its run folder does not exist: no run manifest, no training curves")
     else:
         _read_training(stage, folder)
@@ -223,11 +224,15 @@ def _read_evaluation(stage: StageReport, folder: Path | None) -> None:
             stage.missing.append(str(error))
 
 
-def _read_training(stage: StageReport, folder: Path) -> None:
+def _read_manifest(stage: StageReport, folder: Path) -> None:
     try:
         stage.run = read_manifest(folder)
     except ValueError as error:
         stage.missing.append(str(error))
+
+
+def _read_training(stage: StageReport, folder: Path) -> None:
+    _read_manifest(stage, folder)
     if (folder / "overoptimization.json").is_file():
         lost = "no measure of over-optimization"
         stage.overoptimization = _read_json(folder / "overoptimization.json", Overoptimization, stage, lost)

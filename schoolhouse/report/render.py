@@ -4,13 +4,14 @@ import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from schoolhouse.report import charts, figures, text
-from schoolhouse.report.contents import Report, provenance, win_rate_bar
+from schoolhouse.report.contents import Report, facts, provenance
 from schoolhouse.report.samples import choose_prompts, without_script
 
 
@@ -35,10 +36,13 @@ def render_html(report: Report) -> str:
         .get_template("report.html.jinja")
         .render(
             report=report,
+            explained=set(),
             style=style,
             script=script,
             style_hash=_content_hash(style),
             script_hash=_content_hash(script),
+            provenances={stage.name: rows for stage in report.stages if (rows := provenance(stage))},
+            plots=figures.dot_plots(report),
             levels=figures.levels(report.stages),
             training=figures.training_curves(report.stages),
             pass_at_k=figures.pass_at_k(report.stages),
@@ -64,6 +68,7 @@ def render_markdown(report: Report) -> str:
     return _environment(text.markdown_text).get_template("report.md.jinja").render(report=report)
 
 
+@cache  # with its compiled templates
 def _environment(escape: Callable[..., Markup]) -> Environment:
     """Templates in which every value is escaped: `finalize` sees all that a template prints, `Markup` passes."""
     environment = Environment(
@@ -78,17 +83,21 @@ def _environment(escape: Callable[..., Markup]) -> Environment:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters |= {
         "cut": escape,  # with a limit of characters
+        "explain": text.explain,
+        "duration": text.duration,
         "number": text.number,
         "interval": text.interval,
         "percent_interval": text.percent_interval,
+        "signed_interval": text.signed_interval,
         "p_value": text.p_value,
         "signed": "{:+.3f}".format,
         "percent": "{:.0%}".format,
         "sign": _SIGNS.__getitem__,
     }
     environment.globals |= {
+        "terms": text.TERMS,
+        "facts": facts,
         "provenance": provenance,
-        "win_rate_bar": win_rate_bar,
         "tick_label": charts.tick_label,
         "overoptimization_sentences": figures.overoptimization_sentences,
         "reward_model_tables": figures.reward_model_tables,

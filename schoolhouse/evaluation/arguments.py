@@ -104,7 +104,7 @@ class EvalArguments:
         if (run := self.run) is None or self.adapter_name_or_path is None:
             return
         manifest = read_manifest(run)
-        if Path(self.adapter_name_or_path) == run and manifest.product:
+        if Path(self.adapter_name_or_path) == run and manifest.product and (run / manifest.product).is_dir():
             self.adapter_name_or_path = str(run / manifest.product)
         if self.model_name_or_path is None and manifest.model is not None:
             self.model_name_or_path, self.revision = manifest.model.name, self.revision or manifest.model.revision

@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"eval/report.py: error: {one_line(error, 1000)}", file=sys.stderr)
         return 2
     counts = ", ".join(f"{len(report.changed(kind))} {kind}" for kind in ("improved", "worse"))
-    print(f"{counts}, {len(report.changed('none'))} without evidence of change: {folder / 'report.html'}")
+    counts += f", {len(report.changed('none'))} without evidence of change"
+    print(f"{counts if report.changes else one_line(report.no_comparison, 500)}: {folder / 'report.html'}")
     return 0
 
 

@@ -269,7 +269,7 @@ def test_a_report_begins_with_model_date_machine_time_and_what_its_numbers_are(t
             "tiny/base",
             "2026-11-24 to 2026-11-26",
             "2 × NVIDIA H100, 8 CPU cores, x86_64",
-            "1 h 4 min, of it training 1 h 1 min",
+            "1 h 4 min (training 1 h 1 min)",
             "higher is better",
             "lower is better",
         ):

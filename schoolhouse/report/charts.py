@@ -9,6 +9,7 @@ from schoolhouse.report.text import interval, number
 
 
 _STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
+_SPOKEN = {"improved": ", improved", "worse": ", worse"}
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class IntervalBar:
     axis: Axis
 
     WIDTH = 320
-    ENDS = (14, 306)  # of the axis
+    ENDS = (18, 302)  # of the axis
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Dot:
         name (`str`), value (`float`), interval (`tuple[float, float]` or `None`):
             The stage, its value and the ends of the interval.
         kind (`str`):
-            Change against the parent: `"improved"`, `"worse"`, `"none"`, or `""` where nothing was compared.
+            Change against the parent: `"improved"`, `"worse"`, `"none"`, or `"start"` where nothing was compared.
         parent (`int` or `None`):
             Row of the parent.
     """
@@ -217,6 +218,11 @@ class DotPlot:
         """Place of the axis."""
         return self.TOP + self.ROW * len(self.dots)
 
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of its dots."""
+        return [dot.kind for dot in self.dots]
+
     def y(self, row: int) -> float:
         """Return the place of a row's middle."""
         return self.TOP + self.ROW * (row + 0.5)
@@ -224,8 +230,8 @@ class DotPlot:
     @property
     def description(self) -> str:
         """The plot in words, for a reader who does not see it."""
-        rows = [f"{x.name} {number(x.value)} {interval(x.interval)} {x.kind.replace('none', '')}" for x in self.dots]
-        return f"{self.task}, {self.metric}: {'; '.join(row.strip() for row in rows)}"
+        rows = [f"{x.name} {number(x.value)} {interval(x.interval)}{_SPOKEN.get(x.kind, '')}" for x in self.dots]
+        return f"{self.task}, {self.metric}: {'; '.join(rows)}"
 
 
 @dataclass(frozen=True)

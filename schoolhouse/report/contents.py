@@ -248,11 +248,14 @@ def facts(stages: Sequence[StageReport]) -> dict[str, str]:
     devices = [result.sampling.device for result, _ in results]
     trained = sum(run.seconds for run in runs)
     evaluated = sum(evaluation.seconds for run in runs for evaluation in run.evaluations)
+    times = duration(trained + evaluated) if runs else ""
+    if trained and evaluated:
+        times += f" (training {duration(trained)})"
     rows = {
         "model": _listed(models),
         "date": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
         "machine": _listed(machines or devices),
-        "time": f"{duration(trained + evaluated)}, of it training {duration(trained)}" if trained else "",
+        "time": times,
     }
     return {name: words for name, words in rows.items() if words}
 

@@ -87,7 +87,9 @@ def _dot_plot(report: Report, metric: str, task: str, results: dict[str, TaskRes
         change = report.changes.get((name, task))
         parent = rows.get(parents[name] or "")
         # A stage whose parent was not asked has no line to it.
-        dots.append(Dot(one_line(name, NAME), result.value, result.interval, change.kind if change else "", parent))
+        dots.append(
+            Dot(one_line(name, NAME), result.value, result.interval, change.kind if change else "start", parent)
+        )
     counts = sorted({result.n for result in results.values()})
     pairs = any(result.preference for result in results.values())
     size = f"{' or '.join(f'{count:,}' for count in counts)} {'pairs' if pairs else 'items'}"

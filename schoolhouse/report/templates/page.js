@@ -4,7 +4,7 @@ const rows = JSON.parse(document.getElementById("samples-data").textContent);
 const form = document.getElementById("filters");
 const list = document.getElementById("samples-list");
 const count = document.getElementById("samples-count");
-const AT_ONCE = 20;
+const AT_ONCE = 10;
 let shown = AT_ONCE;
 
 function element(name, className, text) {

@@ -14,7 +14,7 @@ from schoolhouse.core.manifest import ModelSource, RunManifest, read_manifest
 from schoolhouse.data import load_training_data
 from schoolhouse.evaluation.compare import compare_runs
 from schoolhouse.evaluation.results import load_results, load_samples
-from schoolhouse.evaluation.tasks import load_tasks
+from schoolhouse.evaluation.tasks import load_task, load_tasks
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,6 +69,7 @@ def test_a_run_on_a_table_is_measured_on_its_held_out_rows_before_and_after(fold
     flags = ["--dataset_name", "sums.csv", "--output_dir", "run", "--learning_rate", "0.05"]
     monkeypatch.setattr("sys.argv", ["sft.py"])
     recipe(sft.main, base, *flags)
+    assert "eval/run.py --adapter_name_or_path run --tasks own" in capsys.readouterr().out
     evaluate(["--adapter_name_or_path", "run", "--tasks", "own", "--device", "cpu"])
     evaluate(
         ["--model_name_or_path", base, "--tasks", "run", "--output_dir", "before", "--device", "cpu"],
@@ -96,6 +97,21 @@ def test_pairs_are_a_task_for_the_reward_model(folder, base, monkeypatch):
     evaluate(["--adapter_name_or_path", "run", "--tasks", "own", "--device", "cpu"])
     (task,) = load_results("run/eval").tasks.items()
     assert task[0] == "pairs" and task[1].n == read_manifest("run").data[1].rows and task[1].preference
+    # The same reward model as a scorer of generated answers gives each the score that the pairs' answers got.
+    (folder / "greet.yaml").write_text(
+        "dataset: pairs.jsonl\nprompt: prompt\nscorer: {name: reward_model, model: run, least: -1000}\n"
+    )
+    greet = load_task(folder / "greet.yaml")
+    scored = {sample.prompt: sample.scores for sample in load_samples("run/eval", "pairs")}
+    items = [item for item in greet.build() if item.prompt in scored]
+    chosen = greet.score([item.row["chosen"] for item in items], items)
+    assert [one["metrics"]["utility"] for one in chosen] == pytest.approx(
+        [scored[item.prompt][0] for item in items], abs=1e-5
+    )
+    assert all(one["correct"] for one in chosen)
+    high = greet.model_copy(update={"scorer": {"name": "reward_model", "model": str(folder / "run"), "least": 1000}})
+    high.__dict__.pop("scorer_with_parameters", None)
+    assert not any(one["correct"] for one in high.score([item.row["chosen"] for item in items], items))
 
 
 def test_the_last_answer_of_a_conversation_is_asked(folder, base):

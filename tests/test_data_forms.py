@@ -221,6 +221,21 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     assert {name: list(load_table(str(tmp_path / name), kinds=SFT)) for name in names} == dict.fromkeys(names, rows)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt,completion\na,b\na,b,c\n", r"a\.csv:3: 3 fields, but the header has 2"),
+        ("prompt,completion\na,b,c\nd,e,f\n", r"a\.csv:2: 3 fields, but the header has 2"),
+        ("prompt,completion\na\n", r"a\.csv:2: 1 fields, but the header has 2"),
+        ("prompt,completion\n" + '"a,b\n' * 5, r"a\.csv"),
+    ],
+)
+def test_rows_of_another_length_than_the_header_are_refused_by_line(tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_table(str(tmp_path / "a.csv"), kinds=SFT)
+
+
 def test_numbers_in_a_csv_file_stay_the_text_that_they_are(tmp_path):
     (tmp_path / "a.csv").write_text("question,answer,score\nSay 7.,007,1\nSay 8.,08,2\n")
     rows = list(load_table(str(tmp_path / "a.csv"), kinds=RL))

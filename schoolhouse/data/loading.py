@@ -113,7 +113,7 @@ def open_table(
         for file in files:
             check_size(file)
         try:
-            options = _csv_options(files[0], types[0]) if types[0] in ("csv", "tsv") else {}
+            options = _csv_options(files, types[0]) if types[0] in ("csv", "tsv") else {}
             reader = "csv" if options else types[0]
             rows = load_dataset(reader, data_files=[str(file) for file in files], split="train", **options)
         except (DatasetGenerationError, UnicodeError) as error:
@@ -136,13 +136,29 @@ def open_table(
     return Table(location, rows if max_rows is None else rows.select(range(min(max_rows, len(rows)))))
 
 
-def _csv_options(file: Path, kind: str) -> dict[str, Any]:
-    """Options by which CSV's reader takes the columns that hold text for text, also where all of them are numbers."""
+def _csv_options(files: Sequence[Path], kind: str) -> dict[str, Any]:
+    """
+    Check that all rows of CSV files have as many fields as the header, of which pandas would silently make an index or
+    nothing, and return options by which the columns that hold text stay text, also where all of them are numbers.
+    """
     separator = "," if kind == "csv" else "\t"
-    with file.open("rb") as raw:
-        is_packed = raw.read(2) == b"\x1f\x8b"  # whatever its name says, as for `datasets`
-    with (gzip.open if is_packed else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream, delimiter=separator), [])
+    csv.field_size_limit(1 << 28)
+    header: list[str] = []
+    for file in files:
+        with file.open("rb") as raw:
+            is_packed = raw.read(2) == b"\x1f\x8b"  # whatever its name says, as for `datasets`
+        with (gzip.open if is_packed else open)(file, "rt", encoding="utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream, delimiter=separator, strict=True)
+            try:
+                header = next(rows, [])
+                for row in rows:
+                    if row and len(row) != len(header):
+                        raise ValueError(
+                            f"{file}:{rows.line_num}: {len(row)} fields, but the header has {len(header)}: a text "
+                            "with separators or line breaks stands in double quotes"
+                        )
+            except csv.Error as error:
+                raise ValueError(f"{file} cannot be read as {kind}: line {rows.line_num}: {error}") from None
     texts = [name for name in header if name in TEXT_COLUMNS]
     return {
         "sep": separator,

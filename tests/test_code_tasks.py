@@ -226,5 +226,5 @@ def test_a_machine_without_isolation_refuses_before_anything_is_generated(monkey
         raise SandboxError("programs cannot be isolated here")
 
     monkeypatch.setattr("schoolhouse.graders.code.shared_sandbox", refuse)
-    with pytest.raises(SandboxError, match="cannot be isolated"):
+    with pytest.raises(ValueError, match="cannot be isolated"):
         load_task(name).build(1, "no such file")

@@ -389,7 +389,7 @@ def test_a_wrong_argument_is_one_line(base, paths, tmp_path, capsys, monkeypatch
             2,
             "model_name_or_pth: unknown key; did you mean model_name_or_path?",
         ),
-        ("zzz: 1\n", 1, "zzz: unknown key; known keys: model_name_or_path, "),
+        ("zzz: 1\n", 1, "zzz: unknown key; no known key is near; `--help all` lists all"),
         ("limit: 3\n\nlimit: 4\n", 3, "limit: duplicate key, first set on line 1"),
         ("# two\nlimit: 2.5\n", 2, "limit: expected an integer, got 2.5"),
         ("limit: true\n", 1, "expected an integer, got true"),

@@ -79,9 +79,10 @@ def test_choices_are_counted_from_zero_also_in_a_table_of_floats(tmp_path):
 def make_task(folder, rows, scorer="exact", reference="answer"):
     """Load a task of the user's own over rows."""
     write_rows(folder / "rows.jsonl", rows)
+    level = "level: level\n" if any("level" in row for row in rows) else ""
     (folder / "mine.yaml").write_text(
         "version: 1\ndescription: mine\ndataset: rows.jsonl\nprompt: 'Q: {question}'\n"
-        f"reference: '{reference}'\nlevel: level\nscorer: {scorer}\n"
+        f"reference: '{reference}'\n{level}scorer: {scorer}\n"
     )
     return load_task(str(folder / "mine.yaml"))
 

@@ -75,7 +75,7 @@ def right_choice(answer: Any, choices: Sequence[str]) -> int:
             )
         if by_text is not None or by_letter >= 0:
             return by_letter if by_text is None else by_text
-    raise ValueError(f"the answer {answer!r} is neither a choice, nor its letter, nor its number from 0")
+    raise ValueError(f"the answer {answer!r} is neither a choice nor its number from 0, nor its letter")
 
 
 def read_choice(response: str, choices: Sequence[str]) -> int | None:

@@ -20,6 +20,7 @@ from schoolhouse.core.models import adapter_hash
 from schoolhouse.core.progress import clock
 from schoolhouse.core.run import product_hash, results_hash
 from schoolhouse.evaluation.tasks import load_task
+from schoolhouse.graders.code import shared_sandbox
 from schoolhouse.pipeline.estimates import left_out, peak_bytes, to_do
 from schoolhouse.pipeline.plan import load_pipeline
 from schoolhouse.pipeline.process import Progress, Stop
@@ -352,6 +353,7 @@ def test_what_needs_linux_is_left_out_on_other_systems_and_named(planted, monkey
     everything = [("base", "eval"), ("sft", "eval"), ("math", "train"), ("ppo", "train")]
     assert programs(load()) == everything and left_out(load(), load().stages) == []
     monkeypatch.setattr(sys, "platform", "darwin")
+    shared_sandbox.cache_clear()  # an earlier test may have started it
     with pytest.raises(ValueError, match="programs can run on Linux only, this is darwin"):
         load_task("tiny_code").prepare()
     pipeline = load()

@@ -159,8 +159,8 @@ def test_a_busy_machine_changes_no_verdict():
     reference, answer = "\\frac{x^{180}-1}{x-1}", "\\boxed{\\frac{(x^{90}-1)(x^{90}+1)}{x-1}}"
     began = time.monotonic()
     with little_processor_time():
-        assert grade(answer, reference).correct is True
-    assert time.monotonic() - began > 1  # longer than the limit, which is processor time
+        assert grade(answer, reference, timeout_s=0.3).correct is True
+    assert time.monotonic() - began > 0.3  # longer than the limit, which is processor time
 
 
 def test_many_threads_at_once_get_their_own_verdicts():

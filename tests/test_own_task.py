@@ -69,7 +69,7 @@ def test_a_run_on_a_table_is_measured_on_its_held_out_rows_before_and_after(fold
     flags = ["--dataset_name", "sums.csv", "--output_dir", "run", "--learning_rate", "0.05"]
     monkeypatch.setattr("sys.argv", ["sft.py"])
     recipe(sft.main, base, *flags)
-    assert "eval/run.py --adapter_name_or_path run --tasks own" in capsys.readouterr().out
+    assert "schoolhouse eval --adapter_name_or_path run --tasks own" in capsys.readouterr().out
     evaluate(["--adapter_name_or_path", "run", "--tasks", "own", "--device", "cpu"])
     evaluate(
         ["--model_name_or_path", base, "--tasks", "run", "--output_dir", "before", "--device", "cpu"],
